@@ -1,0 +1,23 @@
+# The paper's tables.
+rule table1:
+    message:
+        "Writing Table 1"
+    input:
+        metrics=[path for dataset in STUDY.datasets for path in white_box(dataset)],
+        images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
+    output:
+        csv="<results>/tables/table1.csv",
+        tex="<results>/tables/table1.tex",
+        text="<results>/tables/table1.txt",
+        paper="<results>/tables/table1_vs_paper.csv",
+    log:
+        "<logs>/table1.log",
+    benchmark:
+        "<benchmarks>/table1.jsonl"
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        settings=settings("table1.py"),
+    script:
+        "../scripts/table1.py"

@@ -1,0 +1,65 @@
+# Victims: weights and codebooks, and the features that both are used with.
+rule pretrain:
+    message:
+        "Training {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
+    input:
+        "<results>/{dataset}/images.h5",
+    output:
+        weights="<results>/{dataset}/{model}-pretrained/seed{seed}/weights.pt",
+        history="<results>/{dataset}/{model}-pretrained/seed{seed}/training.csv",
+    log:
+        "<logs>/pretrain/{dataset}/{model}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/pretrain/{dataset}/{model}/seed{seed}.jsonl"
+    threads: STUDY.threads.pretrain
+    resources:
+        mem_mb=4000,
+        runtime=240,
+        gpu=GPUS,
+    params:
+        settings=pretrain_settings,
+    script:
+        "../scripts/pretrain.py"
+
+
+rule extract:
+    message:
+        "Extracting {wildcards.part} features with {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
+    input:
+        images="<results>/{dataset}/images.h5",
+        weights="<victim>/weights.pt",
+    output:
+        "<victim>/features/{part}.h5",
+    log:
+        "<logs>/extract/{dataset}/{model}-{training}/seed{seed}/{part}.log",
+    benchmark:
+        "<benchmarks>/extract/{dataset}/{model}-{training}/seed{seed}/{part}.jsonl"
+    threads: STUDY.threads.attack
+    resources:
+        mem_mb=2500,
+        runtime=30,
+        gpu=GPUS,
+    params:
+        settings=extract_settings,
+    script:
+        "../scripts/extract.py"
+
+
+rule quantize:
+    message:
+        "Fitting the {wildcards.bits}-bit codebook of {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
+    input:
+        "<victim>/features/database.h5",
+    output:
+        "<victim>/{bits}bits/codebook.h5",
+    log:
+        "<logs>/quantize/{dataset}/{model}-{training}/seed{seed}/{bits}bits.log",
+    benchmark:
+        "<benchmarks>/quantize/{dataset}/{model}-{training}/seed{seed}/{bits}bits.jsonl"
+    resources:
+        mem_mb=1500,
+        runtime=30,
+    params:
+        settings=quantize_settings,
+    script:
+        "../scripts/quantize.py"

@@ -1,0 +1,23 @@
+"""Make adversarial queries against one victim, and a report of the attack's health."""
+
+from dataclasses import fields
+
+from pqag import attacks, checkpoints, storage
+from pqag.step import log, progress, step, torch_device
+
+BATCH = 250
+
+with step(snakemake) as settings:
+    device = torch_device(settings)
+    images, labels, ids = storage.read_hdf5(snakemake.input.images, "query/images", "query/labels", "query/ids")
+    [codewords] = storage.read_hdf5(snakemake.input.codebook, "codewords")
+    network = checkpoints.load_network(snakemake.input.weights)
+    attack = attacks.Attack(**{field.name: settings[field.name] for field in fields(attacks.Attack)})
+    steps = -(-len(images) // BATCH) * attack.iterations
+    with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}") as bar:
+        adversarial, health = attacks.attack(
+            network, codewords, images, ids, attack, int(snakemake.wildcards.seed), device, BATCH, bar.update
+        )
+    log.info("%s", health)
+    storage.write_json(snakemake.output.health, health)
+    storage.write_hdf5(snakemake.output.images, {"query/images": adversarial, "query/labels": labels, "query/ids": ids})

@@ -1,0 +1,23 @@
+"""Score one query set on one victim."""
+
+from pqag import retrieval, storage
+from pqag.step import log, step
+
+with step(snakemake):
+    queries, query_labels = storage.read_hdf5(snakemake.input.queries, "features", "labels")
+    [database_labels] = storage.read_hdf5(snakemake.input.database, "labels")
+    codewords, codes = storage.read_hdf5(snakemake.input.codebook, "codewords", "codes")
+    wildcards = snakemake.wildcards
+    cell = {
+        "dataset": wildcards.dataset,
+        "training": wildcards.training,
+        "source_model": wildcards.get("source_model", wildcards.model),
+        "target_model": wildcards.model,
+        "source_bits": int(wildcards.get("source_bits", wildcards.bits)),
+        "target_bits": int(wildcards.bits),
+        "attack": wildcards.get("attack", "clean"),
+        "seed": int(wildcards.seed),
+    }
+    scores = retrieval.evaluate(queries, query_labels, codewords, codes, database_labels)
+    log.info("mAP %s", {kind: scores[kind]["map"] for kind in retrieval.DISTANCES})
+    storage.write_json(snakemake.output[0], cell | scores | {"definitions": retrieval.DEFINITIONS})

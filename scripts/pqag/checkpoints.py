@@ -1,0 +1,38 @@
+"""Trained networks as files: the weights with what is needed to build the network around them, and nothing that can run."""
+
+import io
+from pathlib import Path
+
+import torch
+
+from pqag import networks, storage
+from pqag.errors import UserError
+
+
+def save(path: str | Path, value: dict) -> None:
+    """Write plain values and tensors; the bytes depend on the content alone (torch.save to a path would put the file's name inside)."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    storage.write_bytes(path, buffer.getvalue())
+
+
+def load(path: str | Path) -> dict:
+    """Read what ``save`` wrote; refuses anything but plain values and tensors (pickle's code is never run). Raises UserError if damaged."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} is no checkpoint that can be read safely: {reason}") from error
+
+
+def save_network(path: str | Path, network: networks.Backbone, model: str, width: float) -> None:
+    """Write the weights of ``network`` and how it was built."""
+    save(path, {"model": model, "width": width, "classes": network.head.out_features, "weights": network.state_dict()})
+
+
+def load_network(path: str | Path) -> networks.Backbone:
+    """Build the network anew and give it its weights; in evaluation mode, on the CPU."""
+    saved = load(path)
+    network = networks.build(saved["model"], saved["classes"], saved["width"])
+    network.load_state_dict(saved["weights"])
+    return network.eval()

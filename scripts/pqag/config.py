@@ -1,0 +1,239 @@
+"""The typed model of a study's configuration: every key with its range and default, and the checks between keys.
+
+``parse_study`` turns a mapping as read from YAML into a ``Study`` or raises UserError with one sentence. This module imports neither torch nor
+pandas, for it is read whenever Snakemake reads the workflow; the names of networks and losses, whose modules need torch, are repeated here
+and held equal to the registries by a test.
+"""
+
+import difflib
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+
+from pqag.datasets import DATASETS
+from pqag.errors import UserError
+
+NETWORKS = ("alexnet", "vgg11", "vgg13", "vgg16", "resnet18", "resnet34", "resnet50")
+LOSSES = ("basic", "apd", "aod")
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class _Section(BaseModel):
+    """A mapping in which unknown keys are errors and values are taken as they are: "5" is no number and yes no string."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Dataset(_Section):
+    """Where the images come from and how they are split."""
+
+    source: str | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    train: Annotated[int, Field(ge=1)] | None = None
+    database: Annotated[int, Field(ge=1)] = 9000
+    queries: Annotated[int, Field(ge=1)] = 1000
+    split_seed: Seed = 0
+
+
+class Training(_Section):
+    """The recipe of pretraining, see ``pqag.training``."""
+
+    epochs: Annotated[int, Field(ge=1)] = 16
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    crop: Annotated[int, Field(ge=0, le=16)] = 4
+    flip: bool = True
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+#: The same keys, each optional: what a model sets otherwise.
+TrainingOverride = create_model(
+    "TrainingOverride",
+    __base__=_Section,
+    **{key: (Annotated[field.annotation, Field(), *field.metadata] | None, None) for key, field in Training.model_fields.items()},
+)
+
+
+class Model(_Section):
+    """A backbone of the study."""
+
+    width: Annotated[float, Field(gt=0, le=4)] = 1.0
+    training: TrainingOverride = TrainingOverride()
+
+
+class Quantizer(_Section):
+    """Product quantization: M sub-spaces, k-means."""
+
+    subspaces: Annotated[int, Field(ge=1)] = 4
+    iterations: Annotated[int, Field(ge=1)] = 25
+
+
+class Attack(_Section):
+    """An adversarial attack on the queries, see ``pqag.attacks``."""
+
+    loss: str
+    epsilon: Annotated[float, Field(ge=0, le=255)] = 8
+    step: Annotated[float, Field(gt=0, le=255)] = 2.55
+    iterations: Annotated[int, Field(ge=1)] = 5
+    random_start: bool = True
+    feature: Literal["normalised", "raw"] = "normalised"
+    assignment: Literal["inner_product", "euclidean"] = "inner_product"
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Threads(_Section):
+    """Threads that a job computes with, whatever --cores says: results are the same bits only for the same number."""
+
+    pretrain: Annotated[int, Field(ge=1)] = 2
+    attack: Annotated[int, Field(ge=1)] = 1
+
+
+class Study(_Section):
+    """A whole study: what is trained, attacked and measured."""
+
+    study: Name
+    datasets: Annotated[dict[str, Dataset], Field(min_length=1)]
+    models: Annotated[dict[str, Model], Field(min_length=1)]
+    attacks: Annotated[dict[Name, Attack], Field(min_length=1)]
+    bits: Annotated[list[Annotated[int, Field(ge=1, le=64)]], Field(min_length=1)] = [16, 24, 36]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    training: Training = Training()
+    quantizer: Quantizer = Quantizer()
+    threads: Threads = Threads()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def recipe(self, model: str) -> dict[str, Any]:
+        """The training recipe of ``model``: the study's, with what the model sets otherwise."""
+        return self.training.model_dump() | self.models[model].training.model_dump(exclude_none=True)
+
+    def codewords(self, bits: int) -> int:
+        """K, such that M log2 K = ``bits``."""
+        return 2 ** (bits // self.quantizer.subspaces)
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "Study":
+        _check_known("datasets", self.datasets, DATASETS)
+        _check_known("models", self.models, NETWORKS)
+        for name, attack in self.attacks.items():
+            if name == "clean":
+                raise ValueError('attacks.clean: "clean" stands for the queries as they are; give the attack another name')
+            _check_known(f"attacks.{name}.loss", [attack.loss], LOSSES)
+        return self
+
+    @model_validator(mode="after")
+    def _lists_have_no_doubles(self) -> "Study":
+        for key in ("bits", "seeds"):
+            values = getattr(self, key)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key}: every value may stand once, got {values}")
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "Study":
+        subspaces = self.quantizer.subspaces
+        for model, settings in self.models.items():
+            size = feature_size(model, settings.width)
+            if size % subspaces:
+                divisors = [m for m in range(1, 65) if size % m == 0]
+                raise ValueError(
+                    f"quantizer.subspaces: {subspaces} does not divide the {size} numbers of a feature of {model} at width "
+                    f"{settings.width:g}; allowed are {', '.join(map(str, divisors))}"
+                )
+        for bits in self.bits:
+            if bits % subspaces:
+                raise ValueError(f"bits: {bits} is no multiple of quantizer.subspaces = {subspaces}, so K would be no power of two")
+            for name, dataset in self.datasets.items():
+                if self.codewords(bits) > dataset.database:
+                    raise ValueError(
+                        f"bits: {bits} bits in {subspaces} sub-spaces need K = {self.codewords(bits)} codewords, more than the "
+                        f"{dataset.database} database images of datasets.{name} they are fitted to"
+                    )
+        for name, dataset in self.datasets.items():
+            train, test = DATASETS[name].train, DATASETS[name].test
+            if dataset.database + dataset.queries > test:
+                raise ValueError(
+                    f"datasets.{name}: database ({dataset.database}) and queries ({dataset.queries}) are drawn from {test} test images, "
+                    "so their sum may not exceed that"
+                )
+            if (dataset.train or 0) > train:
+                raise ValueError(f"datasets.{name}.train: there are {train} training images, {dataset.train} were asked for")
+        return self
+
+
+def feature_size(model: str, width: float) -> int:
+    """D, the length of a feature of ``model``: as ``pqag.networks.build`` makes it, without building it."""
+    return max(8, 8 * round({"alexnet": 4096, "resnet50": 2048}.get(model, 512) * width / 8))
+
+
+def parse_study(config: Mapping[str, Any], origin: str = "config.yaml") -> Study:
+    """Check ``config`` and fill in the defaults; raises UserError, one sentence that names ``origin``, the key and what is allowed."""
+    try:
+        return Study.model_validate(dict(config))
+    except ValidationError as error:
+        problems = error.errors()
+        more = f" ({len(problems) - 1} more to mend after this)" if len(problems) > 1 else ""
+        raise UserError(f"{origin}: {_sentence(problems[0])}{more}") from None
+
+
+def _sentence(problem: Mapping[str, Any]) -> str:
+    """One of pydantic's findings in the words of a person who knows YAML but not pydantic."""
+    path = [str(part) for part in problem["loc"] if part != "[key]"]
+    key, value, context = ".".join(path), problem["input"], problem.get("ctx", {})
+    shown = "empty" if value is None else "a mapping" if isinstance(value, dict) else repr(value)
+    match problem["type"]:
+        case "value_error":
+            return str(context["error"])
+        case "extra_forbidden":
+            return f"{key} is no key: {_allowed(path[-1], _section(path[:-1]).model_fields)}"
+        case "missing":
+            return f"the key {key} is missing"
+        case "literal_error":
+            return f"{key} is {shown}, but must be {context['expected']}"
+        case "string_pattern_mismatch":
+            if context["pattern"].endswith("{64}$"):
+                return f"{key} is {shown}, but must be a sha256: 64 hexadecimal digits in lower case"
+            return f"{key} is {shown}, but a name may hold only a-z, 0-9 and _ and begins with a letter"
+        case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
+            word = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
+            [(sign, bound)] = [(s, b) for s, b in context.items() if s in word]
+            return f"{key} is {shown}, but must be {word[sign]} {bound:g}"
+        case "too_short":
+            return f"{key} is empty, but needs at least one entry"
+        case kind:
+            wanted = {
+                "int": "a whole number",
+                "float": "a number",
+                "string": "a text",
+                "bool": "true or false",
+                "list": "a list",
+                "dict": "a mapping",
+                "model": "a mapping of keys to values",
+            }
+            return f"{key or 'the file'} is {shown}, but must be {wanted.get(kind.split('_')[0], problem['msg'])}"
+
+
+def _section(path: list[str]) -> type[BaseModel]:
+    """The section of the model that ``path`` leads to, through mappings from names to sections."""
+    kind: Any = Study
+    for part in path:
+        kind = typing.get_args(kind)[1] if typing.get_origin(kind) is dict else kind.model_fields[part].annotation
+    return kind
+
+
+def _check_known(key: str, names, known) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{key}: {name!r} is not known: {_allowed(name, known)}")
+
+
+def _allowed(name: str, known) -> str:
+    """What to write instead of ``name``: the nearest of the ``known`` names, if any is near, and all of them."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return (f"did you mean {near[0]}? " if near else "") + f"allowed are {', '.join(known)}"

@@ -1,0 +1,342 @@
+"""Data sets: from a raw source to train | database | query.
+
+A data set is an entry of ``DATASETS``. It knows the raw files it needs, where to look for them, and how to decode them; everything after
+that is the same for all. The hash that counts is that of the decoded images and labels, so that every source of a data set gives the same.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import urllib.request
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pqag.errors import UserError
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Decoded images and labels of both official splits, in the official order.
+
+    images: uint8 (N, 3, 32, 32). labels: uint8 multi-hot (N, C). The training images come first; ``train`` says how many there are.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    train: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """How to get and to read one data set.
+
+    files: names of the raw files in a source folder, each optionally with ".gz". decode: turns a folder with them into ``Raw``. train, test: number
+    of images in the official splits. classes: names in the order of the labels. contents: sha256 of known decoded contents -> the title to print above figures. strict: whether any
+    other content is an error (it is where the one right content is known). debian, archive, downloads: further sources, see ``fetch``.
+    """
+
+    files: tuple[str, ...]
+    decode: Callable[[Path], Raw]
+    train: int
+    test: int
+    classes: tuple[str, ...]
+    title: str
+    contents: dict[str, str]
+    strict: bool
+    debian: str | None = None
+    archive: str | None = None
+    archive_sha256: str | None = None
+    downloads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A data set as fetched: its content, the content's sha256, the title to print above figures, and the source it came from."""
+
+    raw: Raw
+    sha256: str
+    title: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """The three parts of a study, each images uint8 (N, 3, 32, 32), labels uint8 (N, C), ids int64 (N,): row numbers of ``Raw``."""
+
+    train: tuple[np.ndarray, np.ndarray, np.ndarray]
+    database: tuple[np.ndarray, np.ndarray, np.ndarray]
+    query: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+# ---------------------------------------------------------------------------------------------------------------------- decoding
+
+
+def _idx(path: Path, expected: tuple[int, ...]) -> np.ndarray:
+    """An array of unsigned bytes in IDX format: two zero bytes, type 8, number of dimensions, the dimensions as big-endian int32, data."""
+    content = path.read_bytes()
+    header = 4 + 4 * len(expected)
+    shape = tuple(np.frombuffer(content[4:header], ">i4").tolist())
+    if content[:4] != bytes([0, 0, 8, len(expected)]) or shape != expected:
+        raise UserError(f"{path.name} is not the IDX file expected: its header must say unsigned bytes of shape {expected}")
+    if len(content) != header + int(np.prod(expected)):
+        raise UserError(f"{path.name} is cut short or too long: {len(content)} bytes, expected {header + int(np.prod(expected))}")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(expected)
+
+
+def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Class numbers (N,) as multi-hot rows, uint8 (N, classes)."""
+    return np.eye(classes, dtype=np.uint8)[labels]
+
+
+def _decode_fashion_mnist(folder: Path) -> Raw:
+    """28 x 28 grey images with a black border of 2 pixels, the grey value in all three channels (no resampling, so nothing is blurred)."""
+    images, labels = [], []
+    for split, count in (("train", 60_000), ("t10k", 10_000)):
+        grey = _idx(folder / f"{split}-images-idx3-ubyte", (count, 28, 28))
+        images.append(np.pad(grey, ((0, 0), (2, 2), (2, 2)))[:, None].repeat(3, axis=1))
+        labels.append(_idx(folder / f"{split}-labels-idx1-ubyte", (count,)))
+    return Raw(np.concatenate(images), _checked_labels(np.concatenate(labels), 10), 60_000)
+
+
+def _decode_cifar10(folder: Path) -> Raw:
+    """The binary version: records of a label byte and the 1,024 bytes of each of the R, G and B planes, 10,000 a file."""
+    records = []
+    for name in DATASETS["cifar10"].files:
+        content = np.fromfile(folder / name, np.uint8)
+        if content.size != 10_000 * 3073:
+            raise UserError(f"{name} is cut short or too long: {content.size} bytes, expected {10_000 * 3073}")
+        records.append(content.reshape(10_000, 3073))
+    rows = np.concatenate(records)
+    return Raw(rows[:, 1:].reshape(-1, 3, 32, 32).copy(), _checked_labels(rows[:, 0], 10), 50_000)
+
+
+def _generate_synthetic(_: Path) -> Raw:
+    """Ten classes of smooth colour patterns, each image one of them at random strength under noise: for trying things out, not for results."""
+    size = DATASETS["synthetic"].train + DATASETS["synthetic"].test
+    rng = np.random.default_rng(2020)
+    patterns = rng.normal(size=(10, 3, 4, 4)).repeat(8, axis=2).repeat(8, axis=3)
+    labels = rng.permutation(size) % 10
+    strength = rng.uniform(10, 60, (size, 1, 1, 1))
+    images = 128 + strength * patterns[labels] + rng.normal(0, 40, (size, 3, 32, 32))
+    return Raw(images.clip(0, 255).astype(np.uint8), one_hot(labels, 10), DATASETS["synthetic"].train)
+
+
+def _checked_labels(labels: np.ndarray, classes: int) -> np.ndarray:
+    if labels.max() >= classes:
+        raise UserError(f"it holds label {labels.max()}, but the classes are 0 to {classes - 1}: the files are damaged")
+    missing = sorted(set(range(classes)) - set(np.unique(labels).tolist()))
+    if missing:
+        raise UserError(f"it holds no image of class {missing[0]}: the files are incomplete")
+    return one_hot(labels, classes)
+
+
+DATASETS: dict[str, Dataset] = {
+    "fashion_mnist": Dataset(
+        files=tuple(f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")),
+        decode=_decode_fashion_mnist,
+        train=60_000,
+        test=10_000,
+        classes=("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        title="Fashion-MNIST",
+        contents={"07e69e12eb5775b99c4c88a1518b31c8b69efb49e40e0ba3a106b8f5672f6f19": "Fashion-MNIST"},
+        strict=True,
+        debian="dataset-fashion-mnist",
+        downloads=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",),
+    ),
+    "cifar10": Dataset(
+        files=(*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"),
+        decode=_decode_cifar10,
+        train=50_000,
+        test=10_000,
+        classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        title="CIFAR-10",
+        contents={"1c18e135bbb1716e6e153bc76657819dd35deb3f5c9018cdf9dad511f2fb6b88": "CIFAR-10 (JPEG copy)"},
+        strict=False,
+        archive="cifar-10-binary.tar.gz",
+        archive_sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        downloads=("https://www.cs.toronto.edu/~kriz",),
+    ),
+    "synthetic": Dataset(
+        files=(),
+        decode=_generate_synthetic,
+        train=2000,
+        test=1000,
+        classes=tuple(f"pattern {i}" for i in range(10)),
+        title="Synthetic patterns",
+        contents={},
+        strict=False,
+    ),
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------------- fetching
+
+
+def fetch(name: str, source: str | None = None, expected_sha256: str | None = None) -> Fetched:
+    """Get data set ``name`` from the first source that gives the right content.
+
+    Tried in turn: the folder or archive ``source``, if given (and then nothing else); the Debian package, installed or downloaded and
+    unpacked without root where apt-get and dpkg-deb exist; the official download. The right content has ``expected_sha256`` or, where that
+    is None and the one right content of the data set is known, the known one. Raises UserError naming every source and what was wrong with
+    it.
+    """
+    dataset = DATASETS[name]
+    failures = []
+    for label, attempt in _sources(dataset, source):
+        try:
+            with tempfile.TemporaryDirectory() as scratch, attempt(Path(scratch)) as found:
+                complete = Path(scratch, "complete")
+                complete.mkdir()
+                for file in dataset.files:
+                    _copy(found, file, complete / file)
+                raw = dataset.decode(complete)
+            digest = content_sha256(raw)
+            _check_content(dataset, digest, expected_sha256)
+            return Fetched(raw, digest, dataset.contents.get(digest, dataset.title), label)
+        except (OSError, EOFError, zlib.error, subprocess.SubprocessError, tarfile.TarError, UserError) as error:
+            failures.append(f"{label}: {_reason(error)}")
+    advice = f"set datasets.{name}.source in the config to a folder that holds {dataset.files[0]} and the other files"
+    if dataset.archive:
+        advice += f", or to the archive {dataset.archive}"
+    raise UserError(f"the data set {name} could not be had ({'; '.join(failures)}); {advice}")
+
+
+def _check_content(dataset: Dataset, digest: str, expected_sha256: str | None) -> None:
+    if expected_sha256 is not None and digest != expected_sha256:
+        raise UserError(f"its content has sha256 {digest}, but the config says {expected_sha256}")
+    if expected_sha256 is None and dataset.strict and digest not in dataset.contents:
+        raise UserError(f"its content has sha256 {digest}, which is not {dataset.title} (to use it all the same, put that under sha256)")
+
+
+def content_sha256(raw: Raw) -> str:
+    """sha256 of shapes, images and labels as decoded; independent of the source, the compression and the split."""
+    digest = hashlib.sha256(f"{raw.images.shape} {raw.labels.shape} {raw.train}".encode())
+    digest.update(np.ascontiguousarray(raw.images))
+    digest.update(np.ascontiguousarray(raw.labels))
+    return digest.hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        lines = (error.stderr or "").strip().splitlines()
+        return lines[-1] if lines else f"{error.cmd[0]} failed"
+    return str(error) or type(error).__name__
+
+
+def _sources(dataset: Dataset, source: str | None) -> Iterator[tuple[str, Callable]]:
+    """Pairs of a label and a context manager that takes a scratch folder and yields a folder with the raw files."""
+    if not dataset.files:
+        yield "generated", contextlib.nullcontext
+        return
+    if source is not None:
+        path = Path(source).expanduser()
+        if path.is_file():
+            yield str(source), lambda scratch: _unpacked(dataset, path, scratch)
+        else:
+            yield str(source), lambda scratch: _folder(dataset, path)
+        return
+    if dataset.debian:
+        installed = Path("/usr/share/datasets", dataset.debian.removeprefix("dataset-"))
+        if installed.is_dir():
+            yield f"installed Debian package {dataset.debian}", lambda scratch: _folder(dataset, installed)
+        if shutil.which("apt-get") and shutil.which("dpkg-deb"):
+            yield f"Debian package {dataset.debian}", lambda scratch: _debian(dataset.debian, scratch)
+    for url in dataset.downloads:
+        yield url, lambda scratch, url=url: _downloaded(dataset, url, scratch)
+
+
+@contextlib.contextmanager
+def _folder(dataset: Dataset, path: Path) -> Iterator[Path]:
+    """The folder itself, or the one folder below it that holds the files (an unpacked archive's parent is a common slip)."""
+    if not path.is_dir():
+        raise UserError("there is no such file or folder")
+    for candidate in (path, *sorted(p for p in path.iterdir() if p.is_dir())):
+        if any((candidate / (dataset.files[0] + suffix)).is_file() for suffix in ("", ".gz")):
+            yield candidate
+            return
+    raise UserError(f"it does not hold {dataset.files[0]}")
+
+
+@contextlib.contextmanager
+def _unpacked(dataset: Dataset, archive: Path, scratch: Path) -> Iterator[Path]:
+    """The wanted members of a tar archive, regular files only, whatever folder they claim to be in; nothing else is written."""
+    if dataset.archive is None:
+        raise UserError("it is a file, but this data set is read from a folder")
+    if dataset.archive_sha256:
+        with archive.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != dataset.archive_sha256:
+            raise UserError(f"its sha256 is {digest}, but that of the official {dataset.archive} is {dataset.archive_sha256}")
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            name = Path(member.name).name
+            if member.isreg() and name in dataset.files:
+                with tar.extractfile(member) as content, (scratch / name).open("wb") as out:
+                    shutil.copyfileobj(content, out)
+    yield scratch
+
+
+@contextlib.contextmanager
+def _debian(package: str, scratch: Path) -> Iterator[Path]:
+    def run(*command: str) -> None:
+        subprocess.run(command, cwd=scratch, check=True, capture_output=True, text=True, timeout=600)
+
+    run("apt-get", "download", "-qq", package)
+    [deb] = scratch.glob("*.deb")
+    run("dpkg-deb", "--extract", deb.name, "unpacked")
+    [folder] = (scratch / "unpacked/usr/share/datasets").iterdir()
+    yield folder
+
+
+@contextlib.contextmanager
+def _downloaded(dataset: Dataset, url: str, scratch: Path) -> Iterator[Path]:
+    for file in (dataset.archive,) if dataset.archive else [f"{name}.gz" for name in dataset.files]:
+        with urllib.request.urlopen(f"{url}/{file}", timeout=60) as response, (scratch / file).open("wb") as out:
+            shutil.copyfileobj(response, out)
+    if dataset.archive:
+        with _unpacked(dataset, scratch / dataset.archive, scratch) as folder:
+            yield folder
+    else:
+        yield scratch
+
+
+def _copy(folder: Path, name: str, target: Path) -> None:
+    if (folder / name).is_file():
+        shutil.copyfile(folder / name, target)
+    elif (folder / f"{name}.gz").is_file():
+        with gzip.open(folder / f"{name}.gz") as content, target.open("wb") as out:
+            shutil.copyfileobj(content, out)
+    else:
+        raise UserError(f"{name} is missing")
+
+
+# --------------------------------------------------------------------------------------------------------------------- splitting
+
+
+def split(raw: Raw, train: int | None, database: int, queries: int, seed: int) -> Split:
+    """Draw queries and database without overlap from the test images, and ``train`` training images (None: all, in order), by ``seed``.
+
+    PQ-AG, Datasets: "the test set is randomly divided into 9000 images as a database and 1000 images as queries". Ids are row numbers of the
+    raw data set, sorted within each part. Raises UserError where more images are asked for than there are.
+    """
+    available = len(raw.images) - raw.train
+    if database + queries > available:
+        raise UserError(f"{queries} queries and {database} database images were asked for, but there are {available} test images")
+    if train is not None and train > raw.train:
+        raise UserError(f"{train} training images were asked for, but there are {raw.train}")
+    drawn = raw.train + np.random.default_rng(seed).permutation(available)[: database + queries]
+    train_ids = np.arange(raw.train)
+    if train is not None:
+        train_ids = np.random.default_rng([seed, 1]).permutation(raw.train)[:train]
+    parts = [np.sort(ids) for ids in (train_ids, drawn[queries:], drawn[:queries])]
+    together = np.concatenate(parts)
+    assert len(np.unique(together)) == len(together), "train, database and query must not overlap"
+    return Split(*((raw.images[ids], raw.labels[ids], ids.astype(np.int64)) for ids in parts))

@@ -1,0 +1,129 @@
+"""The backbones of the study, for small images: AlexNet, VGG and ResNet with batch normalisation.
+
+Every network is built from torchvision's own blocks (``torchvision.models``), with the stem replaced by one for 32 x 32 pixels, because
+the originals reduce a 224-pixel image 32-fold and would leave nothing of a small one. Two things differ from torchvision on purpose:
+
+* normalisation by the mean and standard deviation of the training images is the first layer of the network, so that the input is pixels in
+  [0, 1] and the radius of an attack is in pixels (docs/protocol.md);
+* ``features`` gives the penultimate layer, which retrieval quantizes (PQ-AG, Implementations: "features from the top layer").
+"""
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet, vgg
+from torchvision.ops import Conv2dNormActivation
+
+#: Blocks per stage of the ResNets (He et al. 2016, Table 1).
+_RESNETS = {
+    "resnet18": (resnet.BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (resnet.BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (resnet.Bottleneck, (3, 4, 6, 3)),
+}
+#: torchvision's names of the VGG configurations (Simonyan & Zisserman 2015, Table 1).
+_VGGS = {"vgg11": "A", "vgg13": "B", "vgg16": "D"}
+
+NETWORKS = ("alexnet", *_VGGS, *_RESNETS)
+
+
+class Backbone(nn.Module):
+    """A classifier whose penultimate layer is the feature that retrieval ranks by.
+
+    Parameters
+    ----------
+    body: module that maps normalised images (N, 3, H, W) to features (N, ``feature_size``).
+    feature_size: D, the length of a feature.
+    classes: number of logits.
+    mean, std: per channel, in pixels of [0, 1], length 3. Stored with the weights.
+    """
+
+    def __init__(self, body: nn.Module, feature_size: int, classes: int, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(1, 3, 1, 1))
+        self.body = body
+        self.head = nn.Linear(feature_size, classes)
+        self.feature_size = feature_size
+
+    def features(self, images: Tensor) -> Tensor:
+        """Penultimate activations, float (N, D), not normalised; ``images`` float (N, 3, H, W) in [0, 1]."""
+        return self.body((images - self.mean) / self.std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, float (N, classes); ``images`` float (N, 3, H, W) in [0, 1]."""
+        return self.head(self.features(images))
+
+
+def pixels(images: Tensor) -> Tensor:
+    """uint8 (N, 3, H, W) to float32 in [0, 1], channels last in memory (a fifth faster than channels first on CPU)."""
+    return images.float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+def scaled(channels: int, width: float) -> int:
+    """``channels`` times ``width``, rounded to a multiple of 8 (so that M = 4 sub-vectors always divide a feature), at least 8."""
+    return max(8, 8 * round(channels * width / 8))
+
+
+def build(name: str, classes: int, width: float = 1.0, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)) -> Backbone:
+    """The network ``name`` (one of ``NETWORKS``) with freshly drawn weights from torch's global generator.
+
+    ``width`` multiplies the channels of every layer; D is then 4096 x width for AlexNet, 2048 x width for ResNet-50 and 512 x width for the
+    others. Raises ValueError for an unknown name.
+    """
+    if name == "alexnet":
+        body, size = _alexnet(width)
+    elif name in _VGGS:
+        body, size = _vgg(_VGGS[name], width)
+    elif name in _RESNETS:
+        body, size = _resnet(*_RESNETS[name], width)
+    else:
+        raise ValueError(f"unknown network {name!r}: known are {', '.join(NETWORKS)}")
+    return Backbone(body, size, classes, mean, std)
+
+
+def _alexnet(width: float) -> tuple[nn.Module, int]:
+    """AlexNet (Krizhevsky 2014, as in torchvision) with strides and poolings for 32 pixels; fc7 is the feature."""
+    c = [scaled(n, width) for n in (64, 192, 384, 256, 256)]
+    size = scaled(4096, width)
+    body = nn.Sequential(
+        Conv2dNormActivation(3, c[0], 3),
+        nn.MaxPool2d(2),
+        Conv2dNormActivation(c[0], c[1], 5),
+        nn.MaxPool2d(2),
+        Conv2dNormActivation(c[1], c[2], 3),
+        Conv2dNormActivation(c[2], c[3], 3),
+        Conv2dNormActivation(c[3], c[4], 3),
+        nn.MaxPool2d(2),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+        nn.Dropout(),
+        nn.Linear(c[4] * 16, size),
+        nn.ReLU(inplace=True),
+        nn.Dropout(),
+        nn.Linear(size, size),
+        nn.ReLU(inplace=True),
+    )
+    return body, size
+
+
+def _vgg(configuration: str, width: float) -> tuple[nn.Module, int]:
+    """VGG with batch normalisation; five poolings bring 32 pixels to one, and the two large linear layers fall away."""
+    plan = [c if c == "M" else scaled(c, width) for c in vgg.cfgs[configuration]]
+    return nn.Sequential(vgg.make_layers(plan, batch_norm=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()), plan[-2]
+
+
+def _resnet(block: type[nn.Module], blocks: tuple[int, ...], width: float) -> tuple[nn.Module, int]:
+    """ResNet whose stem is a 3 x 3 convolution without stride or pooling (He et al. 2016, section 4.2)."""
+    channels = scaled(64, width)
+    layers: list[nn.Module] = [Conv2dNormActivation(3, channels, 3)]
+    for stage, count in enumerate(blocks):
+        planes = scaled(64 * 2**stage, width)
+        for i in range(count):
+            stride = 2 if stage > 0 and i == 0 else 1
+            shortcut = None
+            if stride != 1 or channels != planes * block.expansion:
+                shortcut = nn.Sequential(
+                    resnet.conv1x1(channels, planes * block.expansion, stride), nn.BatchNorm2d(planes * block.expansion)
+                )
+            layers.append(block(channels, planes, stride, shortcut))
+            channels = planes * block.expansion
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), channels

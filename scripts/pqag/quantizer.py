@@ -1,0 +1,93 @@
+"""Product quantization (Jegou, Douze & Schmid 2011): codebooks by k-means in each sub-space, encoding and decoding.
+
+Symbols as in PQ-AG: a feature of D numbers is cut into M sub-vectors of D/M; each is replaced by the nearest of the K codewords of its
+sub-space (Eq. 1), so that a code takes M log2 K bits.
+"""
+
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted codebook and how well it fits.
+
+    codewords: float32 (M, K, D/M). codes: (N, M), smallest unsigned integer that holds K - 1.
+    objective: mean squared distance of a feature to its reconstruction. empty: per sub-space, codewords that no feature is assigned to.
+    """
+
+    codewords: np.ndarray
+    codes: np.ndarray
+    objective: float
+    empty: list[int]
+
+
+def codewords_for(bits: int, subspaces: int) -> int:
+    """K such that M log2 K = ``bits``; raises ValueError where that is no whole number."""
+    if bits % subspaces:
+        raise ValueError(f"{bits} bits cannot be divided over {subspaces} sub-spaces")
+    return 2 ** (bits // subspaces)
+
+
+def split(features: np.ndarray, subspaces: int) -> np.ndarray:
+    """Features (N, D) as sub-vectors (N, M, D/M), a view; raises ValueError unless M divides D."""
+    count, size = features.shape
+    if size % subspaces:
+        raise ValueError(f"a feature of {size} numbers cannot be cut into {subspaces} sub-vectors of equal length")
+    return features.reshape(count, subspaces, size // subspaces)
+
+
+def code_dtype(codewords: int) -> np.dtype:
+    """The smallest unsigned integer type that holds the codes 0 ... K - 1."""
+    return np.min_scalar_type(codewords - 1)
+
+
+def fit(features: np.ndarray, subspaces: int, codewords: int, seed: int, iterations: int = 25) -> Fit:
+    """Lloyd's k-means in each sub-space on all ``features``, float32 (N, D), by faiss.
+
+    Every point is used (faiss would draw 256 a centroid). The result depends on ``seed`` and on faiss' thread count, which the caller sets.
+    Raises ValueError if M does not divide D or there are fewer features than codewords.
+    """
+    if len(features) < codewords:
+        raise ValueError(f"k-means needs at least {codewords} features for {codewords} codewords, got {len(features)}")
+    parts = split(features, subspaces)
+    centroids = np.empty((subspaces, codewords, parts.shape[2]), np.float32)
+    for m in range(subspaces):
+        kmeans = faiss.Kmeans(
+            parts.shape[2],
+            codewords,
+            niter=iterations,
+            seed=seed,
+            min_points_per_centroid=1,
+            max_points_per_centroid=len(features),
+        )
+        kmeans.train(np.ascontiguousarray(parts[:, m], np.float32))
+        centroids[m] = kmeans.centroids
+    codes = encode(features, centroids)
+    empty = [codewords - len(np.unique(codes[:, m])) for m in range(subspaces)]
+    error = features - decode(codes, centroids)
+    return Fit(centroids, codes, float((error.astype(np.float64) ** 2).sum(1).mean()), empty)
+
+
+def squared_distances(parts: np.ndarray, codewords: np.ndarray) -> np.ndarray:
+    """Squared Euclidean distances (N, M, K), float64, of sub-vectors (N, M, D/M) to the codewords (M, K, D/M) of their sub-space."""
+    x = parts.astype(np.float64)
+    c = codewords.astype(np.float64)
+    dots = np.matmul(x.transpose(1, 0, 2), c.transpose(0, 2, 1)).transpose(1, 0, 2)
+    return np.maximum((x**2).sum(2)[:, :, None] + (c**2).sum(2)[None] - 2 * dots, 0)
+
+
+def encode(features: np.ndarray, codewords: np.ndarray) -> np.ndarray:
+    """Codes (N, M) of ``features`` (N, D): in each sub-space the index of the nearest codeword, Eq. 1; the lower index wins a tie."""
+    subspaces, count, _ = codewords.shape
+    dtype = code_dtype(count)
+    parts = split(features, subspaces)
+    blocks = [squared_distances(parts[i : i + 4096], codewords).argmin(2).astype(dtype) for i in range(0, len(parts), 4096)]
+    return np.concatenate(blocks) if blocks else np.empty((0, subspaces), dtype)
+
+
+def decode(codes: np.ndarray, codewords: np.ndarray) -> np.ndarray:
+    """Reconstructions, float32 (N, D), of ``codes`` (N, M): their codewords side by side."""
+    return np.concatenate([codewords[m][codes[:, m]] for m in range(len(codewords))], axis=1)

@@ -1,0 +1,124 @@
+"""The tables: tidy rows from metrics, LaTeX in the paper's layout, and the comparison with the paper's own numbers."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pqag.retrieval import DISTANCES, bootstrap_interval
+
+#: What identifies a cell; names and values as in ``paper_tables.csv``.
+KEYS = ["table", "dataset", "training", "source_model", "target_model", "source_bits", "target_bits", "distance", "attack"]
+COLUMNS = [*KEYS, "map", "map_worst", "map_best", "ci_low", "ci_high", "queries", "seeds"]
+MODEL_NAMES = {
+    "alexnet": "AlexNet",
+    "vgg11": "VGG11",
+    "vgg13": "VGG13",
+    "vgg16": "VGG16",
+    "resnet18": "ResNet18",
+    "resnet34": "ResNet34",
+    "resnet50": "ResNet50",
+}
+ATTACK_NAMES = {"clean": "Clean", "basic": "Basic", "apd": "APD", "aod": "AOD"}
+
+
+def paper() -> pd.DataFrame:
+    """The 252 mAP values printed in the paper, in percent, with their cells' keys."""
+    return pd.read_csv(Path(__file__).with_name("paper_tables.csv"), comment="#")
+
+
+def tidy(metrics: Iterable[dict], table: int) -> pd.DataFrame:
+    """One row a cell from the contents of metrics.json files, unrounded, in percent.
+
+    Seeds of the same cell become one row: the means over the seeds, and the bootstrap interval over queries of each query's mean over the
+    seeds (the queries are the same for every seed).
+    """
+    cells: dict[tuple, list[dict]] = {}
+    for one in metrics:
+        for distance in DISTANCES:
+            key = (table, *(one[k] for k in KEYS[1:-2]), distance, one["attack"])
+            cells.setdefault(key, []).append(one[distance] | {"queries": one["queries"]})
+    rows = []
+    for key, seeds in cells.items():
+        means = {name: float(np.mean([s[name] for s in seeds])) for name in ("map", "map_worst", "map_best")}
+        low, high = seeds[0]["ci_low"], seeds[0]["ci_high"]
+        if len(seeds) > 1:
+            per_query = np.array([s["average_precision"] for s in seeds], dtype=float)
+            low, high = bootstrap_interval(per_query.mean(0))
+        shares = means | {"ci_low": low, "ci_high": high}
+        percent = {name: 100 * value for name, value in shares.items()}
+        rows.append(dict(zip(KEYS, key)) | percent | {"queries": seeds[0]["queries"], "seeds": len(seeds)})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def against_paper(rows: pd.DataFrame) -> pd.DataFrame:
+    """Ours, the paper's and the difference (percentage points) for every row that the paper prints too; no rows where it prints none."""
+    both = rows[[*KEYS, "map"]].merge(paper(), on=KEYS, suffixes=("_ours", "_paper"))
+    both["difference"] = both["map_ours"] - both["map_paper"]
+    return both.rename(columns={"map_ours": "ours", "map_paper": "paper"})
+
+
+def in_paper_layout(rows: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
+    """mAP with (distance, attack) down and (data set, model, bits) across, in the order in which they come in ``rows``: Table 1's layout."""
+    frame = pd.DataFrame(
+        {
+            "distance": rows["distance"],
+            "attack": rows["attack"].map(lambda a: ATTACK_NAMES.get(a, a)),
+            "dataset": rows["dataset"].map(titles),
+            "model": rows["target_model"].map(MODEL_NAMES),
+            "bits": rows["target_bits"].map("{} bits".format),
+            "map": rows["map"],
+        }
+    )
+    down, across = ["distance", "attack"], ["dataset", "model", "bits"]
+    wide = frame.set_index(down + across)["map"].unstack(across)
+    order = {tuple(key): None for key in frame[across].itertuples(index=False)}
+    lines = sorted({tuple(key): None for key in frame[down].itertuples(index=False)}, key=lambda key: DISTANCES.index(key[0]))
+    return wide.reindex(index=pd.MultiIndex.from_tuples(lines), columns=pd.MultiIndex.from_tuples(order))
+
+
+def caption(what: str, metrics: list[dict], titles: dict[str, str]) -> str:
+    """What a reader must know to read the table: protocol, sizes, and the floor and chance values of each data set."""
+    sentences = [f"{what}, averaged over the whole ranking and over the orders of tied items."]
+    for dataset, title in titles.items():
+        own = [one for one in metrics if one["dataset"] == dataset]
+        sentences.append(
+            f"{title}: {own[0]['queries']} queries, {own[0]['database']} database images, worst possible {100 * own[0]['map_floor']:.1f}, "
+            f"chance {100 * own[0]['map_chance']:.1f}."
+        )
+    seeds = sorted({one["seed"] for one in metrics})
+    sentences.append(f"Seed {seeds[0]}." if len(seeds) == 1 else f"Mean over seeds {', '.join(map(str, seeds))}.")
+    return " ".join(sentences)
+
+
+def as_text(layout: pd.DataFrame) -> str:
+    """The layout for a terminal, one decimal."""
+    return layout.to_string(float_format="{:.1f}".format)
+
+
+def as_latex(layout: pd.DataFrame, caption: str, label: str) -> str:
+    """The layout as a ``table`` environment for the booktabs package, one decimal, every label and the caption escaped."""
+    count = len(layout.columns)
+    body = (
+        layout.style.format("{:.1f}", escape="latex")
+        .format_index(escape="latex", axis=0)
+        .format_index(escape="latex", axis=1)
+        .to_latex(hrules=True, multirow_align="naive", multicol_align="c", column_format="ll" + "r" * count)
+    )
+    second = body.index(DISTANCES[1])
+    body = body[:second] + "\\midrule\n" + body[second:]
+    return (
+        "% needs \\usepackage{booktabs}\n\\begin{table}\n\\centering\n\\small\n"
+        f"\\caption{{{escape_latex(caption)}}}\n\\label{{{label}}}\n{body}\\end{{table}}\n"
+    )
+
+
+def escape_latex(text: str) -> str:
+    """``text`` with LaTeX's special characters made printable, so that no name can be a command."""
+    return text.translate(_LATEX)
+
+
+_LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)

@@ -1,0 +1,53 @@
+"""Train one backbone; checkpointed every epoch, so that a killed job goes on where it was."""
+
+import csv
+import hashlib
+import io
+import json
+from dataclasses import astuple, fields
+from pathlib import Path
+
+import torch
+from pqag import checkpoints, networks, storage, training
+from pqag.step import log, progress, step, torch_device
+
+with step(snakemake) as settings:
+    device = torch_device(settings)
+    model, seed = snakemake.wildcards.model, int(snakemake.wildcards.seed)
+    recipe = training.Recipe(**{field.name: settings[field.name] for field in fields(training.Recipe)})
+    arrays = storage.read_hdf5(
+        snakemake.input[0], "train/images", "train/labels", "database/images", "query/images", "database/labels", "query/labels"
+    )
+    images, labels, *held_out = (torch.from_numpy(array).to(device) for array in arrays)
+    test_images, test_labels = torch.cat(held_out[:2]), torch.cat(held_out[2:])
+
+    # What is unfinished belongs to these settings and images alone; under any others it is not picked up.
+    identity = hashlib.sha256(json.dumps([model, seed, settings], sort_keys=True).encode() + arrays[0].tobytes()).hexdigest()
+    unfinished = Path(snakemake.output.weights).with_name("unfinished.pt")
+    state = checkpoints.load(unfinished) if unfinished.exists() else {}
+    if state.get("identity") != identity:
+        state = {"identity": identity, "history": [], "training": None}
+    history = state["history"]
+
+    torch.manual_seed(seed)
+    mean, std = training.channel_statistics(images)
+    network = networks.build(model, labels.shape[1], settings["width"], mean, std)
+    training.identity_initialisation(network)
+    network.to(device)
+    batches = -(-len(images) // recipe.batch_size)
+    multilabel = storage.read_attributes(snakemake.input[0])["multilabel"]
+    log.info("%d training images, %d of %d epochs done before", len(images), len(history), recipe.epochs)
+    with progress(recipe.epochs * batches, f"training {model}", len(history) * batches) as bar:
+        for epoch, checkpoint in training.train(
+            network, images, labels, test_images, test_labels, recipe, seed, multilabel, state["training"], bar.update
+        ):
+            history.append(list(astuple(epoch)))
+            checkpoints.save(unfinished, {"identity": identity, "history": history, "training": checkpoint})
+            bar.set_postfix_str(f"epoch {epoch.epoch + 1}/{recipe.epochs}, accuracy {epoch.test_accuracy:.1%}")
+            log.info("%s", epoch)
+
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([[field.name for field in fields(training.Epoch)], *history])
+    storage.write_text(snakemake.output.history, table.getvalue())
+    checkpoints.save_network(snakemake.output.weights, network, model, settings["width"])
+    unfinished.unlink()
