@@ -24,10 +24,10 @@ include: "rules/paper.smk"
 
 rule all:
     default_target: True
-    message:
-        "Everything of the study {STUDY.study}"
     input:
         rules.table1.output,
+    message:
+        "Everything of the study {STUDY.study}"
 
 
 onsuccess:

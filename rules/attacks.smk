@@ -1,7 +1,5 @@
 # Adversarial queries, made once per (victim, bits, attack, seed) and scored on any victim.
 rule attack:
-    message:
-        "Attacking {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} with {wildcards.attack} (seed {wildcards.seed})"
     input:
         images="<results>/{dataset}/images.h5",
         weights="<victim>/weights.pt",
@@ -13,6 +11,8 @@ rule attack:
         "<logs>/attack/{dataset}/{model}-{training}/seed{seed}/{bits}bits/{attack}.log",
     benchmark:
         "<benchmarks>/attack/{dataset}/{model}-{training}/seed{seed}/{bits}bits/{attack}.jsonl"
+    conda:
+        "../envs/steps.yaml"
     threads: STUDY.threads.attack
     resources:
         mem_mb=2500,
@@ -20,13 +20,13 @@ rule attack:
         gpu=GPUS,
     params:
         settings=attack_settings,
+    message:
+        "Attacking {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} with {wildcards.attack} (seed {wildcards.seed})"
     script:
         "../scripts/attack.py"
 
 
 use rule extract as extract_adversarial with:
-    message:
-        "Extracting features of {wildcards.attack} queries (made for {wildcards.source_model}, {wildcards.source_bits} bits) with {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
     input:
         images="<results>/{dataset}/{source_model}-{source_training}/seed{seed}/{source_bits}bits/adversarial/{attack}.h5",
         weights="<victim>/weights.pt",
@@ -36,3 +36,5 @@ use rule extract as extract_adversarial with:
         "<logs>/extract/{dataset}/{model}-{training}/seed{seed}/{attack}.{source_model}-{source_training}-{source_bits}bits.log",
     benchmark:
         "<benchmarks>/extract/{dataset}/{model}-{training}/seed{seed}/{attack}.{source_model}-{source_training}-{source_bits}bits.jsonl"
+    message:
+        "Extracting features of {wildcards.attack} queries (made for {wildcards.source_model}, {wildcards.source_bits} bits) with {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"

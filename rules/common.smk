@@ -3,8 +3,6 @@ import shutil
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 
 from pqag.config import NETWORKS, parse_study
@@ -15,10 +13,11 @@ from pqag.provenance import code_digest
 try:
     STUDY = parse_study(config, ", ".join(map(str, workflow.configfiles)))
 except UserError as error:
-    raise WorkflowError(str(error)) from None
+    logger.error(str(error))
+    sys.exit(1)
 
 RESULTS = f"results/{STUDY.study}"
-VICTIM = RESULTS + "/{dataset}/{model}-{training}/seed{seed}"
+VICTIM = f"{RESULTS}/{{dataset}}/{{model}}-{{training}}/seed{{seed}}"
 
 # A GPU job asks for one GPU where there is one; profiles/default lets as many run at once as there are.
 GPUS = int(STUDY.device == "cuda" or (STUDY.device == "auto" and shutil.which("nvidia-smi") is not None))
@@ -83,9 +82,7 @@ def quantize_settings(wildcards):
 
 
 def attack_settings(wildcards):
-    return settings(
-        "attack.py", device=STUDY.device, threads=STUDY.threads.attack, **STUDY.attacks[wildcards.attack].model_dump()
-    )
+    return settings("attack.py", device=STUDY.device, threads=STUDY.threads.attack, **STUDY.attacks[wildcards.attack].model_dump())
 
 
 def white_box(dataset):

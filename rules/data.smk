@@ -1,25 +1,25 @@
 # Raw data to train | database | query.
 rule fetch:
-    message:
-        "Fetching the images of {wildcards.dataset}"
     output:
         "data/{dataset}.h5",
     log:
         "<logs>/fetch/{dataset}.log",
     benchmark:
         "<benchmarks>/fetch/{dataset}.jsonl"
+    conda:
+        "../envs/steps.yaml"
     resources:
         mem_mb=1500,
         runtime=60,
     params:
         settings=fetch_settings,
+    message:
+        "Fetching the images of {wildcards.dataset}"
     script:
         "../scripts/fetch.py"
 
 
 rule prepare:
-    message:
-        "Splitting {wildcards.dataset} into training, database and query images"
     input:
         "data/{dataset}.h5",
     output:
@@ -28,10 +28,14 @@ rule prepare:
         "<logs>/prepare/{dataset}.log",
     benchmark:
         "<benchmarks>/prepare/{dataset}.jsonl"
+    conda:
+        "../envs/steps.yaml"
     resources:
         mem_mb=1500,
         runtime=10,
     params:
         settings=prepare_settings,
+    message:
+        "Splitting {wildcards.dataset} into training, database and query images"
     script:
         "../scripts/prepare.py"

@@ -1,7 +1,5 @@
 # One metrics.json per (query set, victim), by SDC and ADC. Needs no GPU and no torch.
 rule evaluate:
-    message:
-        "Scoring {wildcards.attack} queries (made for {wildcards.source_model}, {wildcards.source_bits} bits) on {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} (seed {wildcards.seed})"
     input:
         queries="<victim>/features/{attack}.{source_model}-{source_training}-{source_bits}bits.h5",
         database="<victim>/features/database.h5",
@@ -12,18 +10,20 @@ rule evaluate:
         "<logs>/evaluate/{dataset}/{model}-{training}/seed{seed}/{bits}bits/{attack}.{source_model}-{source_training}-{source_bits}bits.log",
     benchmark:
         "<benchmarks>/evaluate/{dataset}/{model}-{training}/seed{seed}/{bits}bits/{attack}.{source_model}-{source_training}-{source_bits}bits.jsonl"
+    conda:
+        "../envs/steps.yaml"
     resources:
         mem_mb=1000,
         runtime=30,
     params:
         settings=settings("evaluate.py"),
+    message:
+        "Scoring {wildcards.attack} queries (made for {wildcards.source_model}, {wildcards.source_bits} bits) on {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} (seed {wildcards.seed})"
     script:
         "../scripts/evaluate.py"
 
 
 use rule evaluate as evaluate_clean with:
-    message:
-        "Scoring the clean queries on {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} (seed {wildcards.seed})"
     input:
         queries="<victim>/features/query.h5",
         database="<victim>/features/database.h5",
@@ -34,3 +34,5 @@ use rule evaluate as evaluate_clean with:
         "<logs>/evaluate/{dataset}/{model}-{training}/seed{seed}/{bits}bits/clean.log",
     benchmark:
         "<benchmarks>/evaluate/{dataset}/{model}-{training}/seed{seed}/{bits}bits/clean.jsonl"
+    message:
+        "Scoring the clean queries on {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} (seed {wildcards.seed})"

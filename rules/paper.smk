@@ -1,7 +1,5 @@
 # The paper's tables.
 rule table1:
-    message:
-        "Writing Table 1"
     input:
         metrics=[path for dataset in STUDY.datasets for path in white_box(dataset)],
         images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
@@ -14,10 +12,14 @@ rule table1:
         "<logs>/table1.log",
     benchmark:
         "<benchmarks>/table1.jsonl"
+    conda:
+        "../envs/steps.yaml"
     resources:
         mem_mb=500,
         runtime=10,
     params:
         settings=settings("table1.py"),
+    message:
+        "Writing Table 1"
     script:
         "../scripts/table1.py"

@@ -1,7 +1,5 @@
 # Victims: weights and codebooks, and the features that both are used with.
 rule pretrain:
-    message:
-        "Training {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
     input:
         "<results>/{dataset}/images.h5",
     output:
@@ -11,6 +9,8 @@ rule pretrain:
         "<logs>/pretrain/{dataset}/{model}/seed{seed}.log",
     benchmark:
         "<benchmarks>/pretrain/{dataset}/{model}/seed{seed}.jsonl"
+    conda:
+        "../envs/steps.yaml"
     threads: STUDY.threads.pretrain
     resources:
         mem_mb=4000,
@@ -18,13 +18,13 @@ rule pretrain:
         gpu=GPUS,
     params:
         settings=pretrain_settings,
+    message:
+        "Training {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
     script:
         "../scripts/pretrain.py"
 
 
 rule extract:
-    message:
-        "Extracting {wildcards.part} features with {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
     input:
         images="<results>/{dataset}/images.h5",
         weights="<victim>/weights.pt",
@@ -34,6 +34,8 @@ rule extract:
         "<logs>/extract/{dataset}/{model}-{training}/seed{seed}/{part}.log",
     benchmark:
         "<benchmarks>/extract/{dataset}/{model}-{training}/seed{seed}/{part}.jsonl"
+    conda:
+        "../envs/steps.yaml"
     threads: STUDY.threads.attack
     resources:
         mem_mb=2500,
@@ -41,13 +43,13 @@ rule extract:
         gpu=GPUS,
     params:
         settings=extract_settings,
+    message:
+        "Extracting {wildcards.part} features with {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
     script:
         "../scripts/extract.py"
 
 
 rule quantize:
-    message:
-        "Fitting the {wildcards.bits}-bit codebook of {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
     input:
         "<victim>/features/database.h5",
     output:
@@ -56,10 +58,14 @@ rule quantize:
         "<logs>/quantize/{dataset}/{model}-{training}/seed{seed}/{bits}bits.log",
     benchmark:
         "<benchmarks>/quantize/{dataset}/{model}-{training}/seed{seed}/{bits}bits.jsonl"
+    conda:
+        "../envs/steps.yaml"
     resources:
         mem_mb=1500,
         runtime=30,
     params:
         settings=quantize_settings,
+    message:
+        "Fitting the {wildcards.bits}-bit codebook of {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
     script:
         "../scripts/quantize.py"

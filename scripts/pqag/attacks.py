@@ -18,8 +18,8 @@ from torch import Tensor
 
 from pqag.networks import Backbone, pixels
 
-# AdverTorch 0.2.3 (2020) imports ``zero_gradients`` from a module of torch that lost it in 1.9; only its FAB attack would call it. The module
-# must be asked for by name, for ``torch.autograd.gradcheck`` as an attribute is the function of the same name.
+# AdverTorch 0.2.3 (2020) imports ``zero_gradients`` from a module of torch that lost it in 1.9; only its FAB attack would call it. The
+# module must be asked for by name, for ``torch.autograd.gradcheck`` as an attribute is the function of the same name.
 _gradcheck = importlib.import_module("torch.autograd.gradcheck")
 if not hasattr(_gradcheck, "zero_gradients"):
 
@@ -135,7 +135,7 @@ class _Pgd(LinfPGDAttack):
 
 
 def rounded(adversarial: Tensor, clean: Tensor, epsilon: float) -> Tensor:
-    """Adversarial images in [0, 1] as stored: uint8, no pixel further than ``epsilon`` (in 0 ... 255) from ``clean``, uint8 (N, 3, H, W)."""
+    """Adversarial images in [0, 1] as stored: uint8, no pixel further than ``epsilon`` (of 255) from ``clean``, uint8 (N, 3, H, W)."""
     radius = int(epsilon)
     change = (adversarial * 255).round().int() - clean.int()
     result = clean.int() + change.clamp(-radius, radius)
@@ -179,7 +179,7 @@ def attack(
             reference = features(network, x, normalised)
         trace: list[float] = []
 
-        def traced_loss(z: Tensor, reference: Tensor) -> Tensor:
+        def traced_loss(z: Tensor, reference: Tensor, trace: list[float] = trace) -> Tensor:
             total = loss(z, reference, head).sum()
             trace.append(float(total.detach()))
             on_step()

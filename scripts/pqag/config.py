@@ -1,8 +1,8 @@
 """The typed model of a study's configuration: every key with its range and default, and the checks between keys.
 
-``parse_study`` turns a mapping as read from YAML into a ``Study`` or raises UserError with one sentence. This module imports neither torch nor
-pandas, for it is read whenever Snakemake reads the workflow; the names of networks and losses, whose modules need torch, are repeated here
-and held equal to the registries by a test.
+``parse_study`` turns a mapping as read from YAML into a ``Study`` or raises UserError with one sentence. This module imports neither torch
+nor pandas, for it is read whenever Snakemake reads the workflow; the names of networks and losses, whose modules need torch, are repeated
+here and held equal to the registries by a test.
 """
 
 import difflib

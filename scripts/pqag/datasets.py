@@ -38,9 +38,10 @@ class Raw:
 class Dataset:
     """How to get and to read one data set.
 
-    files: names of the raw files in a source folder, each optionally with ".gz". decode: turns a folder with them into ``Raw``. train, test: number
-    of images in the official splits. classes: names in the order of the labels. contents: sha256 of known decoded contents -> the title to print above figures. strict: whether any
-    other content is an error (it is where the one right content is known). debian, archive, downloads: further sources, see ``fetch``.
+    files: names of the raw files in a source folder, each optionally with ".gz"; none for a generated data set. decode: turns a folder with
+    them into ``Raw``. train, test: images in the official splits. classes: names in the order of the labels. title: to print above figures.
+    contents: sha256 of known decoded contents and the title of each. strict: whether any other content is an error (it is where the one
+    right content is known). debian, archive, archive_sha256, downloads: further sources, see ``fetch``.
     """
 
     files: tuple[str, ...]
@@ -119,7 +120,7 @@ def _decode_cifar10(folder: Path) -> Raw:
 
 
 def _generate_synthetic(_: Path) -> Raw:
-    """Ten classes of smooth colour patterns, each image one of them at random strength under noise: for trying things out, not for results."""
+    """Ten classes of colour patterns, each image one of them at random strength under noise: for trying things out, not for results."""
     size = DATASETS["synthetic"].train + DATASETS["synthetic"].test
     rng = np.random.default_rng(2020)
     patterns = rng.normal(size=(10, 3, 4, 4)).repeat(8, axis=2).repeat(8, axis=3)
@@ -322,10 +323,10 @@ def _copy(folder: Path, name: str, target: Path) -> None:
 
 
 def split(raw: Raw, train: int | None, database: int, queries: int, seed: int) -> Split:
-    """Draw queries and database without overlap from the test images, and ``train`` training images (None: all, in order), by ``seed``.
+    """Draw queries and database without overlap from the test images, and ``train`` training images (None: all), by ``seed``.
 
-    PQ-AG, Datasets: "the test set is randomly divided into 9000 images as a database and 1000 images as queries". Ids are row numbers of the
-    raw data set, sorted within each part. Raises UserError where more images are asked for than there are.
+    PQ-AG, Datasets: "the test set is randomly divided into 9000 images as a database and 1000 images as queries". Ids are row numbers of
+    the raw data set, sorted within each part. Raises UserError where more images are asked for than there are.
     """
     available = len(raw.images) - raw.train
     if database + queries > available:

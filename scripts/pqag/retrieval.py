@@ -96,7 +96,8 @@ def average_precision(ranking: np.ndarray, counts: np.ndarray, relevant: np.ndar
         best      r + (R0 - N0) (H(N0 + r) - H(N0))
         worst     r + (R0 - N0 - n + r) (H(N0 + n) - H(N0 + n - r))
 
-    (McSherry & Najork 2008, section 3.3; the closed forms follow by writing (R0 + ...)/(N0 + j) as a constant plus a multiple of 1/(N0 + j)).
+    (McSherry & Najork 2008, section 3.3; the closed forms follow by writing (R0 + ...)/(N0 + j) as a constant plus a multiple of
+    1/(N0 + j)).
     """
     total = int(counts.sum())
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, total + 1))])

@@ -60,7 +60,7 @@ def against_paper(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_paper_layout(rows: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
-    """mAP with (distance, attack) down and (data set, model, bits) across, in the order in which they come in ``rows``: Table 1's layout."""
+    """mAP with (distance, attack) down and (data set, model, bits) across, in the order of ``rows``: the layout of the paper's Table 1."""
     frame = pd.DataFrame(
         {
             "distance": rows["distance"],

@@ -183,9 +183,5 @@ def train(
             train_accuracy=float(hits) / len(images),
             test_accuracy=accuracy(network, test_images, test_labels),
         )
-        yield figures, {
-            "epoch": epoch,
-            "network": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
-        }
+        state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+        yield figures, state | {"epoch": epoch}

@@ -1,0 +1,39 @@
+# make reproduce    set up, then the default study (STUDY=config/cifar10.yaml for another, CORES=8 for more jobs at once)
+# make test         set up, then all tests
+
+PYTHON ?= python3
+CORES  ?= $(shell getconf _NPROCESSORS_ONLN)
+STUDY  ?= config.yaml
+
+# The environment's programs are called through its Python, which still works after the folder was moved.
+VENV := .venv/bin/python -m
+
+.PHONY: reproduce test setup envs rulegraph
+.DEFAULT_GOAL := reproduce
+
+# One run at a time: a second start is refused, and the lock that a killed run leaves in .snakemake is taken away before the next.
+reproduce: setup
+	@exec 9>.run.lock; flock --nonblock 9 || { echo "Another run is going on in this folder; wait for it, or stop it, first."; exit 75; }; \
+	$(VENV) snakemake --configfile $(STUDY) --cores 1 --unlock >/dev/null 2>&1; \
+	exec $(VENV) snakemake --configfile $(STUDY) --cores $(CORES) all
+
+test: setup
+	@$(VENV) pytest
+
+setup: .venv/ready
+
+.venv/ready: envs/requirements.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed, $(PYTHON) is $$($(PYTHON) --version); name another by PYTHON=…"; exit 1; }
+	@echo "Setting up .venv from envs/requirements.txt (several GB, a few minutes)"
+	@$(PYTHON) -m venv .venv
+	@$(VENV) pip install --quiet --disable-pip-version-check --requirement envs/requirements.txt
+	@echo "../../../../scripts" > $$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pqag.pth
+	@touch $@
+
+# Files that are generated and committed; tests hold them equal to their source.
+envs:
+	@$(PYTHON) envs/generate.py
+
+rulegraph: setup
+	@.venv/bin/python docs/rulegraph.py
