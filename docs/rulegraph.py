@@ -1,0 +1,40 @@
+"""Write the rule graph into README.md, between its two marks: `make rulegraph`. A test holds the two equal."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- rulegraph -->\n", "<!-- /rulegraph -->\n"
+
+
+def rulegraph() -> str:
+    """The rule graph of the default study as a Mermaid block of Markdown."""
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--rulegraph",
+        "mermaid-js",
+        "--forceall",
+        "--quiet",
+        "all",
+        "--workflow-profile",
+        "none",
+        "--",
+    ]
+    done = subprocess.run([*command, "all"], cwd=README.parent, capture_output=True, text=True, check=True)
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    names = {line.split("[", 1)[0]: line.split("[", 1)[1].rstrip("]") for line in lines if line.startswith("id") and "[" in line}
+    arrows = [tuple(names[end] for end in line.split(" --> ")) for line in lines if "-->" in line]
+    return "\n".join(["```mermaid", "flowchart TB", *sorted(f"  {a} --> {b}" for a, b in arrows), "```", ""])
+
+
+def with_rulegraph(text: str) -> str:
+    """``text`` with what stands between the marks replaced by the rule graph as it is now."""
+    before, rest = text.split(BEGIN)
+    return before + BEGIN + rulegraph() + END + rest.split(END)[1]
+
+
+if __name__ == "__main__":
+    README.write_text(with_rulegraph(README.read_text()))

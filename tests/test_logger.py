@@ -1,0 +1,231 @@
+"""What a person reads while the workflow runs, from the records that Snakemake logs."""
+
+import logging
+import logging.handlers
+import queue
+import sys
+
+import pytest
+import snakemake_logger_plugin_pqag as plugin
+from snakemake_interface_logger_plugins.common import LogEvent
+from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
+
+
+@pytest.fixture
+def handler():
+    return plugin.LogHandler(None, None)
+
+
+@pytest.fixture
+def tell(handler, capsys):
+    """Send a record as Snakemake does, through the queue of its logger manager; gives what is printed to stderr."""
+    through = logging.handlers.QueueHandler(queue.Queue())
+
+    def send(message="", event=None, level=logging.INFO, **attributes):
+        extra = attributes if event is None else {"event": event, **attributes}
+        handler.emit(
+            through.prepare(logging.getLogger("snakemake").makeRecord("snakemake", level, "file.py", 1, message, (), None, extra=extra))
+        )
+        printed = capsys.readouterr()
+        assert printed.out == "", "stdout is left to results"
+        return printed.err
+
+    return send
+
+
+def run_info(tell, **jobs):
+    """As in ``Workflow.execute``: a table, and its rows by rule with their sum under "total"."""
+    stats = jobs | {"total": sum(jobs.values())}
+    return tell("Job stats:\njob    count\n", LogEvent.RUN_INFO, stats=stats)
+
+
+def job_info(tell, rule="attack", message="Attacking alexnet"):
+    """As in ``Job.log_info``."""
+    return tell(
+        f" Rule: {rule}, Jobid: 3", LogEvent.JOB_INFO, jobid=3, rule_msg=message, rule_name=rule, local=True, input=["in.h5"], output=["out.h5"],
+        log=["job.log"], benchmark=None, wildcards={"seed": "0"}, reason="Missing output files", resources={}, priority=0, threads=1, indent=False,
+        is_checkpoint=False, printshellcmd=True, is_handover=False, shellcmd=None,
+    )  # fmt: skip
+
+
+def job_error(tell, *logs, rule="attack"):
+    """As in ``Job.log_error``."""
+    return tell(
+        f"Error in rule {rule}, jobid: 3", LogEvent.JOB_ERROR, logging.ERROR, rule_name=rule, rule_msg=None, jobid=3, input=["in.h5"],
+        output=["out.h5"], log=list(logs), conda_env=None, container_img=None, aux={}, indent=False, shellcmd=None,
+    )  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------------------------------------- jobs
+
+
+def test_snakemake_finds_the_plugin_by_its_name():
+    assert LoggerPluginRegistry().get_plugin("pqag").log_handler is plugin.LogHandler
+
+
+def test_the_handler_takes_the_place_of_the_console_output(handler):
+    assert handler.writes_to_stream and not handler.writes_to_file and not handler.needs_rulegraph
+
+
+def test_the_number_of_jobs_is_told_at_the_start(tell):
+    assert run_info(tell, attack=3, fetch=1, table1=1) == "5 jobs to do\n"
+
+
+def test_the_number_of_jobs_is_summed_where_no_total_is_given(tell):
+    assert tell("Job stats", LogEvent.RUN_INFO, stats={"attack": 3, "fetch": 1}) == "4 jobs to do\n"
+
+
+@pytest.mark.xfail(strict=True, reason="bug: '1 jobs to do'")
+def test_one_job_is_no_plural(tell):
+    assert run_info(tell, table1=1) == "1 job to do\n"
+
+
+def test_every_job_is_a_line_with_its_number_and_message(tell):
+    run_info(tell, attack=2)
+    assert job_info(tell) == "[1/2] Attacking alexnet\n"
+    assert job_info(tell, message="Attacking vgg16") == "[2/2] Attacking vgg16\n"
+
+
+def test_a_job_without_a_message_has_the_name_of_its_rule(tell):
+    run_info(tell, attack=1)
+    assert job_info(tell, rule="quantize", message=None) == "[1/1] quantize\n"
+
+
+def test_the_number_of_jobs_is_not_repeated_after_a_dry_run(tell):
+    run_info(tell, attack=1)
+    job_info(tell)
+    assert run_info(tell, attack=1) == ""
+
+
+@pytest.mark.parametrize(
+    "event", [LogEvent.SHELLCMD, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS, LogEvent.RESOURCES_INFO]
+)
+def test_other_events_are_silent(tell, event):
+    assert tell("words", event, done=1, total=2, job_id=3) == ""
+
+
+# ---------------------------------------------------------------------------------------------------------------------- failures
+
+
+def test_a_failed_job_gives_the_sentence_at_the_end_of_its_log(tell, tmp_path):
+    log = tmp_path / "attack.log"
+    log.write_text("2020-01-01 10:00:00,000 torch on cpu\n2020-01-01 10:00:01,000 error: device is no good: error: twice\n")
+    assert job_error(tell, str(log)) == f"attack failed: device is no good: error: twice\n  log: {log}\n"
+
+
+def test_blank_lines_at_the_end_of_a_log_do_not_matter(tell, tmp_path):
+    (tmp_path / "a.log").write_text("x error: what is wrong\n\n  \n")
+    assert job_error(tell, str(tmp_path / "a.log")).startswith("attack failed: what is wrong\n")
+
+
+def test_a_log_that_is_no_text_is_no_traceback(tell, tmp_path):
+    (tmp_path / "a.log").write_bytes(b"\xff\xfe error: what is wrong\n")
+    assert job_error(tell, str(tmp_path / "a.log")).startswith("attack failed: what is wrong\n")
+
+
+def test_the_remark_behind_the_name_of_a_log_is_left_out(tell, tmp_path):
+    """``fmt_iofile`` adds such for files in a storage."""
+    (tmp_path / "a.log").write_text("x error: what is wrong\n")
+    assert job_error(tell, f"{tmp_path / 'a.log'} (send to storage)") == f"attack failed: what is wrong\n  log: {tmp_path / 'a.log'}\n"
+
+
+@pytest.mark.parametrize("content", [None, "", "\n \n"])
+def test_a_job_that_wrote_nothing_was_probably_killed(tell, tmp_path, content):
+    log = tmp_path / "a.log"
+    if content is not None:
+        log.write_text(content)
+    words = job_error(tell, str(log))
+    assert words == f"attack failed without a word in its log ({log}): it was killed, or ran out of memory\n"
+
+
+def test_a_job_without_a_log_says_so(tell):
+    assert "attack failed" in (words := job_error(tell)) and "it has none" in words
+
+
+def test_the_first_log_with_words_counts(tell, tmp_path):
+    (tmp_path / "empty.log").write_text("")
+    (tmp_path / "full.log").write_text("x error: here\n")
+    words = job_error(tell, str(tmp_path / "nowhere.log"), str(tmp_path / "empty.log"), str(tmp_path / "full.log"))
+    assert words == f"attack failed: here\n  log: {tmp_path / 'full.log'}\n"
+
+
+@pytest.mark.xfail(strict=True, reason="bug: a job killed after its first line has that line told as its error")
+def test_a_job_killed_on_the_way_does_not_give_its_last_remark_for_an_error(tell, tmp_path):
+    """A step writes "torch ... on cpu" first; an out-of-memory kill then leaves no error in the log."""
+    log = tmp_path / "a.log"
+    log.write_text("2020-01-01 10:00:00,000 torch 2.0 on cpu, 2 threads\n")
+    words = job_error(tell, str(log))
+    assert "killed" in words and "memory" in words and str(log) in words
+    assert not words.startswith("attack failed: 2020")
+
+
+@pytest.mark.xfail(strict=True, reason="bug: a path is cut at its first space")
+def test_a_log_in_a_folder_with_a_space_is_found(tell, tmp_path):
+    (tmp_path / "my results").mkdir()
+    (tmp_path / "my results" / "a.log").write_text("x error: what is wrong\n")
+    assert job_error(tell, str(tmp_path / "my results" / "a.log")).startswith("attack failed: what is wrong\n")
+
+
+# ---------------------------------------------------------------------------------------------------------------- Snakemake's own words
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Building DAG of jobs...",
+        "Assuming unrestricted shared filesystem usage.",
+        "host: machine",
+        "Using shell: /usr/bin/bash",
+        "Provided cores: 8",
+        "Rules claiming more threads will be scaled down.",
+        "Select jobs to execute...",
+        "Execute 1 jobs...",
+        "Finished jobid: 3 (Rule: attack)",
+        "Complete log(s): x.log",
+        "Removing output files of failed job attack since they might be corrupted:\na",
+        "Exiting because a job execution failed. Look below for error messages",
+        "",
+    ],
+)
+def test_remarks_on_its_own_working_are_left_out(tell, message):
+    assert tell(message) == ""
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.WARNING, logging.ERROR])
+def test_what_is_not_known_to_be_noise_is_shown(tell, level):
+    assert tell("Nothing to be done (all requested files are present and up to date).", level=level).startswith("Nothing to be done")
+    assert tell("config.yaml: device is 'gpu'\n", level=level) == "config.yaml: device is 'gpu'\n"
+
+
+def test_what_is_for_debugging_is_left_out(tell):
+    assert tell("Full Traceback", level=logging.DEBUG) == ""
+
+
+@pytest.mark.parametrize("exception", ["CalledProcessError", "RuleException"])
+def test_the_exception_of_a_failed_job_is_not_told_twice(tell, exception):
+    assert tell("Command failed", LogEvent.ERROR, logging.ERROR, exception=exception) == ""
+
+
+def test_the_closing_remark_on_failed_jobs_is_left_out(tell):
+    message = "WorkflowError:\nAt least one job did not complete successfully."
+    assert tell(message, LogEvent.ERROR, logging.ERROR, exception="WorkflowError") == ""
+
+
+@pytest.mark.parametrize("exception", ["WorkflowError", "MissingInputException", "LockException", "SyntaxError"])
+def test_other_exceptions_of_snakemake_are_shown(tell, exception):
+    words = "Missing input files for rule attack:\n  data/x.h5"
+    assert tell(words, LogEvent.ERROR, logging.ERROR, exception=exception) == words + "\n"
+
+
+def test_a_message_with_percent_signs_is_shown_as_it_is(tell):
+    assert tell("50 % of %s done") == "50 % of %s done\n"
+
+
+# ---------------------------------------------------------------------------------------------------------------------- terminal
+
+
+@pytest.mark.parametrize(("terminal", "before"), [(True, "\r\033[K"), (False, "")])
+def test_on_a_terminal_what_is_left_of_a_progress_bar_is_erased(tell, monkeypatch, terminal, before):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    assert tell("words") == before + "words\n"
+    assert tell("Building DAG of jobs...") == ""

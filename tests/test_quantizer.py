@@ -1,0 +1,248 @@
+"""Product quantization against hand-worked numbers, scalar loops, faiss and nanopq."""
+
+import faiss
+import nanopq
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pqag import quantizer
+
+#: Two sub-spaces of one number each, two codewords each: the hand-worked codebook.
+LINE = np.array([[[0], [4]], [[0], [3]]], np.float32)
+
+
+def gaussian(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def nanopq_with(codewords: np.ndarray) -> nanopq.PQ:
+    """nanopq's quantizer with these codewords (M, K, D/M)."""
+    subspaces, count, size = codewords.shape
+    pq = nanopq.PQ(subspaces, count, verbose=False)
+    pq.Ds, pq.codewords = size, codewords
+    return pq
+
+
+def nearest_by_faiss(features: np.ndarray, codewords: np.ndarray) -> np.ndarray:
+    """Codes (N, M) by exact search among the codewords of each sub-space."""
+    columns = []
+    for words, part in zip(codewords, np.split(features, len(codewords), axis=1)):
+        flat = faiss.IndexFlatL2(words.shape[1])
+        flat.add(words)
+        columns.append(flat.search(np.ascontiguousarray(part), 1)[1][:, 0])
+    return np.stack(columns, axis=1)
+
+
+@st.composite
+def distinct_codewords(draw) -> np.ndarray:
+    """Codewords (M, K, D/M) with small whole coordinates, on which floats are exact, no two alike in a sub-space."""
+    subspaces, count, size = draw(st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 3)))
+    word = st.tuples(*[st.integers(-20, 20)] * size)
+    words = st.lists(word, min_size=count, max_size=count, unique=True)
+    return np.array(draw(st.lists(words, min_size=subspaces, max_size=subspaces)), np.float32)
+
+
+@pytest.mark.parametrize(("bits", "subspaces", "expected"), [(16, 4, 16), (24, 4, 64), (36, 4, 512), (8, 1, 256), (2, 2, 2)])
+def test_codewords_for_the_papers_code_lengths(bits, subspaces, expected):
+    assert quantizer.codewords_for(bits, subspaces) == expected
+
+
+def test_bits_that_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="18 bits cannot be divided over 4"):
+        quantizer.codewords_for(18, 4)
+
+
+def test_split_cuts_features_in_order():
+    features = np.arange(12).reshape(2, 6)
+    parts = quantizer.split(features, 3)
+    assert parts.tolist() == [[[0, 1], [2, 3], [4, 5]], [[6, 7], [8, 9], [10, 11]]]
+    assert np.shares_memory(parts, features)
+
+
+def test_split_refuses_unequal_parts():
+    with pytest.raises(ValueError, match="7 numbers cannot be cut into 2"):
+        quantizer.split(np.zeros((3, 7)), 2)
+
+
+@pytest.mark.parametrize(("count", "name"), [(1, "uint8"), (256, "uint8"), (257, "uint16"), (512, "uint16"), (65537, "uint32")])
+def test_code_dtype_is_the_smallest_that_fits(count, name):
+    assert quantizer.code_dtype(count) == name
+
+
+def test_squared_distances_by_hand():
+    # (3, 4) to (0, 0): 9 + 16 = 25; to (3, 1): 0 + 9 = 9.   (1, 1) to (1, 1): 0; to (-1, 2): 4 + 1 = 5.
+    parts = np.array([[[3, 4], [1, 1]]], np.float32)
+    codewords = np.array([[[0, 0], [3, 1]], [[1, 1], [-1, 2]]], np.float32)
+    assert quantizer.squared_distances(parts, codewords).tolist() == [[[25, 9], [0, 5]]]
+
+
+@given(st.data())
+def test_squared_distances_are_those_of_a_scalar_loop(data):
+    coordinates = st.floats(-100, 100, width=32)
+    count, subspaces, words, size = data.draw(st.tuples(*[st.integers(1, 3)] * 4))
+    parts = data.draw(arrays(np.float32, (count, subspaces, size), elements=coordinates))
+    codewords = data.draw(arrays(np.float32, (subspaces, words, size), elements=coordinates))
+    result = quantizer.squared_distances(parts, codewords)
+    assert result.dtype == np.float64
+    for i, m, k in np.ndindex(count, subspaces, words):
+        loop = sum((float(a) - float(b)) ** 2 for a, b in zip(parts[i, m], codewords[m, k]))
+        assert result[i, m, k] == pytest.approx(loop, rel=1e-9, abs=1e-9)
+
+
+def test_squared_distances_are_never_negative():
+    """Not even where the terms of the expanded square cancel: the distance of a point to itself."""
+    points = 1000 + gaussian(500, 1, 8)
+    assert (quantizer.squared_distances(points, points.transpose(1, 0, 2)) >= 0).all()
+
+
+def test_encode_by_hand():
+    # 1.9 is nearer to 0 than to 4, 2.1 nearer to 4; 1.6 is nearer to 3 than to 0, 1.4 nearer to 0.
+    features = np.array([[1.9, 1.6], [2.1, 1.4], [-9, 99]], np.float32)
+    assert quantizer.encode(features, LINE).tolist() == [[0, 1], [1, 0], [0, 1]]
+
+
+def test_the_lower_index_wins_a_tie():
+    assert quantizer.encode(np.array([[2, 1.5]], np.float32), LINE).tolist() == [[0, 0]]
+    assert quantizer.encode(np.array([[2, 1.5]], np.float32), LINE[:, ::-1]).tolist() == [[0, 0]]
+    twins = np.array([[[9], [5], [5]]], np.float32)
+    assert quantizer.encode(np.array([[4], [6]], np.float32), twins).tolist() == [[1], [1]]
+
+
+@pytest.mark.parametrize("count", [16, 64, 512])
+def test_encode_is_exact_nearest_neighbour_search(count):
+    features, codewords = gaussian(300, 32), gaussian(4, count, 8, seed=1)
+    codes = quantizer.encode(features, codewords)
+    assert (codes == nearest_by_faiss(features, codewords)).all()
+    assert (codes == nanopq_with(codewords).encode(features)).all()
+
+
+def test_encode_of_more_features_than_a_block():
+    features, codewords = gaussian(8200, 4), gaussian(2, 5, 2, seed=1)
+    assert (quantizer.encode(features, codewords) == nearest_by_faiss(features, codewords)).all()
+
+
+def test_encode_of_nothing():
+    codes = quantizer.encode(np.zeros((0, 2), np.float32), LINE)
+    assert (codes.shape, codes.dtype) == ((0, 2), np.uint8)
+
+
+def test_codes_above_255_do_not_wrap():
+    line = np.arange(300, dtype=np.float32).reshape(1, 300, 1)
+    codes = quantizer.encode(np.array([[255], [256], [299]], np.float32), line)
+    assert codes.tolist() == [[255], [256], [299]]
+    assert quantizer.decode(codes, line).tolist() == [[255], [256], [299]]
+
+
+def test_decode_by_hand():
+    decoded = quantizer.decode(np.array([[0, 0], [1, 0], [1, 1]], np.uint8), LINE)
+    assert decoded.tolist() == [[0, 0], [4, 0], [4, 3]]
+    assert decoded.dtype == np.float32
+
+
+def test_decode_is_nanopqs():
+    codewords = gaussian(4, 16, 3)
+    codes = np.random.default_rng(1).integers(0, 16, (50, 4), np.uint8)
+    assert (quantizer.decode(codes, codewords) == nanopq_with(codewords).decode(codes)).all()
+
+
+@given(distinct_codewords(), st.data())
+def test_encode_gives_decoded_codes_back(codewords, data):
+    subspaces, count, _ = codewords.shape
+    codes = data.draw(arrays(np.uint8, (data.draw(st.integers(1, 5)), subspaces), elements=st.integers(0, count - 1)))
+    assert (quantizer.encode(quantizer.decode(codes, codewords), codewords) == codes).all()
+
+
+@given(distinct_codewords(), st.data())
+def test_no_codes_reconstruct_better_than_those_of_encode(codewords, data):
+    subspaces, count, size = codewords.shape
+    feature = data.draw(arrays(np.float32, (1, subspaces * size), elements=st.integers(-30, 30)))
+    errors = [((feature - quantizer.decode(np.array([codes]), codewords)) ** 2).sum() for codes in np.ndindex(*[count] * subspaces)]
+    own = quantizer.decode(quantizer.encode(feature, codewords), codewords)
+    assert ((feature - own) ** 2).sum() == min(errors)
+
+
+def test_fit_by_hand():
+    # First sub-space: 0, 2 | 100, 102 with means 1 and 101; second: 10, 12 | 30, 32 with means 11 and 31. Lloyd's iterations end there
+    # from any start. Every number is 1 away from its mean, so that every feature has a squared error of 1 + 1 = 2.
+    features = np.array([[0, 10], [2, 32], [100, 12], [102, 30]], np.float32)
+    fit = quantizer.fit(features, subspaces=2, codewords=2, seed=0)
+    assert [sorted(words.ravel().tolist()) for words in fit.codewords] == [[1, 101], [11, 31]]
+    assert quantizer.decode(fit.codes, fit.codewords).tolist() == [[1, 11], [1, 31], [101, 11], [101, 31]]
+    assert fit.objective == 2
+    assert fit.empty == [0, 0]
+
+
+def test_fit_uses_every_point():
+    """With one codeword k-means is the mean; faiss' default would take it over 256 points."""
+    features = gaussian(2000, 4)
+    fit = quantizer.fit(features, subspaces=2, codewords=1, seed=0)
+    np.testing.assert_allclose(fit.codewords.reshape(4), features.astype(float).mean(0), atol=1e-5)
+
+
+def test_fit_ends_where_every_codeword_is_the_mean_of_its_points():
+    features = gaussian(200, 4)
+    fit = quantizer.fit(features, subspaces=2, codewords=4, seed=0, iterations=200)
+    for m, k in np.ndindex(2, 4):
+        own = features[fit.codes[:, m] == k, 2 * m : 2 * m + 2]
+        np.testing.assert_allclose(fit.codewords[m, k], own.mean(0), atol=1e-4)
+
+
+def test_fit_reports_its_codes_and_objective():
+    features = gaussian(300, 8)
+    fit = quantizer.fit(features, subspaces=4, codewords=16, seed=3)
+    assert (fit.codewords.shape, fit.codewords.dtype, fit.codes.dtype) == ((4, 16, 2), np.float32, np.uint8)
+    assert (fit.codes == nearest_by_faiss(features, fit.codewords)).all()
+    errors = [
+        sum(float(np.sum((x[2 * m : 2 * m + 2].astype(float) - fit.codewords[m, k]) ** 2)) for m, k in enumerate(code))
+        for x, code in zip(features, fit.codes)
+    ]
+    assert fit.objective == pytest.approx(sum(errors) / len(errors), rel=1e-6)
+
+
+def test_fit_is_as_good_as_nanopqs():
+    features = gaussian(1000, 8)
+    other = nanopq.PQ(4, 16, verbose=False).fit(features, iter=25, seed=0)
+    error = ((features - other.decode(other.encode(features))) ** 2).sum(1).mean()
+    assert quantizer.fit(features, subspaces=4, codewords=16, seed=0).objective == pytest.approx(error, rel=0.1)
+
+
+def test_more_iterations_fit_no_worse():
+    objectives = [quantizer.fit(gaussian(500, 4), 2, 16, seed=0, iterations=i).objective for i in (1, 4, 16)]
+    assert objectives == sorted(objectives, reverse=True)
+    assert objectives[0] > objectives[-1]
+
+
+def test_fit_depends_on_the_seed_alone():
+    first, again, other = (quantizer.fit(gaussian(200, 4), 2, 8, seed=seed) for seed in (0, 0, 1))
+    assert (first.codewords == again.codewords).all()
+    assert (first.codewords != other.codewords).any()
+
+
+def test_codewords_without_features_are_counted():
+    """Features with two different values in a sub-space fill two codewords of four at most, features with one value fill one."""
+    features = np.array([[0, 5, 1], [1, 5, 2], [0, 5, 3], [1, 5, 4]] * 3, np.float32)
+    fit = quantizer.fit(features, subspaces=3, codewords=4, seed=0)
+    assert fit.empty == [4 - len(set(column)) for column in fit.codes.T.tolist()]
+    assert fit.empty[0] >= 2
+    assert fit.empty[1] == 3
+
+
+def test_fewer_features_than_codewords_are_refused():
+    with pytest.raises(ValueError, match="at least 5 features for 5 codewords, got 4"):
+        quantizer.fit(np.zeros((4, 2), np.float32), subspaces=2, codewords=5, seed=0)
+
+
+def test_fit_refuses_unequal_parts():
+    with pytest.raises(ValueError, match="cannot be cut"):
+        quantizer.fit(np.zeros((4, 3), np.float32), subspaces=2, codewords=2, seed=0)
+
+
+@settings(max_examples=20)
+@given(distinct_codewords())
+def test_as_many_distinct_features_as_codewords_fit_without_error(codewords):
+    """Each point is then a codeword."""
+    points = codewords[0]
+    fit = quantizer.fit(points, subspaces=1, codewords=len(points), seed=0)
+    assert (fit.objective, fit.empty) == (0, [0])

@@ -1,0 +1,535 @@
+"""Retrieval against hand-worked numbers, every order of tied items, scikit-learn, faiss, nanopq and SciPy."""
+
+import json
+from fractions import Fraction
+from itertools import pairwise, permutations
+from statistics import NormalDist
+
+import faiss
+import nanopq
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pqag import retrieval
+from pqag.quantizer import decode, encode
+from sklearn.metrics import average_precision_score
+
+SUMMARY = ("map", "map_worst", "map_best", "ci_low", "ci_high")
+
+#: Items as (distance, relevant); few distances make many ties.
+items = st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=6)
+long_items = st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=60)
+
+
+def precision_of(*items: tuple[float, bool]) -> retrieval.Precision:
+    """The average precision of one query, every item with a code of its own."""
+    distances, relevant = np.array(items, dtype=float).T
+    return retrieval.average_precision(distances[None], np.ones(len(items), int), relevant[None].astype(int))
+
+
+def numbers(precision: retrieval.Precision) -> list[float]:
+    """Expected, worst and best of one query."""
+    return [float(values[0]) for values in (precision.expected, precision.worst, precision.best)]
+
+
+def in_order(relevant) -> float:
+    """Average precision of a strict ranking, by its definition."""
+    precisions, hits = [], 0
+    for rank, hit in enumerate(relevant, 1):
+        if hit:
+            hits += 1
+            precisions.append(hits / rank)
+    return sum(precisions) / len(precisions)
+
+
+def in_every_order(items) -> list[float]:
+    """Mean, minimum and maximum of the average precision over all orders of the items in which no distance falls."""
+    orders = [order for order in permutations(items) if all(a[0] <= b[0] for a, b in pairwise(order))]
+    values = [in_order(relevant for _, relevant in order) for order in orders]
+    return [sum(values) / len(values), min(values), max(values)]
+
+
+def precision_at(items, recall: Fraction) -> Fraction:
+    """Precision where ``recall`` is reached if the relevant items of a tie lie evenly in it, in exact arithmetic."""
+    wanted = recall * sum(relevant for _, relevant in items)
+    position = hits = Fraction(0)
+    for distance in sorted({distance for distance, _ in items}):
+        tie = [relevant for other, relevant in items if other == distance]
+        if hits + sum(tie) >= wanted:
+            return wanted / (position + len(tie) * (wanted - hits) / sum(tie))
+        position, hits = position + len(tie), hits + sum(tie)
+    raise AssertionError("a recall of at most 1 is always reached")
+
+
+def random_database(seed: int = 0, queries: int = 20, items: int = 60, words: int = 4) -> dict:
+    """The arguments of ``evaluate``: three sub-spaces of two numbers, multi-hot labels of four classes."""
+    rng = np.random.default_rng(seed)
+    return {
+        "query_features": rng.standard_normal((queries, 6)).astype(np.float32),
+        "query_labels": rng.random((queries, 4)) < 0.3,
+        "codewords": rng.standard_normal((3, words, 2)).astype(np.float32),
+        "database_codes": rng.integers(0, words, (items, 3), np.uint8),
+        "database_labels": rng.random((items, 4)) < 0.2,
+    }
+
+
+def assert_same(scores: dict, others: dict) -> None:
+    """Two results of ``evaluate`` hold the same numbers, but for the rounding of sums."""
+    assert scores.keys() == others.keys()
+    for name, value in scores.items():
+        if isinstance(value, dict):
+            assert_same(value, others[name])
+        else:
+            np.testing.assert_allclose(np.array(value, float), np.array(others[name], float), rtol=1e-12, err_msg=name)
+
+
+@st.composite
+def whole_numbers(draw):
+    """Queries (Q, M D'), codes (U, M) and codewords (M, K, D') with small whole coordinates, on which floats are exact."""
+    subspaces, words, size, queries, codes = draw(st.tuples(*[st.integers(1, 4)] * 5))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    return (
+        rng.integers(-9, 10, (queries, subspaces * size)).astype(np.float32),
+        rng.integers(0, words, (codes, subspaces), np.uint8),
+        rng.integers(-9, 10, (subspaces, words, size)).astype(np.float32),
+    )
+
+
+# Average precision
+
+
+def test_average_precision_without_ties_by_hand():
+    # relevant, irrelevant, relevant: (1/1 + 2/3) / 2 = 5/6, in the only order there is.
+    assert numbers(precision_of((1, True), (2, False), (3, True))) == pytest.approx([5 / 6] * 3)
+
+
+def test_average_precision_of_a_tie_by_hand():
+    # One irrelevant item, then a tie R R N in three equally likely patterns:
+    # RRN (1/2 + 2/3)/2 = 7/12, RNR (1/2 + 2/4)/2 = 1/2, NRR (1/3 + 2/4)/2 = 5/12, on average 1/2.
+    tie = precision_of((1, False), (2, True), (2, False), (2, True))
+    assert numbers(tie) == pytest.approx([1 / 2, 5 / 12, 7 / 12])
+
+
+def test_average_precision_of_one_relevant_among_equals_by_hand():
+    # At rank 1, 2, 3 or 4: (1 + 1/2 + 1/3 + 1/4) / 4 = 25/48.
+    assert numbers(precision_of((0, False), (0, True), (0, False), (0, False))) == pytest.approx([25 / 48, 1 / 4, 1])
+
+
+@given(items.filter(lambda items: any(relevant for _, relevant in items)))
+def test_average_precision_is_that_of_all_orders_of_ties(items):
+    assert numbers(precision_of(*items)) == pytest.approx(in_every_order(items))
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=50).filter(any), st.randoms())
+def test_average_precision_without_ties_is_scikit_learns(relevant, random):
+    distances = random.sample(range(1000), len(relevant))
+    reference = average_precision_score(relevant, [-distance for distance in distances])
+    assert numbers(precision_of(*zip(distances, relevant))) == pytest.approx([reference] * 3)
+
+
+@given(long_items.filter(lambda items: any(relevant for _, relevant in items)))
+def test_worst_expected_best(items):
+    expected, worst, best = numbers(precision_of(*items))
+    assert 0 < worst <= expected + 1e-12
+    assert expected <= best + 1e-12
+    assert best <= 1 + 1e-12
+
+
+@given(long_items.filter(lambda items: any(relevant for _, relevant in items)))
+def test_items_grouped_by_code_score_as_items_one_by_one(items):
+    """A code's items count as that many tied items, and codes at the same distance make one tie."""
+    groups = [[i for i in items if i == key] for key in sorted(set(items))]
+    ranking = np.array([[group[0][0] for group in groups]], float)
+    relevant = np.array([[sum(hit for _, hit in group) for group in groups]])
+    grouped = retrieval.average_precision(ranking, np.array([len(group) for group in groups]), relevant)
+    single = precision_of(*items)
+    assert numbers(grouped) == pytest.approx(numbers(single))
+    np.testing.assert_allclose(grouped.curve, single.curve)
+
+
+@given(long_items.filter(lambda items: any(relevant for _, relevant in items)), st.randoms())
+def test_the_order_in_which_items_are_given_changes_nothing(items, random):
+    shuffled = random.sample(items, len(items))
+    assert numbers(precision_of(*shuffled)) == pytest.approx(numbers(precision_of(*items)), rel=1e-12)
+    np.testing.assert_allclose(precision_of(*shuffled).curve, precision_of(*items).curve)
+
+
+@given(long_items.filter(lambda items: any(relevant for _, relevant in items)), st.sampled_from([np.sqrt, np.exp, lambda d: 3 * d - 7]))
+def test_only_the_order_of_distances_matters(items, rising):
+    changed = precision_of(*[(rising(distance), relevant) for distance, relevant in items])
+    assert numbers(changed) == numbers(precision_of(*items))
+    assert (changed.curve == precision_of(*items).curve).all()
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=30))
+def test_where_all_items_are_relevant_everything_is_one(distances):
+    precision = precision_of(*[(distance, True) for distance in distances])
+    assert numbers(precision) == pytest.approx([1, 1, 1])
+    np.testing.assert_allclose(precision.curve, 1)
+
+
+def test_queries_do_not_see_each_other():
+    rng = np.random.default_rng(0)
+    ranking, counts = rng.integers(0, 5, (7, 12)).astype(float), rng.integers(1, 4, 12)
+    relevant = rng.integers(0, counts + 1, (7, 12))
+    together = retrieval.average_precision(ranking, counts, relevant)
+    alone = [retrieval.average_precision(ranking[q : q + 1], counts, relevant[q : q + 1]) for q in range(7)]
+    assert together.expected.tolist() == [float(one.expected[0]) for one in alone]
+    np.testing.assert_allclose(together.curve, np.mean([one.curve for one in alone], axis=0))
+
+
+def test_a_query_without_relevant_items_has_no_average_precision():
+    ranking, counts = np.array([[1.0, 2.0], [1.0, 2.0]]), np.array([1, 1])
+    precision = retrieval.average_precision(ranking, counts, np.array([[0, 0], [0, 1]]))
+    assert np.isnan([precision.expected[0], precision.worst[0], precision.best[0]]).all()
+    assert precision.expected[1] == pytest.approx(1 / 2)
+    assert precision.curve[-1] == pytest.approx(1 / 2)
+
+
+def test_without_any_relevant_item_there_is_no_curve():
+    precision = precision_of((1, False), (2, False))
+    assert np.isnan(precision.expected).all()
+    assert np.isnan(precision.curve).all()
+
+
+# Precision-recall curve
+
+
+def test_recall_levels_are_the_hundredths():
+    assert retrieval.RECALL_LEVELS.tolist() == [float(f"{i / 100:.2f}") for i in range(1, 101)]
+
+
+def test_curve_by_hand():
+    # N R: recall w is reached at position 1 + w. A tie R R N N: recall w is 2 w items, at position 4 w. R N R: the first half at
+    # precision 1, the rest after the irrelevant item, 2 w items at position 2 w + 1.
+    recall = retrieval.RECALL_LEVELS
+    np.testing.assert_allclose(precision_of((1, False), (2, True)).curve, recall / (1 + recall))
+    np.testing.assert_allclose(precision_of((1, True), (1, True), (1, False), (1, False)).curve, 1 / 2)
+    three = np.where(recall <= 1 / 2, 1, 2 * recall / (2 * recall + 1))
+    np.testing.assert_allclose(precision_of((1, True), (2, False), (3, True)).curve, three)
+
+
+def test_a_recall_reached_by_a_whole_item_does_not_wait_for_the_next():
+    """Seven of a hundred relevant items lead a thousand irrelevant ones, so recall 7 % comes at precision 1 and recall 8 % at 8/1008."""
+    ranked = [True] * 7 + [False] * 1000 + [True] * 93
+    curve = precision_of(*enumerate(ranked)).curve
+    np.testing.assert_allclose(curve[:8], [1] * 7 + [8 / 1008])
+
+
+@pytest.mark.parametrize("relevant", [1, 2, 4, 5, 10, 20, 25, 50, 100, 900])
+def test_curve_without_ties_is_precision_at_the_rank_of_each_relevant_item(relevant):
+    ranks = np.sort(np.random.default_rng(relevant).choice(10 * relevant, relevant, replace=False)) + 1
+    is_relevant = np.isin(np.arange(1, 10 * relevant + 1), ranks)
+    curve = precision_of(*enumerate(is_relevant)).curve
+    whole = [(level, level * relevant // 100) for level in range(1, 101) if level * relevant % 100 == 0]
+    np.testing.assert_allclose([curve[level - 1] for level, _ in whole], [hits / ranks[hits - 1] for _, hits in whole])
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=50).filter(any))
+def test_curve_ends_at_the_last_relevant_item(relevant):
+    last = max(rank for rank, hit in enumerate(relevant, 1) if hit)
+    assert precision_of(*enumerate(relevant)).curve[-1] == pytest.approx(sum(relevant) / last)
+
+
+@settings(max_examples=50)
+@given(long_items.filter(lambda items: any(relevant for _, relevant in items)))
+def test_curve_is_that_of_exact_arithmetic(items):
+    reference = [float(precision_at(items, Fraction(level, 100))) for level in range(1, 101)]
+    np.testing.assert_allclose(precision_of(*items).curve, reference, rtol=1e-9)
+
+
+# Floor and chance
+
+
+def test_floor_and_chance_of_ten_balanced_classes():
+    """Worst possible 5.18 %, random about 10 %, in 9,000 images of which 900 are relevant."""
+    floor, chance = retrieval.constant_average_precision(9000, np.array([900, 900]))
+    assert floor.tolist() == pytest.approx([in_order([False] * 8100 + [True] * 900)] * 2)
+    assert floor == pytest.approx(0.0518, abs=1e-4)
+    assert chance == pytest.approx(0.10, abs=2e-3)
+    rng = np.random.default_rng(0)
+    sample = [in_order(rng.permutation(9000) < 900) for _ in range(30)]
+    assert chance[0] == pytest.approx(np.mean(sample), abs=4 * np.std(sample) / np.sqrt(30))
+
+
+def test_floor_and_chance_by_hand():
+    # Two relevant of four: worst N N R R (1/3 + 2/4)/2 = 5/12. Random, the mean of R R N N 1, R N R N 5/6, R N N R 3/4, N R R N 7/12,
+    # N R N R 1/2 and N N R R 5/12: (12 + 10 + 9 + 7 + 6 + 5)/12/6 = 49/72. All relevant: 1. None relevant: no average precision.
+    floor, chance = retrieval.constant_average_precision(4, np.array([2, 4, 0]))
+    assert floor.tolist() == pytest.approx([5 / 12, 1, np.nan], nan_ok=True)
+    assert chance.tolist() == pytest.approx([49 / 72, 1, np.nan], nan_ok=True)
+
+
+@given(long_items.filter(lambda items: any(relevant for _, relevant in items)))
+def test_no_ranking_is_below_the_floor(items):
+    floor, _ = retrieval.constant_average_precision(len(items), np.array([sum(relevant for _, relevant in items)]))
+    assert precision_of(*items).worst[0] >= floor[0] - 1e-12
+
+
+# Distances
+
+
+def test_distances_by_hand():
+    # Codewords 0 and 4 in the first sub-space, 0 and 3 in the second. Query (1, 3), quantized (0, 3). To (0, 0): ADC 1 + 9, SDC 0 + 9;
+    # to (4, 3): ADC 9 + 0, SDC 16 + 0. So the two kinds rank the two items differently.
+    codewords = np.array([[[0], [4]], [[0], [3]]], np.float32)
+    query, codes = np.array([[1, 3]], np.float32), np.array([[0, 0], [1, 1]])
+    assert retrieval.distances(query, codes, codewords, "ADC").tolist() == [[10, 9]]
+    assert retrieval.distances(query, codes, codewords, "SDC").tolist() == [[9, 16]]
+
+
+@given(whole_numbers())
+def test_adc_is_the_euclidean_distance_to_the_decoded_item(case):
+    queries, codes, codewords = case
+    decoded = decode(codes, codewords).tolist()
+    loop = [[sum((a - b) ** 2 for a, b in zip(query, item)) for item in decoded] for query in queries.tolist()]
+    assert retrieval.distances(queries, codes, codewords, "ADC").tolist() == loop
+
+
+@given(whole_numbers())
+def test_sdc_is_adc_of_the_reconstructed_query(case):
+    queries, codes, codewords = case
+    reconstructed = decode(encode(queries, codewords), codewords)
+    sdc = retrieval.distances(queries, codes, codewords, "SDC")
+    assert (sdc == retrieval.distances(reconstructed, codes, codewords, "ADC")).all()
+    assert (sdc == retrieval.distances(reconstructed, codes, codewords, "SDC")).all()
+
+
+@given(whole_numbers())
+def test_sdc_is_zero_exactly_for_items_that_decode_to_the_reconstructed_query(case):
+    queries, codes, codewords = case
+    reconstructed, decoded = decode(encode(queries, codewords), codewords), decode(codes, codewords)
+    same = (reconstructed[:, None] == decoded[None]).all(2)
+    assert ((retrieval.distances(queries, codes, codewords, "SDC") == 0) == same).all()
+
+
+def test_equal_codes_are_at_equal_distances_bit_for_bit():
+    case = random_database(items=500)
+    distinct, inverse = np.unique(case["database_codes"], axis=0, return_inverse=True)
+    for kind in retrieval.DISTANCES:
+        both = [retrieval.distances(case["query_features"], codes, case["codewords"], kind) for codes in (case["database_codes"], distinct)]
+        assert (both[0] == both[1][:, inverse.ravel()]).all()
+
+
+def test_adc_is_nanopqs():
+    rng = np.random.default_rng(0)
+    codewords, codes = rng.standard_normal((4, 16, 3)).astype(np.float32), rng.integers(0, 16, (40, 4), np.uint8)
+    queries = rng.standard_normal((5, 12)).astype(np.float32)
+    pq = nanopq.PQ(4, 16, verbose=False)
+    pq.Ds, pq.codewords = 3, codewords
+    reference = [pq.dtable(query).adist(codes) for query in queries]
+    np.testing.assert_allclose(retrieval.distances(queries, codes, codewords, "ADC"), reference, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "search"), [("ADC", faiss.IndexPQ.ST_PQ), ("SDC", faiss.IndexPQ.ST_SDC)])
+def test_distances_are_those_of_faiss(kind, search):
+    rng = np.random.default_rng(0)
+    codewords = rng.standard_normal((4, 256, 2)).astype(np.float32)
+    items, queries = (rng.standard_normal((count, 8)).astype(np.float32) for count in (300, 10))
+    index = faiss.IndexPQ(8, 4, 8)
+    faiss.copy_array_to_vector(codewords.ravel(), index.pq.centroids)
+    index.pq.compute_sdc_table()
+    index.is_trained, index.search_type = True, search
+    index.add(items)
+    codes = faiss.vector_to_array(index.codes).reshape(300, 4)
+    assert (codes == encode(items, codewords)).all()
+    nearest, order = index.search(queries, 300)
+    own = retrieval.distances(queries, codes, codewords, kind)
+    np.testing.assert_allclose(np.take_along_axis(own, order, axis=1), nearest, rtol=1e-4, atol=1e-5)
+
+
+def test_an_unknown_distance_is_refused():
+    with pytest.raises(ValueError, match="unknown distance 'adc': known are SDC, ADC"):
+        retrieval.distances(np.zeros((1, 2)), np.zeros((1, 2), int), np.zeros((2, 1, 1)), "adc")
+
+
+# Index and relevance
+
+
+def test_index_by_hand():
+    # Items 1 and 3 share code (0, 1), items 0 and 4 share (1, 0), item 2 has (1, 1) alone.
+    index = retrieval.index(np.array([[1, 0], [0, 1], [1, 1], [0, 1], [1, 0]]))
+    assert index.codes.tolist() == [[0, 1], [1, 0], [1, 1]]
+    assert index.order.tolist() == [1, 3, 0, 4, 2]
+    assert index.starts.tolist() == [0, 2, 4]
+    assert index.counts.tolist() == [2, 2, 1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
+def test_index_lists_each_item_once_under_its_code(codes):
+    index = retrieval.index(np.array(codes))
+    assert len(set(map(tuple, index.codes.tolist()))) == len(index.codes)
+    assert sorted(index.order.tolist()) == list(range(len(codes)))
+    for code, start, count in zip(index.codes.tolist(), index.starts, index.counts):
+        assert all(codes[item] == tuple(code) for item in index.order[start : start + count])
+
+
+def test_items_that_share_a_label_are_relevant_by_hand():
+    # Codes: items 0 and 2 have 0, item 1 has 1, item 3 has 2. Labels: {a, b}, {c}, {b}, {}.
+    index = retrieval.index(np.array([[0], [1], [0], [2]]))
+    database = np.array([[1, 1, 0], [0, 0, 1], [0, 1, 0], [0, 0, 0]])
+    queries = np.array([[0, 1, 0], [1, 0, 1], [1, 1, 1], [0, 0, 0]])
+    # {b} meets items 0 and 2; {a, c} meets 0 and 1; {a, b, c} meets 0, 1 and 2, item 0 once only; {} meets none.
+    assert retrieval.relevant_counts(index, database, queries).tolist() == [[2, 0, 0], [1, 1, 0], [2, 1, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64])
+def test_relevant_counts_are_those_of_sets_of_labels(dtype):
+    rng = np.random.default_rng(0)
+    codes, database, queries = rng.integers(0, 3, (300, 2)), rng.random((300, 5)) < 0.3, rng.random((8, 5)) < 0.3
+    index = retrieval.index(codes)
+    labels = [set(np.flatnonzero(row)) for row in database]
+    loop = [
+        [sum(bool(labels[i] & set(np.flatnonzero(query))) for i in range(300) if (codes[i] == code).all()) for code in index.codes]
+        for query in queries
+    ]
+    assert retrieval.relevant_counts(index, database.astype(dtype), queries.astype(dtype)).tolist() == loop
+
+
+# Bootstrap
+
+
+def test_bootstrap_interval_by_hand():
+    # The mean of two draws from {0, 1} is 0 with probability 1/4 and 1 with probability 1/4, both far above 2.5 %.
+    assert retrieval.bootstrap_interval(np.array([0.0, 1.0])) == (0, 1)
+    assert retrieval.bootstrap_interval(np.full(5, 0.25)) == (0.25, 0.25)
+
+
+@pytest.mark.parametrize("level", [0.95, 0.5])
+def test_bootstrap_interval_is_scipys_and_the_normal_one(level):
+    """Up to the noise of 10,000 resamples: 0.15 standard errors are more than four of its standard deviations at either end."""
+    values = np.random.default_rng(1).beta(2, 3, 400)
+    error = values.std() / 20
+    interval = retrieval.bootstrap_interval(values, level=level)
+    other = scipy.stats.bootstrap((values,), np.mean, confidence_level=level, n_resamples=10_000, method="percentile", rng=2, batch=500)
+    assert interval == pytest.approx(tuple(other.confidence_interval), abs=0.15 * error)
+    normal = [NormalDist(values.mean(), error).inv_cdf((1 + sign * level) / 2) for sign in (-1, 1)]
+    assert interval == pytest.approx(normal, abs=0.15 * error)
+
+
+def test_bootstrap_leaves_missing_values_out():
+    values = np.random.default_rng(0).random(50)
+    with_missing = np.insert(values, [0, 10, 50], np.nan)
+    assert retrieval.bootstrap_interval(with_missing, resamples=500) == retrieval.bootstrap_interval(values, resamples=500)
+
+
+def test_bootstrap_depends_on_the_seed_alone():
+    values = np.random.default_rng(0).random(50)
+    first, again, other = (retrieval.bootstrap_interval(values, seed=seed, resamples=500) for seed in (0, 0, 1))
+    assert first == again != other
+    assert all(type(end) is float for end in first)
+
+
+# The whole evaluation
+
+
+@pytest.fixture(scope="module")
+def worked():
+    """Four items, three queries, codewords 0 and 4 in the first sub-space, 0 and 3 in the second; labels a, b and c.
+
+    Items: 0 is (0, 0) and a, 1 is (4, 3) and b, 2 is (0, 0) and b, 3 is (4, 0) and a.
+
+    Query (1, 3), a: items 0 and 3 are relevant.
+      SDC, from (0, 3): 9, 16, 9, 25. Ranking {0 2} 1 3; best R N N R (1/1 + 2/4)/2 = 3/4, worst N R N R (1/2 + 2/4)/2 = 1/2, mean 5/8.
+      ADC: 10, 9, 10, 18. Ranking 1 {0 2} 3; best N R N R 1/2, worst N N R R (1/3 + 2/4)/2 = 5/12, mean 11/24.
+    Query (4, 0), b: items 1 and 2 are relevant.
+      SDC and ADC: 16, 9, 16, 0. Ranking 3 1 {0 2}; best N R R N (1/2 + 2/3)/2 = 7/12, worst N R N R 1/2, mean 13/24.
+    Query (0, 0), c: nothing is relevant.
+    """
+    return retrieval.evaluate(
+        query_features=np.array([[1, 3], [4, 0], [0, 0]], np.float32),
+        query_labels=np.eye(3, dtype=np.uint8),
+        codewords=np.array([[[0], [4]], [[0], [3]]], np.float32),
+        database_codes=np.array([[0, 0], [1, 1], [0, 0], [1, 0]], np.uint8),
+        database_labels=np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0]], np.uint8),
+    )
+
+
+def test_evaluate_counts_by_hand(worked):
+    names = ("queries", "queries_without_relevant", "database", "distinct_database_codes")
+    assert [worked[name] for name in names] == [3, 1, 4, 3]
+
+
+def test_evaluate_floor_and_chance_by_hand(worked):
+    # Both queries have two relevant of four, see test_floor_and_chance_by_hand.
+    assert [worked["map_floor"], worked["map_chance"]] == pytest.approx([5 / 12, 49 / 72])
+
+
+def test_evaluate_sdc_by_hand(worked):
+    # map (5/8 + 13/24)/2 = 7/12, worst (1/2 + 1/2)/2, best (3/4 + 7/12)/2 = 2/3. Of two queries the interval is from the one to the other.
+    own = worked["SDC"]
+    assert own["average_precision"] == pytest.approx([5 / 8, 13 / 24, None])
+    assert [own[name] for name in SUMMARY] == pytest.approx([7 / 12, 1 / 2, 2 / 3, 13 / 24, 5 / 8])
+    # Recall 1/2 is one hit: for the first query at the end of the tie, rank 2; for the second at rank 2. Recall 1: both at rank 4.
+    assert [own["precision"][49], own["precision"][99]] == pytest.approx([1 / 2, 1 / 2])
+
+
+def test_evaluate_adc_by_hand(worked):
+    # map (11/24 + 13/24)/2 = 1/2, worst (5/12 + 1/2)/2 = 11/24, best (1/2 + 7/12)/2 = 13/24.
+    own = worked["ADC"]
+    assert own["average_precision"] == pytest.approx([11 / 24, 13 / 24, None])
+    assert [own[name] for name in SUMMARY] == pytest.approx([1 / 2, 11 / 24, 13 / 24, 11 / 24, 13 / 24])
+    # Recall 1/2: at rank 3 for the first query, at rank 2 for the second, (1/3 + 1/2)/2 = 5/12. Recall 1: both at rank 4.
+    assert [own["precision"][49], own["precision"][99]] == pytest.approx([5 / 12, 1 / 2])
+
+
+def test_evaluate_gives_plain_json(worked):
+    assert json.loads(json.dumps(worked, allow_nan=False)) == worked
+    assert worked["recall"] == retrieval.RECALL_LEVELS.tolist()
+
+
+def test_evaluate_explains_its_numbers(worked):
+    explained = {name.strip() for names in retrieval.DEFINITIONS for name in names.split(",")}
+    assert {"SDC", "ADC", "map_floor", "map_chance", *worked["SDC"]} <= explained
+
+
+def test_evaluate_is_scikit_learns_on_decoded_items_where_nothing_ties():
+    """Every item has a code of its own, so that ADC makes no ties and the mean of scikit-learn's average precision is the map."""
+    case = random_database() | {"database_codes": np.array(list(np.ndindex(4, 4, 4)))[:60]}
+    relevant = (case["query_labels"][:, None] & case["database_labels"][None]).any(2)
+    decoded = decode(case["database_codes"], case["codewords"]).astype(float)
+    nearness = -np.linalg.norm(case["query_features"][:, None] - decoded, axis=2)
+    reference = [average_precision_score(r, n) if r.any() else None for r, n in zip(relevant, nearness)]
+    scores = retrieval.evaluate(**case)
+    assert scores["ADC"]["average_precision"] == pytest.approx(reference)
+    mean = np.mean([value for value in reference if value is not None])
+    assert [scores["ADC"][name] for name in ("map", "map_worst", "map_best")] == pytest.approx([mean] * 3)
+    assert scores["queries_without_relevant"] == reference.count(None) > 0
+
+
+def test_the_block_size_changes_no_number():
+    case = random_database()
+    whole = retrieval.evaluate(**case)
+    assert 0 < whole["queries_without_relevant"] < whole["queries"]
+    for block in (1, 7):
+        assert_same(retrieval.evaluate(**case, block=block), whole)
+
+
+def test_the_order_of_items_changes_no_number():
+    case = random_database()
+    order = np.random.default_rng(1).permutation(60)
+    shuffled = case | {name: case[name][order] for name in ("database_codes", "database_labels")}
+    assert_same(retrieval.evaluate(**shuffled), retrieval.evaluate(**case))
+
+
+def test_average_precision_follows_the_order_of_queries():
+    case = random_database()
+    backwards = case | {name: case[name][::-1] for name in ("query_features", "query_labels")}
+    for kind in retrieval.DISTANCES:
+        values = [retrieval.evaluate(**one)[kind]["average_precision"] for one in (case, backwards)]
+        assert values[1] == pytest.approx(values[0][::-1])
+
+
+def test_evaluate_stays_within_its_bounds():
+    scores = retrieval.evaluate(**random_database(words=2))
+    for own in (scores["SDC"], scores["ADC"]):
+        assert scores["map_floor"] <= own["map_worst"] < own["map"] < own["map_best"] <= 1
+        assert own["ci_low"] < own["map"] < own["ci_high"]
+
+
+def test_nothing_to_score_is_refused():
+    case = random_database() | {"query_labels": np.zeros((20, 4), bool)}
+    with pytest.raises(ValueError, match="no query shares a label"):
+        retrieval.evaluate(**case)

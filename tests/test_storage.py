@@ -1,0 +1,322 @@
+"""Files are absent or complete, say what was written, and notice damage."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pqag import storage
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# ---------------------------------------------------------------------------------------------------------------------- atomic
+
+
+def test_atomic_puts_the_content_in_place_and_leaves_nothing_else(tmp_path):
+    with storage.atomic(tmp_path / "deep" / "er" / "file") as part:
+        part.write_bytes(b"new")
+        assert part.parent == tmp_path / "deep" / "er", "a rename is atomic only within one folder"
+        assert not (tmp_path / "deep" / "er" / "file").exists()
+    assert (tmp_path / "deep" / "er" / "file").read_bytes() == b"new"
+    assert names(tmp_path / "deep" / "er") == ["file"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_atomic_keeps_the_old_content_when_the_body_raises(tmp_path, error):
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(error), storage.atomic(tmp_path / "file") as part:
+        part.write_bytes(b"half of the n")
+        raise error
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_atomic_makes_no_file_when_the_body_raises(tmp_path):
+    with pytest.raises(RuntimeError), storage.atomic(tmp_path / "file") as part:
+        part.write_bytes(b"half")
+        raise RuntimeError
+    assert names(tmp_path) == []
+
+
+def test_atomic_takes_a_path_as_text(tmp_path):
+    storage.write_bytes(str(tmp_path / "file"), b"x")
+    assert (tmp_path / "file").read_bytes() == b"x"
+
+
+def test_atomic_syncs_the_file_before_the_rename_and_the_folder_after_it(tmp_path, monkeypatch):
+    events = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append(os.fstat(fd).st_ino), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append("rename"), replace(a, b)))
+    storage.write_bytes(tmp_path / "file", b"x")
+    assert events == [(tmp_path / "file").stat().st_ino, "rename", tmp_path.stat().st_ino]
+
+
+def test_a_failing_writer_of_hdf5_keeps_the_old_file(tmp_path):
+    storage.write_hdf5(tmp_path / "a.h5", {"x": np.arange(3)})
+    with pytest.raises(RuntimeError), storage.writing_hdf5(tmp_path / "a.h5") as file:
+        storage.write_dataset(file, "x", np.arange(4))
+        raise RuntimeError
+    assert storage.read_hdf5(tmp_path / "a.h5", "x")[0].tolist() == [0, 1, 2]
+    assert names(tmp_path) == ["a.h5"]
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from pqag import storage
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+class Dying:  # dies while HDF5 asks for its content, the first array being written
+    def __array__(self, dtype=None, copy=None):
+        die()
+
+how, path = sys.argv[1:]
+if how == "plain":  # the control: what a writer leaves that is not atomic
+    with open(path, "wb") as file:
+        file.write(bytes(1000))
+        file.flush()
+        die()
+elif how == "bytes":
+    with storage.atomic(path) as part:
+        part.write_bytes(bytes(1000))
+        die()
+elif how == "hdf5":
+    storage.write_hdf5(path, {"first": np.zeros(10**6), "second": Dying()})
+elif how == "rename":
+    os.replace = lambda a, b: die()
+    storage.write_bytes(path, bytes(2000))
+"""
+
+
+@pytest.mark.parametrize("how", ["bytes", "hdf5", "rename"])
+def test_a_writer_killed_on_the_way_leaves_the_final_path_absent(tmp_path, how):
+    done = subprocess.run([sys.executable, "-c", KILLED, how, tmp_path / "file"], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "file").exists()
+
+
+def test_a_writer_that_is_not_atomic_would_leave_half_a_file(tmp_path):
+    """The control of the test above: the kill does hit in the middle of writing."""
+    subprocess.run([sys.executable, "-c", KILLED, "plain", tmp_path / "file"], check=False)
+    assert (tmp_path / "file").stat().st_size == 1000
+
+
+WRITING = """
+import sys
+import numpy as np
+from pqag import storage
+
+print("ready", flush=True)
+for number in range(10**6):
+    storage.write_hdf5(sys.argv[1], {"x": np.full((64, 4096), number % 251, np.uint8), "y": np.full(1000, number % 251)})
+"""
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_complete_file(tmp_path):
+    path = tmp_path / "file.h5"
+    for delay in (0.05, 0.08, 0.13):
+        with subprocess.Popen([sys.executable, "-c", WRITING, path], stdout=subprocess.PIPE) as writer:
+            assert writer.stdout.readline() == b"ready\n"
+            until = time.monotonic() + 30
+            while not path.exists() and time.monotonic() < until:
+                time.sleep(0.01)
+            time.sleep(delay)
+            writer.kill()
+        x, y = storage.read_hdf5(path, "x", "y")
+        assert x.shape == (64, 4096) and y.shape == (1000,)
+        assert set(np.unique(x)) == set(np.unique(y)) and len(np.unique(x)) == 1, "content of two writes in one file"
+
+
+# ---------------------------------------------------------------------------------------------------------------------- text, JSON
+
+
+def test_text_is_utf8_with_unix_line_ends(tmp_path):
+    storage.write_text(tmp_path / "a.txt", "Köln\nε = 8\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"K\xc3\xb6ln\n\xce\xb5 = 8\n"
+
+
+def test_json_is_what_another_parser_reads(tmp_path):
+    value = {"b": [1, 2.5, None, True], "a": {"ü": "text"}}
+    storage.write_json(tmp_path / "a.json", value)
+    raw = (tmp_path / "a.json").read_text()
+    assert json.loads(raw) == value == storage.read_json(tmp_path / "a.json")
+    assert list(json.loads(raw)) == ["b", "a"], "keys stay in the order of the writer"
+    assert raw.endswith("}\n") and raw.count("\n") > 5, "indented, and with a line end at the end of the file"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_json_refuses_what_is_no_json_and_keeps_the_old_file(tmp_path, value):
+    storage.write_json(tmp_path / "a.json", 1)
+    with pytest.raises(ValueError, match="JSON"):
+        storage.write_json(tmp_path / "a.json", {"map": [0.5, value]})
+    assert (tmp_path / "a.json").read_text() == "1\n"
+    assert names(tmp_path) == ["a.json"]
+
+
+@settings(max_examples=30)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda x: st.lists(x) | st.dictionaries(st.text(), x),
+        max_leaves=8,
+    )
+)
+def test_json_round_trip(tmp_path_factory, value):
+    path = tmp_path_factory.getbasetemp() / "round-trip.json"
+    storage.write_json(path, value)
+    assert storage.read_json(path) == value
+
+
+# ---------------------------------------------------------------------------------------------------------------------- HDF5
+
+ARRAYS = {
+    "query/images": np.arange(2 * 3 * 32 * 32, dtype=np.uint8).reshape(2, 3, 32, 32),
+    "query/ids": np.array([7, 2**40], np.int64),
+    "features": np.array([[0.1, -0.0], [np.inf, 1e-45]], np.float32),
+    "double": np.array([1 / 3]),
+    "flags": np.array([True, False, True]),
+}
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory):
+    path = tmp_path_factory.mktemp("storage") / "example.h5"
+    storage.write_hdf5(
+        path, ARRAYS, {"title": "Fashion-MNIST ü", "train": 60_000, "objective": 0.1, "multilabel": False, "classes": ["a", "b"]}
+    )
+    return path
+
+
+def test_arrays_come_back_with_their_type_shape_and_values(example):
+    for (name, wanted), got in zip(ARRAYS.items(), storage.read_hdf5(example, *ARRAYS), strict=True):
+        assert got.dtype == wanted.dtype and got.shape == wanted.shape, name
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_arrays_come_in_the_order_asked_for(example):
+    ids, double = storage.read_hdf5(example, "query/ids", "double")
+    assert ids.tolist() == [7, 2**40] and double.tolist() == [1 / 3]
+
+
+def test_attributes_come_back_as_plain_python(example):
+    attributes = storage.read_attributes(example)
+    assert attributes == {"title": "Fashion-MNIST ü", "train": 60_000, "objective": 0.1, "multilabel": False, "classes": ["a", "b"]}
+    assert [type(attributes[key]) for key in ("title", "train", "objective", "multilabel", "classes")] == [str, int, float, bool, list]
+
+
+@settings(max_examples=30)
+@given(
+    hnp.arrays(
+        st.sampled_from([np.uint8, np.int64, np.float32, np.float64, np.bool_]), hnp.array_shapes(min_dims=1, max_dims=4, min_side=0)
+    )
+)
+def test_any_array_comes_back(tmp_path_factory, array):
+    path = tmp_path_factory.getbasetemp() / "any.h5"
+    storage.write_hdf5(path, {"x": array})
+    [got] = storage.read_hdf5(path, "x")
+    assert got.dtype == array.dtype and got.shape == array.shape
+    np.testing.assert_array_equal(got, array)
+
+
+def test_every_dataset_is_chunked_and_has_checksums(example):
+    found = []
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset):
+            found.append(name)
+            assert item.chunks is not None and item.fletcher32, name
+
+    with h5py.File(example) as file:
+        file.visititems(visit)
+    assert sorted(found) == sorted(ARRAYS)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "chunks"),
+    [
+        ((3000, 1024), np.uint8, (1024, 1024)),  # 1 KiB a row: 1024 rows are 1 MiB
+        ((3000, 1024), np.float32, (256, 1024)),  # 4 KiB a row
+        ((10, 3, 32, 32), np.uint8, (10, 3, 32, 32)),  # less than 1 MiB in all
+        ((2, 2**20 + 1), np.uint8, (1, 2**20 + 1)),  # a row of more than 1 MiB
+        ((5,), np.float64, (5,)),
+    ],
+)
+def test_chunks_hold_whole_rows_of_about_a_mebibyte(tmp_path, shape, dtype, chunks):
+    storage.write_hdf5(tmp_path / "a.h5", {"x": np.zeros(shape, dtype)})
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["x"].chunks == chunks
+
+
+def test_the_superblock_is_of_the_newest_version(example):
+    content = example.read_bytes()
+    assert content[:8] == b"\x89HDF\r\n\x1a\n"
+    assert content[8] == 3  # HDF5 file format specification 3.0, II.A: version 3 came with HDF5 1.10; h5py's default is 0
+
+
+def test_the_same_content_gives_the_same_bytes_under_any_name_at_any_time(tmp_path):
+    attributes = {"title": "x", "classes": ["a", "b"]}
+    storage.write_hdf5(tmp_path / "one.h5", ARRAYS, attributes)
+    time.sleep(1.1)  # HDF5 counts its time stamps in seconds
+    (tmp_path / "elsewhere").mkdir()
+    storage.write_hdf5(tmp_path / "elsewhere" / "another-name.h5", ARRAYS, attributes)
+    assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "elsewhere" / "another-name.h5").read_bytes()
+
+
+def read_all(path):
+    return storage.read_hdf5(path, "x", "g/y"), storage.read_attributes(path)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    path = tmp_path_factory.mktemp("damage") / "small.h5"
+    storage.write_hdf5(path, {"x": np.random.default_rng(0).integers(0, 256, 3000, np.uint8), "g/y": np.arange(200)}, {"title": "a title"})
+    return path
+
+
+@given(data=st.data(), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_noticed_or_without_effect(small, tmp_path_factory, data, bit):
+    content = bytearray(small.read_bytes())
+    position = data.draw(st.integers(0, len(content) - 1))
+    content[position] ^= 1 << bit
+    damaged = tmp_path_factory.getbasetemp() / "damaged.h5"
+    damaged.write_bytes(content)
+    try:
+        arrays, attributes = read_all(damaged)
+    except (OSError, KeyError, RuntimeError, ValueError):
+        return
+    wanted, wanted_attributes = read_all(small)
+    for got, want in zip(arrays, wanted, strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert attributes == wanted_attributes
+
+
+def test_a_flipped_bit_of_an_array_is_an_error(small, tmp_path):
+    content = bytearray(small.read_bytes())
+    start = content.find(np.random.default_rng(0).integers(0, 256, 3000, np.uint8).tobytes())
+    assert start > 0, "the array stands in the file as it is"
+    content[start + 1234] ^= 1
+    (tmp_path / "damaged.h5").write_bytes(content)
+    with pytest.raises(OSError, match="(?i)checksum|filter"):
+        storage.read_hdf5(tmp_path / "damaged.h5", "x")
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
+def test_a_cut_file_is_an_error(small, tmp_path, share):
+    content = small.read_bytes()
+    (tmp_path / "cut.h5").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(OSError):
+        read_all(tmp_path / "cut.h5")

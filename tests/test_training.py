@@ -1,0 +1,160 @@
+"""Pretraining: augmentation against loops, losses against their definition, resuming bit for bit."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from pqag import networks, training
+
+RECIPE = training.Recipe(
+    epochs=3,
+    batch_size=32,
+    learning_rate=0.05,
+    momentum=0.9,
+    weight_decay=5e-4,
+    label_smoothing=0.1,
+    crop=2,
+    flip=True,
+    precision="float32",
+)
+
+
+@pytest.fixture
+def data():
+    """96 images whose class is the brightest channel."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 96)
+    images = rng.integers(0, 100, (96, 3, 32, 32), dtype=np.uint8)
+    images[np.arange(96), labels] += 100
+    return torch.from_numpy(images), torch.from_numpy(np.eye(3, dtype=np.uint8)[labels])
+
+
+def small_network():
+    torch.manual_seed(1)
+    return networks.build("alexnet", 3, width=0.01)
+
+
+def run(data, recipe=RECIPE, checkpoint=None, network=None, seed=5):
+    network = network or small_network()
+    return network, list(training.train(network, *data, *data, recipe, seed, checkpoint=checkpoint))
+
+
+def test_shifts_are_windows_of_the_reflected_image():
+    images = torch.arange(2 * 3 * 8 * 8, dtype=torch.float32).reshape(2, 3, 8, 8)
+    result = training.augmented(images, crop=2, flip=False, generator=torch.Generator().manual_seed(3))
+    for image, shifted in zip(images.numpy(), result.numpy()):
+        padded = np.pad(image, ((0, 0), (2, 2), (2, 2)), mode="reflect")
+        windows = [padded[:, y : y + 8, x : x + 8] for y in range(5) for x in range(5)]
+        assert any(np.array_equal(window, shifted) for window in windows)
+
+
+def test_all_shifts_occur_and_are_equally_frequent():
+    images = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8).repeat(5000, 1, 1, 1)
+    corners = training.augmented(images, 2, False, torch.Generator().manual_seed(0))[:, 0, 4, 4]
+    values, counts = corners.unique(return_counts=True)
+    assert set(values.tolist()) == {8 * y + x for y in range(2, 7) for x in range(2, 7)}
+    assert counts.min() > 130  # expected 200, standard deviation 14
+
+
+def test_about_half_of_the_images_are_mirrored():
+    images = torch.arange(8, dtype=torch.uint8).expand(4000, 1, 8, 8)
+    mirrored = training.augmented(images, 0, True, torch.Generator().manual_seed(0))[:, 0, 0, 0] == 7
+    assert mirrored.float().mean() == pytest.approx(0.5, abs=0.04)
+
+
+def test_nothing_is_changed_where_nothing_is_asked_for(data):
+    assert torch.equal(training.augmented(data[0], 0, False, torch.Generator()), data[0])
+
+
+def test_channel_statistics_are_numpys(data):
+    mean, std = training.channel_statistics(data[0])
+    pixels = data[0].numpy() / 255
+    assert mean == pytest.approx(pixels.mean((0, 2, 3)), rel=1e-12)
+    assert std == pytest.approx(pixels.std((0, 2, 3)), rel=1e-9)
+
+
+def test_single_label_loss_by_hand():
+    """Two classes, logits (0, ln 3): p = (1/4, 3/4). Smoothing 0.2 gives the target (0.9, 0.1)."""
+    loss = training.classification_loss(torch.tensor([[0.0, math.log(3)]]), torch.tensor([[1.0, 0.0]]), False, 0.2)
+    assert float(loss) == pytest.approx(-0.9 * math.log(0.25) - 0.1 * math.log(0.75))
+
+
+def test_multi_label_loss_by_hand():
+    """sigmoid(0) = 1/2 whatever the label: the mean is ln 2."""
+    loss = training.classification_loss(torch.zeros(2, 3), torch.tensor([[1.0, 0, 1], [0, 0, 1]]), True, 0.2)
+    assert float(loss) == pytest.approx(math.log(2))
+
+
+def test_correct_takes_any_of_several_labels():
+    logits = torch.tensor([[1.0, 2, 3], [3, 2, 1], [1, 3, 2]])
+    assert training.correct(logits, torch.tensor([[0, 1, 1], [0, 1, 1], [0, 1, 0]])).tolist() == [True, False, True]
+
+
+def test_identity_initialisation_passes_the_input_on():
+    convolution = torch.nn.Conv2d(3, 5, 3, padding=1, bias=False)
+    training.identity_initialisation(convolution)
+    images = torch.rand(2, 3, 6, 6)
+    assert torch.equal(convolution(images)[:, :3], images)
+
+
+def test_learns_and_reports_each_epoch(data):
+    network, epochs = run(data, training.Recipe(**(RECIPE.__dict__ | {"epochs": 8})))
+    figures = [figure for figure, _ in epochs]
+    assert [f.epoch for f in figures] == list(range(8))
+    assert figures[-1].train_loss < figures[0].train_loss
+    assert figures[-1].test_accuracy > 0.9
+    network.eval()
+    with torch.no_grad():
+        assert figures[-1].test_accuracy == pytest.approx(
+            float((network(networks.pixels(data[0])).argmax(1) == data[1].argmax(1)).float().mean())
+        )
+
+
+def test_learning_rate_rises_then_falls_to_nothing(data):
+    """Eight epochs: the peak after two, then in six equal steps down."""
+    assert [training.one_cycle(p) for p in (0, 0.25, 0.625, 1)] == pytest.approx([0.04, 1, 0.5, 0])
+    rates = [figure.learning_rate for figure, _ in run(data, training.Recipe(**(RECIPE.__dict__ | {"epochs": 8})))[1]]
+    assert rates == pytest.approx([0.05 * f for f in (0.52, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0)])
+
+
+@pytest.mark.parametrize("stopped_after", [1, 2])
+def test_resumed_training_ends_in_the_same_bits(data, stopped_after, tmp_path):
+    whole, _ = run(data)
+    interrupted = training.train(small_network(), *data, *data, RECIPE, 5)
+    for _ in range(stopped_after):
+        _, checkpoint = next(interrupted)
+    torch.save(checkpoint, tmp_path / "checkpoint.pt")  # the generator's tensors go on changing; a file does not
+    resumed, epochs = run(data, checkpoint=torch.load(tmp_path / "checkpoint.pt", weights_only=True))
+    assert [figure.epoch for figure, _ in epochs] == list(range(stopped_after, 3))
+    for (key, expected), actual in zip(whole.state_dict().items(), resumed.state_dict().values()):
+        assert torch.equal(expected, actual), key
+
+
+def test_seed_decides(data):
+    same, again, other = (run(data, seed=seed)[0].head.weight for seed in (5, 5, 6))
+    assert torch.equal(same, again)
+    assert not torch.equal(same, other)
+
+
+def test_precision_by_name_and_by_hardware(monkeypatch):
+    cpu = torch.device("cpu")
+    assert training.autocast_dtype("float32", cpu) is None
+    assert training.autocast_dtype("bfloat16", cpu) is torch.bfloat16
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert training.autocast_dtype("auto", cpu) is torch.bfloat16
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    assert training.autocast_dtype("auto", cpu) is None
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert training.autocast_dtype("auto", torch.device("cuda")) is torch.bfloat16
+
+
+def test_bfloat16_trains_too(data):
+    _, epochs = run(data, training.Recipe(**(RECIPE.__dict__ | {"epochs": 1, "precision": "bfloat16"})))
+    assert math.isfinite(epochs[0][0].train_loss)
+
+
+def test_on_batch_is_called_once_a_batch(data):
+    calls = []
+    list(training.train(small_network(), *data, *data, RECIPE, 5, on_batch=lambda: calls.append(1)))
+    assert len(calls) == 3 * 3

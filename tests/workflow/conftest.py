@@ -1,0 +1,73 @@
+"""The workflow under test: planned in process, and the tiny study run once for all tests of a session."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+def snakemake(folder, *arguments, **options):
+    """Run the command in ``folder`` as a user would, with what it prints as text."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder, *arguments]
+    return subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, **options)
+
+
+class Planned(logging.Handler):
+    """Collects the jobs that a dry run would execute, as (rule, wildcards)."""
+
+    def __init__(self):
+        super().__init__()
+        self.jobs = []
+
+    def emit(self, record):
+        if getattr(record, "event", None) == "job_info":
+            self.jobs.append((record.rule_name, dict(record.wildcards)))
+
+
+def plan(folder, config, *targets):
+    """Jobs that ``snakemake -n TARGETS`` would run in ``folder`` with ``config`` (a mapping), planned in this process."""
+    from snakemake.api import SnakemakeApi
+    from snakemake.logging import logger
+    from snakemake.settings import types
+
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
+    planned = Planned()
+    with SnakemakeApi(types.OutputSettings(quiet={types.Quietness.ALL}, dryrun=True)) as api:
+        logger.addHandler(planned)
+        try:
+            workflow = api.workflow(
+                resource_settings=types.ResourceSettings(cores=2),
+                config_settings=types.ConfigSettings(configfiles=[file]),
+                storage_settings=types.StorageSettings(),
+                workflow_settings=types.WorkflowSettings(),
+                snakefile=ROOT / "Snakefile",
+                workdir=folder,
+            )
+            triggers = {types.RerunTrigger.parse_choice(name) for name in profile["rerun-triggers"]}
+            dag = workflow.dag(types.DAGSettings(targets=set(targets), rerun_triggers=triggers))
+            dag.execute_workflow(executor="dryrun")
+        finally:
+            logger.removeHandler(planned)
+    return planned.jobs
+
+
+@pytest.fixture
+def tiny():
+    """The configuration of the tiny study, free to change."""
+    return yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory):
+    """A folder in which the tiny study was run, and what the run printed. Tests may plan there, but must change nothing."""
+    folder = tmp_path_factory.mktemp("study")
+    done = snakemake(folder, "--configfile", ROOT / "config/tiny.yaml", "--cores", 2, "all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done

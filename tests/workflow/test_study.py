@@ -1,0 +1,140 @@
+"""The tiny study from generated images to Table 1, as a user runs it."""
+
+import csv
+import json
+
+import h5py
+import numpy as np
+import pytest
+from pqag import tables
+
+from .conftest import ROOT, snakemake
+
+
+def rows(folder, name="table1.csv"):
+    with (folder / "results/tiny/tables" / name).open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_table_has_a_row_a_cell(study):
+    table = rows(study[0])
+    assert list(table[0]) == tables.COLUMNS
+    keys = {(r["source_model"], r["target_model"], r["source_bits"], r["distance"], r["attack"]) for r in table}
+    assert keys == {
+        (model, model, "16", distance, attack)
+        for model in ("alexnet", "vgg16")
+        for distance in ("SDC", "ADC")
+        for attack in ("clean", "basic", "apd", "aod")
+    }
+    for row in table:
+        low, middle, high = (float(row[k]) for k in ("map_worst", "map", "map_best"))
+        assert 0 < low <= middle <= high <= 100
+        assert float(row["ci_low"]) <= middle <= float(row["ci_high"])
+        assert (row["queries"], row["seeds"]) == ("60", "1")
+
+
+def test_networks_learn_and_attacks_hurt(study):
+    value = {(r["source_model"], r["distance"], r["attack"]): float(r["map"]) for r in rows(study[0])}
+    for model in ("alexnet", "vgg16"):
+        for distance in ("SDC", "ADC"):
+            assert value[model, distance, "clean"] > 60
+            for attack in ("basic", "apd", "aod"):
+                assert value[model, distance, attack] < value[model, distance, "clean"] - 5
+
+
+def test_a_cell_recomputed_from_the_stored_images(study):
+    """Adversarial image to mAP by a plain loop over the ranking: what the table says of APD by ADC on vgg16."""
+    import torch
+    from pqag import checkpoints
+
+    victim = study[0] / "results/tiny/synthetic/vgg16-pretrained/seed0"
+    with h5py.File(victim / "16bits/adversarial/apd.h5") as file:
+        images, labels = file["query/images"][()], file["query/labels"][()].argmax(1)
+    with h5py.File(victim / "16bits/codebook.h5") as file:
+        codewords, codes = file["codewords"][()], file["codes"][()]
+    with h5py.File(victim / "features/database.h5") as file:
+        database_labels = file["labels"][()].argmax(1)
+    with torch.no_grad():
+        z = checkpoints.load_network(victim / "weights.pt").features(torch.from_numpy(images) / 255).numpy()
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    items = np.concatenate([codewords[m][codes[:, m]] for m in range(4)], axis=1)
+    precisions = []
+    for query, label in zip(z, labels):
+        order = np.argsort(((query - items) ** 2).sum(1), kind="stable")
+        relevant = database_labels[order] == label
+        ranks = np.flatnonzero(relevant) + 1
+        precisions.append((np.arange(1, len(ranks) + 1) / ranks).mean())
+    row = next(r for r in rows(study[0]) if (r["source_model"], r["distance"], r["attack"]) == ("vgg16", "ADC", "apd"))
+    assert float(row["map_worst"]) - 0.01 <= 100 * np.mean(precisions) <= float(row["map_best"]) + 0.01
+
+
+def test_stored_queries_are_near_the_clean_ones(study):
+    folder = study[0] / "results/tiny/synthetic"
+    with h5py.File(folder / "images.h5") as file:
+        clean, ids = file["query/images"][()].astype(int), file["query/ids"][()]
+        assert (file.attrs["title"], len(file["train/ids"]), len(file["database/ids"])) == ("Synthetic patterns", 1000, 300)
+    for attack in ("basic", "apd", "aod"):
+        with h5py.File(folder / f"alexnet-pretrained/seed0/16bits/adversarial/{attack}.h5") as file:
+            assert np.array_equal(file["query/ids"][()], ids)
+            assert 0 < np.abs(file["query/images"][()] - clean).max() <= 8
+        health = json.loads((folder / f"alexnet-pretrained/seed0/16bits/adversarial/{attack}.health.json").read_text())
+        assert len(health["loss"]) == 6
+
+
+def test_metrics_name_their_definitions(study):
+    metrics = json.loads((study[0] / "results/tiny/synthetic/vgg16-pretrained/seed0/16bits/metrics/clean.json").read_text())
+    assert {"map", "ci_low, ci_high", "SDC", "ADC", "relevant"} <= set(metrics["definitions"])
+    assert len(metrics["ADC"]["precision"]) == len(metrics["recall"]) == 100
+
+
+def test_training_history(study):
+    history = list(csv.DictReader((study[0] / "results/tiny/synthetic/vgg16-pretrained/seed0/training.csv").open()))
+    assert [row["epoch"] for row in history] == ["0", "1"]
+    assert not (study[0] / "results/tiny/synthetic/vgg16-pretrained/seed0/unfinished.pt").exists()
+
+
+def test_what_a_person_sees(study):
+    _, done = study
+    lines = done.stderr.splitlines()
+    assert "[1/32] Fetching the images of synthetic" in lines
+    assert sum(line.startswith("[") for line in lines) == 32
+    assert len(lines) < 40, "one line a job, and no walls of text"
+    assert "Traceback" not in done.stderr
+    assert "SDC Clean" in done.stdout
+    assert done.stdout.rstrip().endswith("Files: results/tiny/tables/")
+
+
+def test_a_failing_job_says_why_and_where(tmp_path):
+    (tmp_path / "bad.yaml").write_text(
+        "study: bad\ndatasets: {cifar10: {source: nowhere}}\nmodels: {vgg16: {width: 0.125}}\nattacks: {aod: {loss: aod}}\n"
+    )
+    done = snakemake(tmp_path, "--configfile", tmp_path / "bad.yaml", "--cores", 1, "all")
+    assert done.returncode == 1
+    assert "nowhere: there is no such file or folder" in done.stderr
+    assert "log: results/bad/logs/fetch/cifar10.log" in done.stderr
+    assert len(done.stderr.splitlines()) < 8
+    assert not (tmp_path / "data/cifar10.h5").exists()
+
+
+def test_a_bad_config_is_one_sentence_and_runs_nothing(tmp_path):
+    (tmp_path / "bad.yaml").write_text((ROOT / "config/tiny.yaml").read_text().replace("loss: aod", "los: aod"))
+    done = snakemake(tmp_path, "--configfile", tmp_path / "bad.yaml", "--cores", 1, "all")
+    assert done.returncode == 1
+    assert "attacks.aod.los is no key: did you mean loss?" in done.stderr
+    assert len(done.stderr.splitlines()) < 4
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.slow
+def test_another_folder_and_another_number_of_cores_give_identical_files(study, tmp_path):
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    done = snakemake(folder, "--configfile", ROOT / "config/tiny.yaml", "--cores", 1, "all")
+    assert done.returncode == 0, done.stderr
+    compared = 0
+    for path in sorted((study[0] / "results").rglob("*")):
+        if path.is_file() and not {"logs", "benchmarks"} & set(path.parts):
+            twin = folder / path.relative_to(study[0])
+            assert path.read_bytes() == twin.read_bytes(), path.name
+            compared += 1
+    assert compared == 40
