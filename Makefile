@@ -28,7 +28,7 @@ setup: .venv/ready
 	@echo "Setting up .venv from envs/requirements.txt (several GB, a few minutes)"
 	@$(PYTHON) -m venv .venv
 	@$(VENV) pip install --quiet --disable-pip-version-check --requirement envs/requirements.txt
-	@echo "../../../../scripts" > $$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pqag.pth
+	@echo "../../../../profiles/console" > $$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pqag.pth
 	@touch $@
 
 # Files that are generated and committed; tests hold them equal to their source.

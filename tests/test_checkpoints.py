@@ -116,7 +116,7 @@ def evil_legacy(path, value):
 
 
 def evil_pickle(path, value):
-    path.write_bytes(pickle.dumps(value))
+    path.write_bytes(pickle.dumps(value, protocol=2))
 
 
 @pytest.mark.parametrize("write", [evil_zip, evil_legacy, evil_pickle])

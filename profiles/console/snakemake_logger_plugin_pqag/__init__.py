@@ -1,7 +1,7 @@
 """What a person sees while the workflow runs: one line a job, in words; of a failed job its message and where its log lies.
 
-A logger plugin of Snakemake (its official way to replace the console output), found because set-up puts this folder on the path of the
-virtual environment. ``--logger`` of another name, or ``--workflow-profile none``, gives Snakemake's own output back.
+A logger plugin of Snakemake (its official way to replace the console output), found because set-up puts the folder around it on the path
+of the virtual environment. ``--logger`` of another name, or ``--workflow-profile none``, gives Snakemake's own output back.
 """
 
 import logging
