@@ -13,7 +13,9 @@ VENV := .venv/bin/python -m
 
 # One run at a time: a second start is refused, and the lock that a killed run leaves in .snakemake is taken away before the next.
 reproduce: setup
-	@exec 9>.run.lock; flock --nonblock 9 || { echo "Another run is going on in this folder; wait for it, or stop it, first."; exit 75; }; \
+	@test -f $(STUDY) || { echo "There is no study $(STUDY); there are: config.yaml $(wildcard config/*.yaml)"; exit 1; }
+	@exec 9>.run.lock; if command -v flock >/dev/null; then flock --nonblock 9 || \
+		{ echo "Another run is going on in this folder; wait for it, or stop it, first."; exit 75; }; fi; \
 	$(VENV) snakemake --configfile $(STUDY) --cores 1 --unlock >/dev/null 2>&1; \
 	exec $(VENV) snakemake --configfile $(STUDY) --cores $(CORES) all
 

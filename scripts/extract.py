@@ -1,6 +1,7 @@
 """Features of one part of the images, or of adversarial queries, l2-normalised."""
 
 import torch
+
 from pqag import attacks, checkpoints, storage
 from pqag.networks import pixels
 from pqag.step import log, step, torch_device

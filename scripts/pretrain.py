@@ -8,6 +8,7 @@ from dataclasses import astuple, fields
 from pathlib import Path
 
 import torch
+
 from pqag import checkpoints, networks, storage, training
 from pqag.step import log, progress, step, torch_device
 

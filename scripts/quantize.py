@@ -1,6 +1,7 @@
 """Fit a codebook to the database features and encode the database."""
 
 import faiss
+
 from pqag import quantizer, storage
 from pqag.step import log, step
 

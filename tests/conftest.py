@@ -1,6 +1,9 @@
 """What several test files share."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +16,18 @@ settings.load_profile("pqag")
 SCRIPTS = Path(importlib.util.find_spec("pqag").origin).parents[1]
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "network: needs a package mirror or the internet; skips with a reason where there is none")
-
-
 @pytest.fixture(scope="session")
 def scripts() -> Path:
     """The folder ``scripts/``."""
     return SCRIPTS
+
+
+@pytest.fixture(scope="session")
+def python():
+    """Runs Python code with arguments in a process of its own, which imports the library that is tested here and no other."""
+
+    def run(code, *arguments, start=subprocess.run, **options):
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(SCRIPTS), os.environ.get("PYTHONPATH"))))}
+        return start([sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)], env=environment, **options)
+
+    return run

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pqag import attacks, networks
 
 M, K, D = 2, 3, 4

@@ -7,6 +7,7 @@ import zipfile
 
 import pytest
 import torch
+
 from pqag import checkpoints, networks
 from pqag.errors import UserError
 

@@ -3,8 +3,6 @@
 import copy
 import dataclasses
 import datetime
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pqag import attacks, config, networks, training
 from pqag.config import feature_size, parse_study
 from pqag.datasets import DATASETS
@@ -180,10 +179,10 @@ WRONG = [
     ("datasets", None, ["datasets is empty", "must be a mapping"]),
     ("datasets", {}, ["datasets is empty", "at least one"]),
     ("datasets", ["synthetic"], ["datasets is ['synthetic']", "must be a mapping"]),
-    ("datasets.fashionmnist", {}, ["datasets: 'fashionmnist'", "did you mean fashion_mnist?", "allowed are fashion_mnist, cifar10, synthetic"]),
+    ("datasets.fashionmnist", {}, ["datasets: 'fashionmnist'", "did you mean fashion_mnist?", "allowed are fashion_mnist, cifar10"]),
     ("datasets.imagenet", {}, ["datasets: 'imagenet' is not known", "allowed are fashion_mnist, cifar10, synthetic"]),
     ("datasets.synthetic", None, ["datasets.synthetic is empty", "must be a mapping of keys to values"]),
-    ("datasets.synthetic.sourc", "x", ["datasets.synthetic.sourc", "did you mean source?", "source, sha256, train, database, queries, split_seed"]),
+    ("datasets.synthetic.sourc", "x", ["datasets.synthetic.sourc", "did you mean source?", "source, sha256, train, database"]),
     ("datasets.synthetic.source", 5, ["datasets.synthetic.source is 5", "must be a text"]),
     ("datasets.synthetic.sha256", "abc", ["datasets.synthetic.sha256 is 'abc'", HEX]),
     ("datasets.synthetic.sha256", "A" * 64, ["datasets.synthetic.sha256", HEX]),
@@ -258,7 +257,7 @@ WRONG = [
     ("threads", 2, ["threads is 2", "must be a mapping of keys to values"]),
     ("device", "gpu", ["device is 'gpu'", "'auto', 'cpu' or 'cuda'"]),
     ("device", None, ["device is empty", "'auto', 'cpu' or 'cuda'"]),
-    ("devise", "cpu", ["devise", "did you mean device?", "study, datasets, models, attacks, bits, seeds, training, quantizer, threads, device"]),
+    ("devise", "cpu", ["devise", "did you mean device?", "study, datasets, models, attacks, bits, seeds, training"]),
     ("dataset", {}, ["dataset ", "did you mean datasets?"]),
     ("epochs", 3, ["epochs", "allowed are study, datasets"]),
 ]  # fmt: skip
@@ -283,7 +282,7 @@ def bug(reason, *values):
         bug("infinity is accepted", "training.learning_rate", INF, ["training.learning_rate is inf"]),
         bug("infinity is accepted", "training.weight_decay", INF, ["training.weight_decay is inf"]),
         bug("infinity is accepted", "attacks.basic.temperature", INF, ["attacks.basic.temperature is inf"]),
-        bug("an empty text is accepted, and is the folder one stands in", "datasets.synthetic.source", "", ["datasets.synthetic.source"]),
+        bug("an empty text is accepted, and is the folder one stands in", "datasets.cifar10.source", "", ["datasets.cifar10.source"]),
         bug("'must be Keys should be strings'", 5, 5, ["5", "allowed are study, datasets"]),
         bug("the limit is told as 2.14748e+09", "seeds", [2**31], ["is 2147483648", "less than 2147483648"]),
         bug("the limit is told as 2.14748e+09", "datasets.synthetic.split_seed", 2**31, ["less than 2147483648"]),
@@ -391,7 +390,7 @@ def test_a_split_is_right_if_and_only_if_there_are_images_enough(name, database,
         sentence(study)
 
 
-def test_reading_the_config_loads_neither_torch_nor_pandas():
+def test_reading_the_config_loads_neither_torch_nor_pandas(python):
     """It is read whenever Snakemake reads the workflow."""
     code = "import sys, pqag.config; print({'torch', 'pandas', 'faiss', 'h5py'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert python(code, capture_output=True, text=True, check=True).stdout == "set()\n"

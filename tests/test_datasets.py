@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pqag import datasets
 from pqag.datasets import DATASETS, Raw, content_sha256, fetch, split
 from pqag.errors import UserError
@@ -507,7 +508,7 @@ def test_the_debian_package_is_downloaded_and_unpacked(toy, folder, tmp_path, mo
     programs(
         tmp_path / "bin",
         monkeypatch,
-        apt_get='[ "$1" = download ] && [ "$3" = dataset-toy ] && echo package > dataset-toy_1_all.deb\n',
+        apt_get='case "$*" in *update) ;; *"download dataset-toy") echo package > dataset-toy_1_all.deb ;; *) exit 100 ;; esac\n',
         dpkg_deb=f'[ "$1" = --extract ] && grep -q package "$2" && mkdir -p "$3/usr/share/datasets" "$3/usr/share/doc" '
         f'&& cp -r {folder} "$3/usr/share/datasets/toy"\n',
     )
@@ -542,7 +543,7 @@ def idx(path, array):
 
 
 def grey(numbers):
-    """The test pattern: pixel (row, column) of image i is 7 i + 3 row + 11 column, modulo 256; no pixel pattern of two near images is alike."""
+    """The test pattern: pixel (row, column) of image i is 7 i + 3 row + 11 column, modulo 256."""
     numbers = np.asarray(numbers, np.uint8)
     row, column = np.arange(28, dtype=np.uint8)[:, None], np.arange(28, dtype=np.uint8)
     return 7 * numbers[:, None, None] + 3 * row + 11 * column

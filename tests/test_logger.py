@@ -42,18 +42,47 @@ def run_info(tell, **jobs):
 def job_info(tell, rule="attack", message="Attacking alexnet"):
     """As in ``Job.log_info``."""
     return tell(
-        f" Rule: {rule}, Jobid: 3", LogEvent.JOB_INFO, jobid=3, rule_msg=message, rule_name=rule, local=True, input=["in.h5"], output=["out.h5"],
-        log=["job.log"], benchmark=None, wildcards={"seed": "0"}, reason="Missing output files", resources={}, priority=0, threads=1, indent=False,
-        is_checkpoint=False, printshellcmd=True, is_handover=False, shellcmd=None,
-    )  # fmt: skip
+        f" Rule: {rule}, Jobid: 3",
+        LogEvent.JOB_INFO,
+        jobid=3,
+        rule_msg=message,
+        rule_name=rule,
+        local=True,
+        input=["in.h5"],
+        output=["out.h5"],
+        log=["job.log"],
+        benchmark=None,
+        wildcards={"seed": "0"},
+        reason="Missing output files",
+        resources={},
+        priority=0,
+        threads=1,
+        indent=False,
+        is_checkpoint=False,
+        printshellcmd=True,
+        is_handover=False,
+        shellcmd=None,
+    )
 
 
 def job_error(tell, *logs, rule="attack"):
     """As in ``Job.log_error``."""
     return tell(
-        f"Error in rule {rule}, jobid: 3", LogEvent.JOB_ERROR, logging.ERROR, rule_name=rule, rule_msg=None, jobid=3, input=["in.h5"],
-        output=["out.h5"], log=list(logs), conda_env=None, container_img=None, aux={}, indent=False, shellcmd=None,
-    )  # fmt: skip
+        f"Error in rule {rule}, jobid: 3",
+        LogEvent.JOB_ERROR,
+        logging.ERROR,
+        rule_name=rule,
+        rule_msg=None,
+        jobid=3,
+        input=["in.h5"],
+        output=["out.h5"],
+        log=list(logs),
+        conda_env=None,
+        container_img=None,
+        aux={},
+        indent=False,
+        shellcmd=None,
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------------------- jobs

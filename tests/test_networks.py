@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from pqag import networks
 from torchvision import models
+
+from pqag import networks
 
 
 @pytest.mark.parametrize(

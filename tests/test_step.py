@@ -3,13 +3,13 @@
 import io
 import logging
 import os
-import subprocess
 import sys
 import types
 import warnings
 
 import pytest
 import torch
+
 from pqag import step as module
 from pqag.errors import UserError
 from pqag.step import progress, step, torch_device
@@ -166,9 +166,9 @@ with step(snakemake):
     ("ending", "status", "last"),
     [("good", 0, "printed"), ("user", 1, "error: what is wrong"), ("other", 1, "error: ValueError: what is wrong")],
 )
-def test_a_script_as_a_process(tmp_path, ending, status, last):
+def test_a_script_as_a_process(python, tmp_path, ending, status, last):
     """Its exit status is what Snakemake goes by; its terminal, which here is none, stays empty."""
-    done = subprocess.run([sys.executable, "-c", SCRIPT, tmp_path / "log", ending], capture_output=True, text=True, check=False)
+    done = python(SCRIPT, tmp_path / "log", ending, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
     lines = (tmp_path / "log").read_text().splitlines()
     assert lines[0] == "printed" and lines[-1].endswith(last)
@@ -229,9 +229,9 @@ def test_computation_is_set_to_be_reproducible(torch_as_before):
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
-def test_a_step_without_torch_does_not_load_it():
+def test_a_step_without_torch_does_not_load_it(python):
     code = "import sys, pqag.step; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert python(code, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 # ---------------------------------------------------------------------------------------------------------------------- progress

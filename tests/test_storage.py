@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import h5py
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from pqag import storage
 
 
@@ -103,15 +103,15 @@ elif how == "rename":
 
 
 @pytest.mark.parametrize("how", ["bytes", "hdf5", "rename"])
-def test_a_writer_killed_on_the_way_leaves_the_final_path_absent(tmp_path, how):
-    done = subprocess.run([sys.executable, "-c", KILLED, how, tmp_path / "file"], check=False)
+def test_a_writer_killed_on_the_way_leaves_the_final_path_absent(tmp_path, how, python):
+    done = python(KILLED, how, tmp_path / "file")
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "file").exists()
 
 
-def test_a_writer_that_is_not_atomic_would_leave_half_a_file(tmp_path):
+def test_a_writer_that_is_not_atomic_would_leave_half_a_file(tmp_path, python):
     """The control of the test above: the kill does hit in the middle of writing."""
-    subprocess.run([sys.executable, "-c", KILLED, "plain", tmp_path / "file"], check=False)
+    python(KILLED, "plain", tmp_path / "file")
     assert (tmp_path / "file").stat().st_size == 1000
 
 
@@ -126,10 +126,10 @@ for number in range(10**6):
 """
 
 
-def test_a_writer_killed_at_any_moment_leaves_a_complete_file(tmp_path):
+def test_a_writer_killed_at_any_moment_leaves_a_complete_file(tmp_path, python):
     path = tmp_path / "file.h5"
     for delay in (0.05, 0.08, 0.13):
-        with subprocess.Popen([sys.executable, "-c", WRITING, path], stdout=subprocess.PIPE) as writer:
+        with python(WRITING, path, start=subprocess.Popen, stdout=subprocess.PIPE) as writer:
             assert writer.stdout.readline() == b"ready\n"
             until = time.monotonic() + 30
             while not path.exists() and time.monotonic() < until:
@@ -310,7 +310,7 @@ def test_a_flipped_bit_of_an_array_is_an_error(small, tmp_path):
     assert start > 0, "the array stands in the file as it is"
     content[start + 1234] ^= 1
     (tmp_path / "damaged.h5").write_bytes(content)
-    with pytest.raises(OSError, match="(?i)checksum|filter"):
+    with pytest.raises(OSError, match=r"(?i)checksum|filter"):
         storage.read_hdf5(tmp_path / "damaged.h5", "x")
 
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from pqag import networks, training
 
 RECIPE = training.Recipe(

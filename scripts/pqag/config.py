@@ -156,6 +156,8 @@ class Study(_Section):
                         f"{dataset.database} database images of datasets.{name} they are fitted to"
                     )
         for name, dataset in self.datasets.items():
+            if dataset.source is not None and not DATASETS[name].files:
+                raise ValueError(f"datasets.{name}.source: the images of {name} are generated, so there is no source to name")
             train, test = DATASETS[name].train, DATASETS[name].test
             if dataset.database + dataset.queries > test:
                 raise ValueError(

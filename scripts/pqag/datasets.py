@@ -7,6 +7,7 @@ that is the same for all. The hash that counts is that of the decoded images and
 import contextlib
 import gzip
 import hashlib
+import os
 import shutil
 import subprocess
 import tarfile
@@ -287,10 +288,19 @@ def _unpacked(dataset: Dataset, archive: Path, scratch: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _debian(package: str, scratch: Path) -> Iterator[Path]:
-    def run(*command: str) -> None:
+    """The package, downloaded and unpacked in ``scratch`` with package lists of its own: those of a fresh machine are empty, and only root
+    may fill them."""
+
+    def run(*command: str | Path) -> None:
         subprocess.run(command, cwd=scratch, check=True, capture_output=True, text=True, timeout=600)
 
-    run("apt-get", "download", "-qq", package)
+    for folder in ("lists/partial", "cache/archives/partial"):
+        (scratch / folder).mkdir(parents=True)
+    own = ["-qq", "-o", f"Dir::State::Lists={scratch}/lists", "-o", f"Dir::Cache={scratch}/cache"]
+    if os.geteuid() == 0:
+        own += ["-o", "APT::Sandbox::User=root"]  # the user that apt would switch to may not write here
+    run("apt-get", *own, "update")
+    run("apt-get", *own, "download", package)
     [deb] = scratch.glob("*.deb")
     run("dpkg-deb", "--extract", deb.name, "unpacked")
     [folder] = (scratch / "unpacked/usr/share/datasets").iterdir()

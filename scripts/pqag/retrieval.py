@@ -128,7 +128,7 @@ def _precision_at_recall(items: np.ndarray, hits: np.ndarray) -> np.ndarray:
 
     Within a tie the relevant items are spread evenly, which is where they lie on average; nothing is interpolated over a maximum.
     """
-    wanted = RECALL_LEVELS * hits[-1]
+    wanted = np.arange(1, 101) * hits[-1] / 100  # not 0.07 * 100, which is more than 7
     position = np.interp(wanted, *_increasing(np.concatenate([[0], hits]), np.concatenate([[0], items])))
     return wanted / position
 
@@ -175,7 +175,7 @@ def evaluate(
     """Score query features (Q, D) on a quantized database, by SDC and by ADC.
 
     ``codewords`` (M, K, D/M), ``database_codes`` (N, M), labels multi-hot (Q, C) and (N, C). Queries are taken ``block`` at a time, which
-    bounds the memory and changes no number. Gives plain numbers, shares in [0, 1], ready for JSON.
+    bounds the memory (and may change the last bits of a number). Gives plain numbers, shares in [0, 1], ready for JSON.
     """
     database = index(database_codes)
     blocks = [slice(i, i + block) for i in range(0, len(query_features), block)]

@@ -98,19 +98,19 @@ def as_text(layout: pd.DataFrame) -> str:
 
 
 def as_latex(layout: pd.DataFrame, caption: str, label: str) -> str:
-    """The layout as a ``table`` environment for the booktabs package, one decimal, every label and the caption escaped."""
+    """The layout as a ``table`` environment for the booktabs package, one decimal; names and caption are escaped."""
     count = len(layout.columns)
     body = (
-        layout.style.format("{:.1f}", escape="latex")
+        layout.style.format("{:.1f}", escape="latex", na_rep="--")
         .format_index(escape="latex", axis=0)
         .format_index(escape="latex", axis=1)
         .to_latex(hrules=True, multirow_align="naive", multicol_align="c", column_format="ll" + "r" * count)
     )
-    second = body.index(DISTANCES[1])
+    second = body.index(f"\n{DISTANCES[1]} &") + 1
     body = body[:second] + "\\midrule\n" + body[second:]
     return (
         "% needs \\usepackage{booktabs}\n\\begin{table}\n\\centering\n\\small\n"
-        f"\\caption{{{escape_latex(caption)}}}\n\\label{{{label}}}\n{body}\\end{{table}}\n"
+        f"\\caption{{{escape_latex(" ".join(caption.split()))}}}\n\\label{{{label}}}\n{body}\\end{{table}}\n"
     )
 
 

@@ -6,6 +6,7 @@ import json
 import h5py
 import numpy as np
 import pytest
+
 from pqag import tables
 
 from .conftest import ROOT, snakemake
@@ -45,6 +46,7 @@ def test_networks_learn_and_attacks_hurt(study):
 def test_a_cell_recomputed_from_the_stored_images(study):
     """Adversarial image to mAP by a plain loop over the ranking: what the table says of APD by ADC on vgg16."""
     import torch
+
     from pqag import checkpoints
 
     victim = study[0] / "results/tiny/synthetic/vgg16-pretrained/seed0"
