@@ -100,6 +100,7 @@ def as_text(layout: pd.DataFrame) -> str:
 def as_latex(layout: pd.DataFrame, caption: str, label: str) -> str:
     """The layout as a ``table`` environment for the booktabs package, one decimal; names and caption are escaped."""
     count = len(layout.columns)
+    caption = " ".join(caption.split())  # a blank line would end the paragraph, and with it the caption
     body = (
         layout.style.format("{:.1f}", escape="latex", na_rep="--")
         .format_index(escape="latex", axis=0)
@@ -110,7 +111,7 @@ def as_latex(layout: pd.DataFrame, caption: str, label: str) -> str:
     body = body[:second] + "\\midrule\n" + body[second:]
     return (
         "% needs \\usepackage{booktabs}\n\\begin{table}\n\\centering\n\\small\n"
-        f"\\caption{{{escape_latex(" ".join(caption.split()))}}}\n\\label{{{label}}}\n{body}\\end{{table}}\n"
+        f"\\caption{{{escape_latex(caption)}}}\n\\label{{{label}}}\n{body}\\end{{table}}\n"
     )
 
 
