@@ -1,5 +1,7 @@
 """Table 1: the white-box attacks, as tidy CSV, as LaTeX, as text, and beside the paper's numbers."""
 
+import textwrap
+
 from pqag import storage, tables
 from pqag.step import step
 
@@ -12,5 +14,5 @@ with step(snakemake):
     caption = tables.caption("White-box attacks: mAP (%)", metrics, titles)
     storage.write_text(snakemake.output.csv, rows.to_csv(index=False, lineterminator="\n"))
     storage.write_text(snakemake.output.tex, tables.as_latex(layout, caption, "tab:white-box"))
-    storage.write_text(snakemake.output.text, f"Table 1. {caption}\n\n{tables.as_text(layout)}\n")
+    storage.write_text(snakemake.output.text, textwrap.fill(f"Table 1. {caption}", 100) + f"\n\n{tables.as_text(layout)}\n")
     storage.write_text(snakemake.output.paper, tables.against_paper(rows).to_csv(index=False, lineterminator="\n"))

@@ -1,6 +1,7 @@
 """The project's own files: pins, generated files, style."""
 
 import importlib.metadata
+import re
 import runpy
 import subprocess
 import sys
@@ -38,8 +39,6 @@ def test_rule_graph_in_the_readme_is_the_workflows():
 
 
 def test_files_named_in_the_readme_exist():
-    import re
-
     text = (ROOT / "README.md").read_text()
     for name in re.findall(r"\]\(([^)#:]+)\)", text) + re.findall(r"`((?:scripts|config|envs|profiles|docs|tests)/[\w/.]+)`", text):
         assert (ROOT / name).exists(), name
@@ -75,3 +74,14 @@ def test_reading_the_snakefile_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_evaluation_needs_no_torch():
+    """Nothing that the steps without a network import loads it."""
+    code = (
+        "import pqag.retrieval, pqag.quantizer, pqag.storage, pqag.step, pqag.tables, pqag.datasets, sys; assert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts").returncode == 0
+    for step in ("fetch", "prepare", "quantize", "evaluate", "table1"):
+        imports = (ROOT / f"scripts/{step}.py").read_text()
+        assert not re.search(r"torch|networks|training|attacks|checkpoints", imports.split("with step", 1)[0]), step

@@ -63,4 +63,5 @@ def torch_device(settings: dict):
 
 def progress(total: int, words: str, done: int = 0) -> tqdm:
     """A bar with an estimate on the terminal, and nothing where the terminal is none."""
-    return tqdm(total=total, initial=done, desc=words, file=_terminal, disable=not _terminal.isatty(), leave=False, dynamic_ncols=True)
+    quiet = not _terminal.isatty()
+    return tqdm(total=total, initial=done, desc=words, unit="batch", file=_terminal, disable=quiet, leave=False, dynamic_ncols=True)

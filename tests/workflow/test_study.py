@@ -2,10 +2,17 @@
 
 import csv
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 
 import h5py
 import numpy as np
 import pytest
+import yaml
 
 from pqag import tables
 
@@ -140,3 +147,35 @@ def test_another_folder_and_another_number_of_cores_give_identical_files(study, 
             assert path.read_bytes() == twin.read_bytes(), path.name
             compared += 1
     assert compared == 40
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_in_the_same_bits(tmp_path, tiny):
+    """SIGKILL of Snakemake and its job in mid-training; the second start picks up the checkpoint of the last whole epoch."""
+    tiny["models"] = {"vgg16": {"width": 0.125, "training": {"epochs": 8}}}
+    weights = "results/tiny/synthetic/vgg16-pretrained/seed0/weights.pt"
+    folders = [tmp_path / name for name in ("undisturbed", "killed")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny))
+    undisturbed, killed = folders
+    assert snakemake(undisturbed, "--cores", 1, "--configfile", undisturbed / "tiny.yaml", "--", weights).returncode == 0
+
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", killed]
+    command += ["--cores", 1, "--configfile", killed / "tiny.yaml", "--", weights]
+    run = subprocess.Popen(list(map(str, command)), cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
+    unfinished = (killed / weights).with_name("unfinished.pt")
+    while not unfinished.exists():
+        assert run.poll() is None, "it ended before it could be killed"
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    assert not (killed / weights).exists()
+
+    snakemake(killed, "--cores", 1, "--configfile", killed / "tiny.yaml", "--unlock")
+    again = snakemake(killed, "--cores", 1, "--configfile", killed / "tiny.yaml", "--", weights)
+    assert again.returncode == 0, again.stderr
+    log = (killed / "results/tiny/logs/pretrain/synthetic/vgg16/seed0.log").read_text()
+    assert re.search(r"[1-7] of 8 epochs done before", log), log
+    assert (killed / weights).read_bytes() == (undisturbed / weights).read_bytes()
+    assert not unfinished.exists()
