@@ -1,5 +1,5 @@
 # make reproduce    set up, then the default study (STUDY=config/cifar10.yaml for another, CORES=8 for more jobs at once)
-# make test         set up, then all tests
+# make test         set up, then the tests; .ci/run adds the longest ones
 
 PYTHON ?= python3
 CORES  ?= $(shell getconf _NPROCESSORS_ONLN)
@@ -11,13 +11,9 @@ VENV := .venv/bin/python -m
 .PHONY: reproduce test setup envs rulegraph
 .DEFAULT_GOAL := reproduce
 
-# One run at a time: a second start is refused, and the lock that a killed run leaves in .snakemake is taken away before the next.
 reproduce: setup
-	@test -f $(STUDY) || { echo "There is no study $(STUDY); there are: config.yaml $(wildcard config/*.yaml)"; exit 1; }
-	@exec 9>.run.lock; if command -v flock >/dev/null; then flock --nonblock 9 || \
-		{ echo "Another run is going on in this folder; wait for it, or stop it, first."; exit 75; }; fi; \
-	$(VENV) snakemake --configfile $(STUDY) --cores 1 --unlock >/dev/null 2>&1; \
-	exec $(VENV) snakemake --configfile $(STUDY) --cores $(CORES) all
+	@test -f "$(STUDY)" || { echo "There is no study $(STUDY); there are: config.yaml $(wildcard config/*.yaml)"; exit 1; }
+	@$(VENV) snakemake --configfile "$(STUDY)" --cores $(CORES) all
 
 test: setup
 	@$(VENV) pytest
@@ -30,7 +26,7 @@ setup: .venv/ready
 	@echo "Setting up .venv from envs/requirements.txt (several GB, a few minutes)"
 	@$(PYTHON) -m venv .venv
 	@$(VENV) pip install --quiet --disable-pip-version-check --requirement envs/requirements.txt
-	@echo "../../../../profiles/console" > $$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pqag.pth
+	@echo "../../../../profiles/console" > "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pqag.pth"
 	@touch $@
 
 # Files that are generated and committed; tests hold them equal to their source.

@@ -3,6 +3,9 @@ rule table1:
     input:
         metrics=[path for dataset in STUDY.datasets for path in white_box(dataset)],
         images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
+        histories=expand(
+            "<results>/{dataset}/{model}-pretrained/seed{seed}/training.csv", dataset=STUDY.datasets, model=STUDY.models, seed=STUDY.seeds
+        ),
     output:
         csv="<results>/tables/table1.csv",
         tex="<results>/tables/table1.tex",
@@ -18,7 +21,7 @@ rule table1:
         mem_mb=500,
         runtime=10,
     params:
-        settings=settings("table1.py"),
+        settings=table_settings(),
     message:
         "Writing Table 1"
     script:

@@ -5,8 +5,9 @@ from pqag.step import log, step
 
 with step(snakemake):
     queries, query_labels = storage.read_hdf5(snakemake.input.queries, "features", "labels")
-    [database_labels] = storage.read_hdf5(snakemake.input.database, "labels")
-    codewords, codes = storage.read_hdf5(snakemake.input.codebook, "codewords", "codes")
+    database_labels, ids = storage.read_hdf5(snakemake.input.database, "labels", "ids")
+    codewords, codes, coded_ids = storage.read_hdf5(snakemake.input.codebook, "codewords", "codes", "ids")
+    assert (ids == coded_ids).all(), "codes and labels are of other images"
     wildcards = snakemake.wildcards
     cell = {
         "dataset": wildcards.dataset,

@@ -5,7 +5,8 @@ from pqag.step import log, step
 
 with step(snakemake) as settings:
     name = snakemake.wildcards.dataset
-    fetched = datasets.fetch(name, settings["source"], settings["sha256"])
+    # From the config itself: the source is no setting where the content is pinned by its hash.
+    fetched = datasets.fetch(name, snakemake.config["datasets"][name].get("source"), settings["sha256"])
     log.info("%s from %s, content sha256 %s", fetched.title, fetched.source, fetched.sha256)
     storage.write_hdf5(
         snakemake.output[0],

@@ -22,8 +22,13 @@ with step(snakemake) as settings:
     images, labels, *held_out = (torch.from_numpy(array).to(device) for array in arrays)
     test_images, test_labels = torch.cat(held_out[:2]), torch.cat(held_out[2:])
 
-    # What is unfinished belongs to these settings and images alone; under any others it is not picked up.
-    identity = hashlib.sha256(json.dumps([model, seed, settings], sort_keys=True).encode() + arrays[0].tobytes()).hexdigest()
+    # What is unfinished belongs to these settings, images and arithmetic alone; under any others it is not picked up.
+    precision = training.autocast_dtype(recipe.precision, device) or torch.float32
+    log.info("training in %s", precision)
+    digest = hashlib.sha256(json.dumps([model, seed, settings, str(precision), device.type], sort_keys=True).encode())
+    for array in arrays:
+        digest.update(array)
+    identity = digest.hexdigest()
     unfinished = Path(snakemake.output.weights).with_name("unfinished.pt")
     state = checkpoints.load(unfinished) if unfinished.exists() else {}
     if state.get("identity") != identity:

@@ -104,7 +104,6 @@ def test_the_number_of_jobs_is_summed_where_no_total_is_given(tell):
     assert tell("Job stats", LogEvent.RUN_INFO, stats={"attack": 3, "fetch": 1}) == "4 jobs to do\n"
 
 
-@pytest.mark.xfail(strict=True, reason="bug: '1 jobs to do'")
 def test_one_job_is_no_plural(tell):
     assert run_info(tell, table1=1) == "1 job to do\n"
 
@@ -178,7 +177,6 @@ def test_the_first_log_with_words_counts(tell, tmp_path):
     assert words == f"attack failed: here\n  log: {tmp_path / 'full.log'}\n"
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a job killed after its first line has that line told as its error")
 def test_a_job_killed_on_the_way_does_not_give_its_last_remark_for_an_error(tell, tmp_path):
     """A step writes "torch ... on cpu" first; an out-of-memory kill then leaves no error in the log."""
     log = tmp_path / "a.log"
@@ -188,7 +186,6 @@ def test_a_job_killed_on_the_way_does_not_give_its_last_remark_for_an_error(tell
     assert not words.startswith("attack failed: 2020")
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a path is cut at its first space")
 def test_a_log_in_a_folder_with_a_space_is_found(tell, tmp_path):
     (tmp_path / "my results").mkdir()
     (tmp_path / "my results" / "a.log").write_text("x error: what is wrong\n")

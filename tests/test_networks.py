@@ -33,12 +33,12 @@ def test_width_scales_every_layer_and_64_pixels_work_too(name):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "vgg11", "vgg13", "vgg16"])
 def test_body_holds_the_weights_of_torchvisions_network(name):
-    """All layers but the stem and the classifier have torchvision's shapes, in torchvision's order."""
+    """All layers but the stem and the classifier have torchvision's shapes."""
     with torch.device("meta"):
         ours = [p.shape for p in networks.build(name, classes=10).body.parameters()]
         reference = getattr(models, f"{name}_bn" if name.startswith("vgg") else name)()
     theirs = [p.shape for key, p in reference.named_parameters() if not key.startswith(("classifier", "fc"))]
-    # A ResNet's block lists its shortcut last here and there; the stem's 7 x 7 kernel is a 3 x 3 one.
+    # The stem's 7 x 7 kernel is a 3 x 3 one.
     theirs = [torch.Size([64, 3, 3, 3]) if shape == (64, 3, 7, 7) else shape for shape in theirs]
     assert sorted(ours) == sorted(theirs)
 

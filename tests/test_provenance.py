@@ -71,7 +71,6 @@ def test_the_package_file_counts_for_a_name_from_the_package(small):
     assert small / "pqag" / "__init__.py" in modules_of(small / "script.py")
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the __init__.py of a package above an imported module is run but not counted")
 @pytest.mark.parametrize("source", ["import pqag.d\n", "from pqag.d import x\n"])
 def test_the_package_file_counts_for_every_import_of_a_module(small, source):
     (small / "script.py").write_text(source)
@@ -95,21 +94,30 @@ def test_the_digest_is_sha256_in_hexadecimal(digest_of_a):
 def test_the_digest_changes_with_every_module_in_use(small, digest_of_a, module):
     before = digest_of_a()
     with (small / "pqag" / f"{module}.py").open("a") as file:
-        file.write("# changed\n")
+        file.write("changed = 1\n")
     assert digest_of_a() != before
 
 
 def test_the_digest_changes_with_the_script(small, digest_of_a):
     before = digest_of_a()
-    (small / "script.py").write_text("from pqag import a\n\n")
+    (small / "script.py").write_text("from pqag import a\nprint(a)\n")
     assert digest_of_a() != before
 
 
 @pytest.mark.parametrize("module", ["d", "sub/e", "new"])
 def test_the_digest_does_not_change_with_a_module_not_in_use(small, digest_of_a, module):
     before = digest_of_a()
-    (small / "pqag" / f"{module}.py").write_text("# changed\n")
+    (small / "pqag" / f"{module}.py").write_text("changed = 1\n")
     assert digest_of_a() == before
+
+
+def test_the_digest_does_not_change_with_comments_docstrings_and_layout(small, digest_of_a):
+    write(small / "pqag", c='def f(x):\n    """Old."""\n    return x + 1\n')
+    before = digest_of_a()
+    write(small / "pqag", c='"""New."""\n\ndef f(x):  # why\n    """New\n    words."""\n    return (x\n            + 1)\n')
+    assert digest_of_a() == before
+    write(small / "pqag", c='def f(x):\n    """Old."""\n    return x + 2\n')
+    assert digest_of_a() != before
 
 
 def test_the_digest_does_not_change_with_the_time_of_files(small, digest_of_a):
@@ -120,9 +128,9 @@ def test_the_digest_does_not_change_with_the_time_of_files(small, digest_of_a):
 
 
 def test_moving_text_from_one_module_to_another_changes_the_digest(small, digest_of_a):
-    write(small / "pqag", b="import pqag.c\n# x\n", c="# y\n")
+    write(small / "pqag", b="import pqag.c\nx = 1\n", c="y = 1\n")
     before = digest_of_a()
-    write(small / "pqag", b="import pqag.c\n", c="# x\n# y\n")
+    write(small / "pqag", b="import pqag.c\n", c="x = 1\ny = 1\n")
     assert digest_of_a() != before
 
 
@@ -155,7 +163,7 @@ def test_a_change_two_imports_away_reaches_the_steps_that_use_it_and_no_other(sc
     folder = copied(scripts, tmp_path / "scripts", monkeypatch)
     before = {path.name: code_digest(path) for path in steps(folder)}
     with (folder / "pqag" / "networks.py").open("a") as file:
-        file.write("# changed\n")
+        file.write("changed = 1\n")
     changed = {path.name for path in steps(folder) if code_digest(path) != before[path.name]}
     assert {"attack.py", "pretrain.py", "extract.py"} <= changed
     assert not changed & {"fetch.py", "prepare.py", "evaluate.py", "table1.py"}
@@ -207,9 +215,6 @@ def test_nothing_is_imported_in_a_way_that_the_finder_does_not_see(scripts):
                 assert "pqag" not in ast.unparse(node), f"{path.name} line {node.lineno}: {ast.unparse(node)}"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: Table 1 is compared with pqag/paper_tables.csv, which is neither in the digest nor an input of the rule"
-)
 def test_the_digest_of_table1_changes_with_the_papers_numbers(scripts, tmp_path, monkeypatch):
     folder = copied(scripts, tmp_path / "scripts", monkeypatch)
     before = code_digest(folder / "table1.py")

@@ -45,16 +45,6 @@ def distinct_codewords(draw) -> np.ndarray:
     return np.array(draw(st.lists(words, min_size=subspaces, max_size=subspaces)), np.float32)
 
 
-@pytest.mark.parametrize(("bits", "subspaces", "expected"), [(16, 4, 16), (24, 4, 64), (36, 4, 512), (8, 1, 256), (2, 2, 2)])
-def test_codewords_for_the_papers_code_lengths(bits, subspaces, expected):
-    assert quantizer.codewords_for(bits, subspaces) == expected
-
-
-def test_bits_that_do_not_divide_are_refused():
-    with pytest.raises(ValueError, match="18 bits cannot be divided over 4"):
-        quantizer.codewords_for(18, 4)
-
-
 def test_split_cuts_features_in_order():
     features = np.arange(12).reshape(2, 6)
     parts = quantizer.split(features, 3)

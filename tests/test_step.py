@@ -83,15 +83,11 @@ def test_the_last_line_begins_with_the_time(snakemake):
     assert len(when) == len("2020-01-31 12:00:00,123") and when[4] == "-" and words == "x"
 
 
-@pytest.mark.xfail(strict=True, reason="bug: an exception is always true, so 'no further words' is never said")
 def test_an_error_without_words_says_so(snakemake):
     fail(snakemake, ValueError())
     assert last_line(snakemake).endswith(" error: ValueError: no further words")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: of a message of several lines only the last one is in the last line, which is what a person sees"
-)
 @pytest.mark.parametrize("error", [RuntimeError("size mismatch\n\tfor head.weight"), UserError("it is no archive:\n- not gz")])
 def test_an_error_of_several_lines_is_told_in_the_last_line(snakemake, error):
     """load_state_dict, CUDA and tarfile raise such."""

@@ -1,6 +1,7 @@
 """Tables against cells read from the paper by hand, hand-made metrics, and pdflatex."""
 
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from pqag import config, tables
 
+ATTACKS = {name: config.Attack(loss=name).model_dump() for name in config.LOSSES}
 TITLES = {"cifar10": "CIFAR-10", "nuswide": "NUS-WIDE"}
 HOSTILE = [r"\input{/etc/passwd}", "a_b & 50%", "$x$ #1 ~ ^ {}", "}\\end{document}", "ADC", r"\\", "%"]
 
@@ -192,7 +194,7 @@ def test_csv_round_trip_is_unrounded(values):
 def test_difference_from_the_paper_by_hand():
     # The paper prints 81.0 (SDC) and 81.3 (ADC) for the clean queries of AlexNet on CIFAR-10 at 16 bits, 12.3 and 10.2 for AOD.
     cells = [metrics(sdc=(0.8,), adc=(0.82,)), metrics(sdc=(0.123,), adc=(0.1,), attack="aod")]
-    rows = tables.against_paper(tables.tidy(cells, table=1))
+    rows = tables.against_paper(tables.tidy(cells, table=1), ATTACKS)
     assert list(rows.columns) == [*tables.KEYS, "ours", "paper", "difference"]
     assert rows["paper"].tolist() == [81.0, 81.3, 12.3, 10.2]
     assert rows["ours"].tolist() == pytest.approx([80, 82, 12.3, 10])
@@ -201,13 +203,20 @@ def test_difference_from_the_paper_by_hand():
 
 @pytest.mark.parametrize("change", [{"dataset": "synthetic"}, {"target_bits": 24}, {"training": "joint"}, {"attack": "fgsm"}])
 def test_cells_the_paper_does_not_print_have_no_row(change):
-    assert tables.against_paper(tables.tidy([metrics(**change)], table=1)).empty
-    assert len(tables.against_paper(tables.tidy([metrics(**change), metrics()], table=1))) == 2
+    assert tables.against_paper(tables.tidy([metrics(**change)], table=1), ATTACKS).empty
+    assert len(tables.against_paper(tables.tidy([metrics(**change), metrics()], table=1), ATTACKS)) == 2
+
+
+@pytest.mark.parametrize("change", [{"loss": "apd"}, {"iterations": 30}, {"epsilon": 16}, {"step": 1}])
+def test_an_attack_with_other_settings_than_the_papers_is_not_compared(change):
+    cells = [metrics(), metrics(attack="aod"), metrics(attack="apd")]
+    attacks = ATTACKS | {"aod": ATTACKS["aod"] | change}
+    assert tables.against_paper(tables.tidy(cells, table=1), attacks)["attack"].tolist() == ["clean", "clean", "apd", "apd"]
 
 
 def test_the_same_cell_of_another_table_is_another_cell():
     """The jointly trained model is Table 2's alone: 87.9 there for the cell that is 81.0 in Table 1."""
-    assert tables.against_paper(tables.tidy([metrics(training="joint")], table=2))["paper"].tolist() == [87.9, 87.8]
+    assert tables.against_paper(tables.tidy([metrics(training="joint")], table=2), ATTACKS)["paper"].tolist() == [87.9, 87.8]
 
 
 # Layout
@@ -251,16 +260,22 @@ def test_text_has_one_decimal():
 
 
 def test_caption_by_hand():
-    assert tables.caption("mAP (%)", [metrics()], {"cifar10": "CIFAR-10"}) == (
+    widths, accuracies = {"alexnet": 0.5, "vgg16": 1.0}, {("cifar10", "alexnet"): 0.844, ("cifar10", "vgg16"): 0.9}
+    attacks = ATTACKS | {"strong": ATTACKS["aod"] | {"iterations": 30}}
+    assert tables.caption("mAP (%)", [metrics()], {"cifar10": "CIFAR-10"}, widths, accuracies, attacks) == (
         "mAP (%), averaged over the whole ranking and over the orders of tied items. "
-        "CIFAR-10: 2 queries, 9000 database images, worst possible 5.2, chance 10.1. Seed 0."
+        "CIFAR-10: 2 queries, 9000 database images, worst possible 5.2, chance 10.1; accuracy of the networks (%): "
+        "AlexNet 84.4, VGG16 90.0. "
+        "Channels of the networks as a share of the original's: AlexNet 0.5. "
+        "Basic, APD, AOD: pixels within 8 of 255, 5 steps of 2.55. strong: pixels within 8 of 255, 30 steps of 2.55. Seed 0."
     )
 
 
 def test_caption_names_every_seed_and_data_set():
     cells = [metrics(seed=seed, dataset=dataset) for seed in (16, 9) for dataset in TITLES]
-    caption = tables.caption("mAP", cells, TITLES)
+    caption = tables.caption("mAP", cells, TITLES, {"vgg16": 1.0}, {}, ATTACKS)
     assert caption.endswith("Mean over seeds 9, 16.")
+    assert "share" not in caption
     assert "CIFAR-10: 2 queries" in caption
     assert "NUS-WIDE: 2 queries" in caption
 
@@ -332,6 +347,7 @@ def test_escape_can_be_read_back(text):
 def test_pdflatex_compiles_the_table(tmp_path):
     """With every hostile name as attack, data set and caption at once; no file is read but LaTeX's own."""
     if shutil.which("pdflatex") is None or subprocess.run(["kpsewhich", "booktabs.sty"], stdout=subprocess.DEVNULL).returncode:
+        assert "REQUIRE_LATEX" not in os.environ, "pdflatex with booktabs is wanted here, but not installed"
         pytest.skip("pdflatex with booktabs is not installed (Debian: texlive-latex-recommended)")
     cells = [metrics(dataset=f"data{i}", attack=name) for i, _ in enumerate(HOSTILE) for name in HOSTILE]
     layout = layout_of(*white_box(), *cells, titles=TITLES | {f"data{i}": name for i, name in enumerate(HOSTILE)})

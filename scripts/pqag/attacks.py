@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pqag.networks import Backbone, pixels
+from pqag.networks import Backbone, features, pixels
 
 # AdverTorch 0.2.3 (2020) imports ``zero_gradients`` from a module of torch that lost it in 1.9; only its FAB attack would call it. The
 # module must be asked for by name, for ``torch.autograd.gradcheck`` as an attribute is the function of the same name.
@@ -95,12 +95,6 @@ def aod_loss(z: Tensor, clean: Tensor, head: Head) -> Tensor:
 LOSSES: dict[str, Callable[[Tensor, Tensor, Head], Tensor]] = {"basic": basic_loss, "apd": apd_loss, "aod": aod_loss}
 
 
-def features(network: Backbone, images: Tensor, normalised: bool = True) -> Tensor:
-    """Features float64 (N, D) of images float32 (N, 3, H, W) in [0, 1]: backbone in float32, then l2-normalisation in float64."""
-    z = network.features(images).double()
-    return F.normalize(z, dim=1) if normalised else z
-
-
 def random_starts(ids: np.ndarray, shape: tuple[int, ...], epsilon: float, seed: int) -> Tensor:
     """A point of the ball for each query, float32 (N, *shape), uniform in [-epsilon, epsilon].
 
@@ -111,17 +105,29 @@ def random_starts(ids: np.ndarray, shape: tuple[int, ...], epsilon: float, seed:
     return torch.from_numpy(np.asarray(draws, dtype=np.float32).reshape(len(ids), *shape))
 
 
-class _Pgd(LinfPGDAttack):
-    """AdverTorch's PGD from given starting points, keeping the gradient at the start for the health report."""
+class SeededPgd(LinfPGDAttack):
+    """AdverTorch's PGD from given starting points instead of ones drawn from the global generator, for queries are to have their own.
 
-    def perturb_from(self, x: Tensor, reference: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-        """Adversarial images and the share of exactly zero gradient entries per query, (N,), at the start."""
-        delta = torch.nn.Parameter((x + start).clamp(self.clip_min, self.clip_max) - x)
-        zeros: list[Tensor] = []
-        delta.register_hook(lambda gradient: zeros.append((gradient == 0).flatten(1).float().mean(1)) if not zeros else None)
-        adversarial = perturb_iterative(
+    start: change of the images at the start, float32, of the shape of the images. zero_gradients: after ``perturb``, the share of exactly
+    zero entries in the gradient at the start, per query, (N,).
+    """
+
+    def __init__(self, predict, loss_fn, start: Tensor, **options):
+        super().__init__(predict, loss_fn, **options)
+        self.start = start
+        self.zero_gradients: Tensor | None = None
+
+    def _keep_first(self, gradient: Tensor) -> None:
+        if self.zero_gradients is None:
+            self.zero_gradients = (gradient == 0).flatten(1).float().mean(1)
+
+    def perturb(self, x: Tensor, y: Tensor) -> Tensor:
+        """Adversarial images, float32 like the images ``x``, (N, 3, H, W) in [0, 1]; ``y`` is what the loss compares with."""
+        delta = torch.nn.Parameter((x + self.start).clamp(self.clip_min, self.clip_max) - x)
+        delta.register_hook(self._keep_first)
+        return perturb_iterative(
             x,
-            reference,
+            y,
             self.predict,
             nb_iter=self.nb_iter,
             eps=self.eps,
@@ -130,8 +136,7 @@ class _Pgd(LinfPGDAttack):
             delta_init=delta,
             clip_min=self.clip_min,
             clip_max=self.clip_max,
-        )
-        return adversarial.detach(), zeros[0]
+        ).detach()
 
 
 def rounded(adversarial: Tensor, clean: Tensor, epsilon: float) -> Tensor:
@@ -187,21 +192,21 @@ def attack(
 
         epsilon = settings.epsilon / 255
         start = random_starts(ids[batch], images.shape[1:], epsilon if settings.random_start else 0.0, seed).to(device)
-        pgd = _Pgd(
+        pgd = SeededPgd(
             lambda image: features(network, image, normalised),
             traced_loss,
+            start,
             eps=epsilon,
             nb_iter=settings.iterations,
             eps_iter=settings.step / 255,
         )
-        adversarial, zeros = pgd.perturb_from(x, reference, start)
-        result = rounded(adversarial, clean, settings.epsilon)
+        result = rounded(pgd.perturb(x, reference), clean, settings.epsilon)
         with torch.no_grad():
             z = features(network, pixels(result), normalised)
             final = float(loss(z, reference, head).sum())
             codes = [retrieval_head.codes(F.normalize(f, dim=1)) for f in (z, reference)]
         losses += np.array([*trace, final])
-        zero_share += float(zeros.sum())
+        zero_share += float(pgd.zero_gradients.sum())
         changed += int((codes[0] != codes[1]).any(1).sum())
         stored.append(result.cpu().numpy())
 

@@ -1,6 +1,8 @@
 """Trained networks as files: the weights with what is needed to build the network around them, and nothing that can run."""
 
 import io
+import pickle
+import zipfile
 from pathlib import Path
 
 import torch
@@ -19,10 +21,16 @@ def save(path: str | Path, value: dict) -> None:
 def load(path: str | Path) -> dict:
     """Read what ``save`` wrote; refuses anything but plain values and tensors (pickle's code is never run). Raises UserError if damaged."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch does not look at the checksums
+        if damaged is None:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        reason = "it is damaged"
+    except pickle.UnpicklingError:
+        reason = "it holds more than tensors and plain values"
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} is no checkpoint that can be read safely: {reason}") from error
+    raise UserError(f"{path} is no checkpoint that can be read safely: {reason}")
 
 
 def save_network(path: str | Path, network: networks.Backbone, model: str, width: float) -> None:
@@ -31,8 +39,11 @@ def save_network(path: str | Path, network: networks.Backbone, model: str, width
 
 
 def load_network(path: str | Path) -> networks.Backbone:
-    """Build the network anew and give it its weights; in evaluation mode, on the CPU."""
+    """Build the network anew and give it its weights; in evaluation mode, on the CPU. Raises UserError if the file holds no such thing."""
     saved = load(path)
-    network = networks.build(saved["model"], saved["classes"], saved["width"])
-    network.load_state_dict(saved["weights"])
+    try:
+        network = networks.build(saved["model"], saved["classes"], saved["width"])
+        network.load_state_dict(saved["weights"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} does not hold the weights of a network of ours: {str(error).splitlines()[0]}") from error
     return network.eval()

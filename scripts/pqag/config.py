@@ -5,6 +5,7 @@ nor pandas, for it is read whenever Snakemake reads the workflow; the names of n
 here and held equal to the registries by a test.
 """
 
+import datetime
 import difflib
 import typing
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from pqag.errors import UserError
 
 NETWORKS = ("alexnet", "vgg11", "vgg13", "vgg16", "resnet18", "resnet34", "resnet50")
 LOSSES = ("basic", "apd", "aod")
+#: Keys of an attack that some losses alone look at.
+USED_BY = {"feature": ("basic",), "assignment": ("apd",), "temperature": ("apd", "aod")}
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -25,13 +28,13 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 class _Section(BaseModel):
     """A mapping in which unknown keys are errors and values are taken as they are: "5" is no number and yes no string."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=True)
 
 
 class Dataset(_Section):
     """Where the images come from and how they are split."""
 
-    source: str | None = None
+    source: Annotated[str, Field(min_length=1)] | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     train: Annotated[int, Field(ge=1)] | None = None
     database: Annotated[int, Field(ge=1)] = 9000
@@ -125,6 +128,11 @@ class Study(_Section):
             if name == "clean":
                 raise ValueError('attacks.clean: "clean" stands for the queries as they are; give the attack another name')
             _check_known(f"attacks.{name}.loss", [attack.loss], LOSSES)
+            for key, losses in USED_BY.items():
+                if getattr(attack, key) != Attack.model_fields[key].default and attack.loss not in losses:
+                    raise ValueError(f"attacks.{name}.{key}: the loss {attack.loss} does not use it; allowed with {' and '.join(losses)}")
+            if 0 < attack.epsilon < 1:
+                raise ValueError(f"attacks.{name}.epsilon is {attack.epsilon:g}, but pixels are whole numbers: allowed are 0 and 1 to 255")
         return self
 
     @model_validator(mode="after")
@@ -171,7 +179,8 @@ class Study(_Section):
 
 def feature_size(model: str, width: float) -> int:
     """D, the length of a feature of ``model``: as ``pqag.networks.build`` makes it, without building it."""
-    return max(8, 8 * round({"alexnet": 4096, "resnet50": 2048}.get(model, 512) * width / 8))
+    channels = 4096 if model == "alexnet" else 512
+    return max(8, 8 * round(channels * width / 8)) * (4 if model == "resnet50" else 1)
 
 
 def parse_study(config: Mapping[str, Any], origin: str = "config.yaml") -> Study:
@@ -188,7 +197,8 @@ def _sentence(problem: Mapping[str, Any]) -> str:
     """One of pydantic's findings in the words of a person who knows YAML but not pydantic."""
     path = [str(part) for part in problem["loc"] if part != "[key]"]
     key, value, context = ".".join(path), problem["input"], problem.get("ctx", {})
-    shown = "empty" if value is None else "a mapping" if isinstance(value, dict) else repr(value)
+    shown = "a mapping" if isinstance(value, dict) else {None: "empty", True: "true", False: "false"}.get(_hashable(value), repr(value))
+    shown = str(value) if isinstance(value, datetime.date) else shown
     match problem["type"]:
         case "value_error":
             return str(context["error"])
@@ -205,7 +215,13 @@ def _sentence(problem: Mapping[str, Any]) -> str:
         case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
             word = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
             [(sign, bound)] = [(s, b) for s, b in context.items() if s in word]
-            return f"{key} is {shown}, but must be {word[sign]} {bound:g}"
+            return f"{key} is {shown}, but must be {word[sign]} {bound}"
+        case "finite_number":
+            return f"{key} is {shown}, but must be a finite number"
+        case "invalid_key":
+            return f"{key} is no key, for keys are texts: allowed are {', '.join(_section(path[:-1]).model_fields)}"
+        case "string_too_short":
+            return f"{key} is an empty text; leave the key out instead"
         case "too_short":
             return f"{key} is empty, but needs at least one entry"
         case kind:
@@ -219,6 +235,11 @@ def _sentence(problem: Mapping[str, Any]) -> str:
                 "model": "a mapping of keys to values",
             }
             return f"{key or 'the file'} is {shown}, but must be {wanted.get(kind.split('_')[0], problem['msg'])}"
+
+
+def _hashable(value: Any) -> Any:
+    """``value``, or its text where it cannot be looked up; 1 and 0 too, which would pass for true and false."""
+    return value if value is None or isinstance(value, bool) else repr(value)
 
 
 def _section(path: list[str]) -> type[BaseModel]:

@@ -7,8 +7,10 @@ that is the same for all. The hash that counts is that of the decoded images and
 import contextlib
 import gzip
 import hashlib
+import http.client
 import os
 import shutil
+import struct
 import subprocess
 import tarfile
 import tempfile
@@ -85,8 +87,7 @@ def _idx(path: Path, expected: tuple[int, ...]) -> np.ndarray:
     """An array of unsigned bytes in IDX format: two zero bytes, type 8, number of dimensions, the dimensions as big-endian int32, data."""
     content = path.read_bytes()
     header = 4 + 4 * len(expected)
-    shape = tuple(np.frombuffer(content[4:header], ">i4").tolist())
-    if content[:4] != bytes([0, 0, 8, len(expected)]) or shape != expected:
+    if content[:header] != struct.pack(f">4B{len(expected)}i", 0, 0, 8, len(expected), *expected):
         raise UserError(f"{path.name} is not the IDX file expected: its header must say unsigned bytes of shape {expected}")
     if len(content) != header + int(np.prod(expected)):
         raise UserError(f"{path.name} is cut short or too long: {len(content)} bytes, expected {header + int(np.prod(expected))}")
@@ -160,6 +161,7 @@ DATASETS: dict[str, Dataset] = {
         test=10_000,
         classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
         title="CIFAR-10",
+        # Not the official content, whose hash we could not take: a copy of all images re-encoded as JPEG that is in circulation.
         contents={"1c18e135bbb1716e6e153bc76657819dd35deb3f5c9018cdf9dad511f2fb6b88": "CIFAR-10 (JPEG copy)"},
         strict=False,
         archive="cifar-10-binary.tar.gz",
@@ -192,7 +194,7 @@ def fetch(name: str, source: str | None = None, expected_sha256: str | None = No
     """
     dataset = DATASETS[name]
     failures = []
-    for label, attempt in _sources(dataset, source):
+    for label, attempt, official in _sources(dataset, source):
         try:
             with tempfile.TemporaryDirectory() as scratch, attempt(Path(scratch)) as found:
                 complete = Path(scratch, "complete")
@@ -202,13 +204,18 @@ def fetch(name: str, source: str | None = None, expected_sha256: str | None = No
                 raw = dataset.decode(complete)
             digest = content_sha256(raw)
             _check_content(dataset, digest, expected_sha256)
-            return Fetched(raw, digest, dataset.contents.get(digest, dataset.title), label)
-        except (OSError, EOFError, zlib.error, subprocess.SubprocessError, tarfile.TarError, UserError) as error:
+            return Fetched(raw, digest, _title(dataset, digest, official), label)
+        except (OSError, EOFError, zlib.error, http.client.HTTPException, subprocess.SubprocessError, tarfile.TarError, UserError) as error:
             failures.append(f"{label}: {_reason(error)}")
     advice = f"set datasets.{name}.source in the config to a folder that holds {dataset.files[0]} and the other files"
     if dataset.archive:
         advice += f", or to the archive {dataset.archive}"
     raise UserError(f"the data set {name} could not be had ({'; '.join(failures)}); {advice}")
+
+
+def _title(dataset: Dataset, digest: str, official: bool) -> str:
+    """What to call the content above figures: by its hash, or by its source, which for an official archive was checked by the archive's."""
+    return dataset.contents.get(digest, dataset.title if official else f"{dataset.title} (unverified copy)")
 
 
 def _check_content(dataset: Dataset, digest: str, expected_sha256: str | None) -> None:
@@ -230,29 +237,31 @@ def _reason(error: Exception) -> str:
     if isinstance(error, subprocess.CalledProcessError):
         lines = (error.stderr or "").strip().splitlines()
         return lines[-1] if lines else f"{error.cmd[0]} failed"
-    return str(error) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__
 
 
-def _sources(dataset: Dataset, source: str | None) -> Iterator[tuple[str, Callable]]:
-    """Pairs of a label and a context manager that takes a scratch folder and yields a folder with the raw files."""
+def _sources(dataset: Dataset, source: str | None) -> Iterator[tuple[str, Callable, bool]]:
+    """Triples: a label, a context manager that takes a scratch folder and yields one with the raw files, and whether a hash of the whole
+    source is checked on the way (then content of an unknown hash is the official all the same)."""
+    hashed = dataset.archive_sha256 is not None
     if not dataset.files:
-        yield "generated", contextlib.nullcontext
+        yield "generated", contextlib.nullcontext, True
         return
     if source is not None:
-        path = Path(source).expanduser()
+        path = Path(os.path.expanduser(source))  # Path.expanduser raises for a user that does not exist
         if path.is_file():
-            yield str(source), lambda scratch: _unpacked(dataset, path, scratch)
+            yield str(source), lambda scratch: _unpacked(dataset, path, scratch), hashed
         else:
-            yield str(source), lambda scratch: _folder(dataset, path)
+            yield str(source), lambda scratch: _folder(dataset, path), False
         return
     if dataset.debian:
         installed = Path("/usr/share/datasets", dataset.debian.removeprefix("dataset-"))
         if installed.is_dir():
-            yield f"installed Debian package {dataset.debian}", lambda scratch: _folder(dataset, installed)
+            yield f"installed Debian package {dataset.debian}", lambda scratch: _folder(dataset, installed), False
         if shutil.which("apt-get") and shutil.which("dpkg-deb"):
-            yield f"Debian package {dataset.debian}", lambda scratch: _debian(dataset.debian, scratch)
+            yield f"Debian package {dataset.debian}", lambda scratch: _debian(dataset.debian, scratch), False
     for url in dataset.downloads:
-        yield url, lambda scratch, url=url: _downloaded(dataset, url, scratch)
+        yield url, lambda scratch, url=url: _downloaded(dataset, url, scratch), hashed
 
 
 @contextlib.contextmanager
@@ -301,8 +310,10 @@ def _debian(package: str, scratch: Path) -> Iterator[Path]:
         own += ["-o", "APT::Sandbox::User=root"]  # the user that apt would switch to may not write here
     run("apt-get", *own, "update")
     run("apt-get", *own, "download", package)
-    [deb] = scratch.glob("*.deb")
-    run("dpkg-deb", "--extract", deb.name, "unpacked")
+    debs = list(scratch.glob("*.deb"))
+    if not debs:
+        raise UserError("apt-get downloaded nothing")
+    run("dpkg-deb", "--extract", debs[0].name, "unpacked")
     [folder] = (scratch / "unpacked/usr/share/datasets").iterdir()
     yield folder
 

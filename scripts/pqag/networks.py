@@ -9,6 +9,7 @@ the originals reduce a 224-pixel image 32-fold and would leave nothing of a smal
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet, vgg
 from torchvision.ops import Conv2dNormActivation
@@ -55,7 +56,13 @@ class Backbone(nn.Module):
 
 def pixels(images: Tensor) -> Tensor:
     """uint8 (N, 3, H, W) to float32 in [0, 1], channels last in memory (a fifth faster than channels first on CPU)."""
-    return images.float().div_(255).contiguous(memory_format=torch.channels_last)
+    return (images.float() / 255).contiguous(memory_format=torch.channels_last)
+
+
+def features(network: Backbone, images: Tensor, normalised: bool = True) -> Tensor:
+    """Features float64 (N, D) of images float32 (N, 3, H, W) in [0, 1]: backbone in float32, then l2-normalisation in float64."""
+    z = network.features(images).double()
+    return F.normalize(z, dim=1) if normalised else z
 
 
 def scaled(channels: int, width: float) -> int:

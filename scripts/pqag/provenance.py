@@ -27,15 +27,32 @@ def modules_of(script: Path) -> list[Path]:
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             for name in names:
                 if name.split(".")[0] == LIBRARY.name:
-                    module = LIBRARY.joinpath(*name.split(".")[1:])
-                    pending.extend(p for p in (module.with_suffix(".py"), module / "__init__.py") if p.is_file())
+                    parts = name.split(".")[1:]
+                    packages = [LIBRARY.joinpath(*parts[:depth], "__init__.py") for depth in range(len(parts) + 1)]
+                    module = LIBRARY.joinpath(*parts).with_suffix(".py")
+                    pending.extend(p for p in (*packages, module) if p.is_file())
     return sorted(found)
 
 
 def code_digest(script: Path) -> str:
-    """sha256 over the content of ``script`` and the library modules it uses; where the files lie and when they changed plays no part."""
+    """sha256 over what ``script`` and the library modules it uses say, and over the data files that these name.
+
+    Comments, docstrings and layout play no part, nor where the files lie and when they changed. (Another version of Python may read the
+    same source as another tree, and then gives another digest.)
+    """
     digest = hashlib.sha256()
     for path in modules_of(script):
-        content = path.read_bytes()
-        digest.update(f"{path.name} {len(content)}\n".encode() + content)
+        source = path.read_text()
+        data = [file for file in sorted(LIBRARY.glob("*.csv")) if file.name in source]
+        for content in (path.name.encode(), _meaning(source), *(file.read_bytes() for file in data)):
+            digest.update(f"{len(content)}\n".encode() + content)
     return digest.hexdigest()
+
+
+def _meaning(source: str) -> bytes:
+    """The syntax tree of ``source`` without docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return ast.dump(tree).encode()

@@ -24,13 +24,6 @@ class Fit:
     empty: list[int]
 
 
-def codewords_for(bits: int, subspaces: int) -> int:
-    """K such that M log2 K = ``bits``; raises ValueError where that is no whole number."""
-    if bits % subspaces:
-        raise ValueError(f"{bits} bits cannot be divided over {subspaces} sub-spaces")
-    return 2 ** (bits // subspaces)
-
-
 def split(features: np.ndarray, subspaces: int) -> np.ndarray:
     """Features (N, D) as sub-vectors (N, M, D/M), a view; raises ValueError unless M divides D."""
     count, size = features.shape

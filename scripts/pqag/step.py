@@ -30,13 +30,17 @@ def step(snakemake) -> Iterator[dict]:
         try:
             yield snakemake.params.settings
         except UserError as error:
-            log.error("error: %s", error)
+            log.error("error: %s", _one_line(error))
         except Exception as error:
             traceback.print_exc()
-            log.error("error: %s: %s", type(error).__name__, error or "no further words")
+            log.error("error: %s: %s", type(error).__name__, _one_line(error) or "no further words")
         else:
             return
     sys.exit(1)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def torch_device(settings: dict):

@@ -52,9 +52,17 @@ def tidy(metrics: Iterable[dict], table: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def against_paper(rows: pd.DataFrame) -> pd.DataFrame:
-    """Ours, the paper's and the difference (percentage points) for every row that the paper prints too; no rows where it prints none."""
-    both = rows[[*KEYS, "map"]].merge(paper(), on=KEYS, suffixes=("_ours", "_paper"))
+#: The attacks of the paper (Implementations: perturbation within 8 of 255, learning rate 0.01 of the unit range, 5 iterations).
+PAPER_ATTACKS = {name: {"loss": name, "epsilon": 8.0, "step": 2.55, "iterations": 5} for name in ("basic", "apd", "aod")}
+
+
+def against_paper(rows: pd.DataFrame, attacks: dict[str, dict]) -> pd.DataFrame:
+    """Ours, the paper's and the difference (percentage points) for every row that the paper prints too; no rows where it prints none.
+
+    ``attacks`` gives the settings of each: one that bears the name of an attack of the paper but has other settings is not compared.
+    """
+    theirs = ["clean", *(name for name, known in PAPER_ATTACKS.items() if attacks.get(name, {}).items() >= known.items())]
+    both = rows.loc[rows["attack"].isin(theirs), [*KEYS, "map"]].merge(paper(), on=KEYS, suffixes=("_ours", "_paper"))
     both["difference"] = both["map_ours"] - both["map_paper"]
     return both.rename(columns={"map_ours": "ours", "map_paper": "paper"})
 
@@ -78,15 +86,34 @@ def in_paper_layout(rows: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
     return wide.reindex(index=pd.MultiIndex.from_tuples(lines), columns=pd.MultiIndex.from_tuples(order))
 
 
-def caption(what: str, metrics: list[dict], titles: dict[str, str]) -> str:
-    """What a reader must know to read the table: protocol, sizes, and the floor and chance values of each data set."""
+def caption(
+    what: str,
+    metrics: list[dict],
+    titles: dict[str, str],
+    widths: dict[str, float],
+    accuracies: dict[tuple[str, str], float],
+    attacks: dict[str, dict],
+) -> str:
+    """What a reader must know to read the table: protocol, sizes, floor and chance of each data set, networks, attacks, seeds.
+
+    ``titles`` by data set, ``widths`` by model, ``accuracies`` in [0, 1] by (data set, model), ``attacks`` the settings of each by name.
+    """
     sentences = [f"{what}, averaged over the whole ranking and over the orders of tied items."]
     for dataset, title in titles.items():
         own = [one for one in metrics if one["dataset"] == dataset]
+        known = ", ".join(f"{MODEL_NAMES[model]} {100 * value:.1f}" for (name, model), value in accuracies.items() if name == dataset)
         sentences.append(
             f"{title}: {own[0]['queries']} queries, {own[0]['database']} database images, worst possible {100 * own[0]['map_floor']:.1f}, "
-            f"chance {100 * own[0]['map_chance']:.1f}."
+            f"chance {100 * own[0]['map_chance']:.1f}; accuracy of the networks (%): {known}."
         )
+    narrow = [f"{MODEL_NAMES[model]} {width:g}" for model, width in widths.items() if width != 1]
+    if narrow:
+        sentences.append(f"Channels of the networks as a share of the original's: {', '.join(narrow)}.")
+    balls: dict[tuple, list[str]] = {}
+    for name, attack in attacks.items():
+        balls.setdefault((attack["epsilon"], attack["step"], attack["iterations"]), []).append(ATTACK_NAMES.get(name, name))
+    for (epsilon, step, iterations), names in balls.items():
+        sentences.append(f"{', '.join(names)}: pixels within {epsilon:g} of 255, {iterations} steps of {step:g}.")
     seeds = sorted({one["seed"] for one in metrics})
     sentences.append(f"Seed {seeds[0]}." if len(seeds) == 1 else f"Mean over seeds {', '.join(map(str, seeds))}.")
     return " ".join(sentences)

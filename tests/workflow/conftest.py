@@ -29,14 +29,14 @@ class Planned(logging.Handler):
             self.jobs.append((record.rule_name, dict(record.wildcards)))
 
 
-def plan(folder, config, *targets):
-    """Jobs that ``snakemake -n TARGETS`` would run in ``folder`` with ``config`` (a mapping), planned in this process."""
+def dry_run(folder, config, *targets):
+    """What ``snakemake -n TARGETS`` in ``folder`` finds out with ``config`` (a mapping): jobs to run, and Snakemake's whole workflow."""
     from snakemake.api import SnakemakeApi
     from snakemake.logging import logger
     from snakemake.settings import types
 
     file = folder / "config.yaml"
-    file.write_text(yaml.safe_dump(config))
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
     profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
     planned = Planned()
     with SnakemakeApi(types.OutputSettings(quiet={types.Quietness.ALL}, dryrun=True)) as api:
@@ -53,9 +53,14 @@ def plan(folder, config, *targets):
             triggers = {types.RerunTrigger.parse_choice(name) for name in profile["rerun-triggers"]}
             dag = workflow.dag(types.DAGSettings(targets=set(targets), rerun_triggers=triggers))
             dag.execute_workflow(executor="dryrun")
+            return planned.jobs, workflow._workflow_store
         finally:
             logger.removeHandler(planned)
-    return planned.jobs
+
+
+def plan(folder, config, *targets):
+    """Jobs that ``snakemake -n TARGETS`` would run in ``folder`` with ``config``, as (rule, wildcards)."""
+    return dry_run(folder, config, *targets)[0]
 
 
 @pytest.fixture

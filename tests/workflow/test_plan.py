@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import ROOT, plan
+from pqag.config import parse_study
+
+from .conftest import ROOT, dry_run, plan
 
 
 def test_default_study_from_nothing(tmp_path):
@@ -78,6 +80,7 @@ ATTACKED = {"attack", "extract_adversarial", "evaluate", "table1", "all"}
         ("models.vgg16.training", {"crop": 1}, EVERYTHING_TRAINED),
         ("threads.pretrain", 2, EVERYTHING_TRAINED),
         ("threads.attack", 2, EVERYTHING_TRAINED - {"pretrain"}),
+        ("bits", [16, 24], {"quantize", *ATTACKED, "evaluate_clean"}),
         ("datasets.synthetic.split_seed", 1, EVERYTHING_TRAINED | {"prepare"}),
         ("datasets.synthetic.sha256", "0" * 64, EVERYTHING_TRAINED | {"prepare", "fetch"}),
     ],
@@ -94,6 +97,29 @@ def test_only_the_changed_attack_and_model_are_done_again(study, tiny):
     assert {w["model"] for rule, w in jobs if rule not in ("table1", "all")} == {"vgg16"}
 
 
+def test_stating_a_default_makes_nothing_stale(study, tiny):
+    defaults = parse_study(tiny).model_dump()
+    for key in ("training", "quantizer", "threads", "bits", "seeds", "attacks", "models", "datasets"):
+        assert plan(study[0], tiny | {key: defaults[key]}) == [], key
+
+
+def test_another_order_of_attacks_or_models_makes_the_table_anew(study, tiny):
+    for key in ("attacks", "models"):
+        turned = tiny | {key: dict(reversed(tiny[key].items()))}
+        assert [rule for rule, _ in plan(study[0], turned)] == ["table1", "all"]
+
+
+def test_another_source_matters_only_where_the_hash_does_not_pin_the_content(tmp_path, tiny):
+    """Fashion-MNIST has one known content; CIFAR-10 has, once the config names its hash."""
+
+    def settings(name, **values):
+        jobs = dry_run(tmp_path, tiny | {"datasets": {name: values}}, f"data/{name}.h5")[1].dag.jobs
+        return next(job.params.settings for job in jobs if job.rule.name == "fetch")
+
+    for name, values, matters in (("fashion_mnist", {}, False), ("cifar10", {"sha256": "0" * 64}, False), ("cifar10", {}, True)):
+        assert (settings(name, **values, source="here") != settings(name, **values, source="there")) == matters
+
+
 def test_an_added_attack_runs_alone(study, tiny):
     jobs = plan(study[0], changed(tiny, "attacks.strong", {"loss": "apd", "iterations": 20}))
     assert Counter(rule for rule, _ in jobs) == {"attack": 2, "extract_adversarial": 2, "evaluate": 2, "table1": 1, "all": 1}
@@ -108,22 +134,24 @@ def test_touching_code_makes_nothing_stale(study, tiny):
 
 def test_changed_code_makes_stale_what_it_made(study, tiny, monkeypatch):
     """The tables' module is used by table1 alone; retrieval by the evaluation, and by the tables through it."""
-    original = Path.read_bytes
+    original = Path.read_text
 
-    def edited(name):
-        monkeypatch.setattr(Path, "read_bytes", lambda path: original(path) + (b"# edited" if path.name == name else b""))
+    def edited(name, text="edited = 1"):
+        monkeypatch.setattr(Path, "read_text", lambda path, **options: original(path, **options) + f"\n{text}" * (path.name == name))
         return {rule for rule, _ in plan(study[0], tiny)}
 
     assert edited("tables.py") == {"table1", "all"}
     assert edited("retrieval.py") == {"evaluate", "evaluate_clean", "table1", "all"}
     assert edited("training.py") == EVERYTHING_TRAINED
+    assert edited("attacks.py") == ATTACKED
+    assert edited("training.py", "# a remark") == set()
 
 
-def test_every_rule_states_what_it_needs():
-    """log, benchmark, message, conda, memory, runtime and settings: in each rule with a script."""
-    text = "\n".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
-    rules = [block for block in text.split("\nrule ")[1:] if "script:" in block]
-    assert len(rules) == 7
-    for block in rules:
-        for directive in ("log:", "benchmark:", "message:", "conda:", "mem_mb=", "runtime=", "settings="):
-            assert directive in block, (block.splitlines()[0], directive)
+def test_every_rule_states_what_it_needs(tmp_path, tiny):
+    """Log, benchmark, message, environment, memory, run time, and its settings under one name."""
+    rules = [rule for rule in dry_run(tmp_path, tiny)[1].rules if rule.script]
+    assert len(rules) == 9
+    for rule in rules:
+        assert rule.log and rule.benchmark and rule.message and rule.conda_env, rule.name
+        assert {"mem_mb", "runtime"} <= set(rule.resources), rule.name
+        assert list(rule.params.keys()) == ["settings"], rule.name

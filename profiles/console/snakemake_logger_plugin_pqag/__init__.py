@@ -60,12 +60,14 @@ class LogHandler(LogHandlerBase):
         match getattr(record, "event", None):
             case LogEvent.RUN_INFO:
                 self.total = record.stats["total"] if "total" in record.stats else sum(record.stats.values())
-                return f"{self.total} jobs to do" if not self.started else None
+                return f"{self.total} job{'s' if self.total != 1 else ''} to do" if not self.started else None
             case LogEvent.JOB_INFO:
                 self.started += 1
                 return f"[{self.started}/{self.total}] {record.rule_msg or record.rule_name}"
             case LogEvent.JOB_ERROR:
-                return _failure(record.rule_name, [path.split(" ")[0] for path in record.log])
+                return _failure(record.rule_name, [path.split(" (")[0] for path in record.log])
+            case LogEvent.ERROR if getattr(record, "exception", "") == "LockException":
+                return "Another run is going on in this folder; wait for it, or stop it, first."
             case LogEvent.ERROR if getattr(record, "exception", "") in ("CalledProcessError", "RuleException"):
                 return None  # the JOB_ERROR that comes with it says more
             case None | LogEvent.ERROR:
@@ -77,6 +79,6 @@ class LogHandler(LogHandlerBase):
 def _failure(rule: str, logs: list[str]) -> str:
     """The last line of the failed job's log, which says what was wrong, and where to read the rest."""
     for path in map(Path, logs):
-        if path.is_file() and (lines := path.read_text(errors="replace").strip().splitlines()):
-            return f"{rule} failed: {lines[-1].split('error: ', 1)[-1]}\n  log: {path}"
-    return f"{rule} failed without a word in its log ({', '.join(logs) or 'it has none'}): it was killed, or ran out of memory"
+        if path.is_file() and (lines := path.read_text(errors="replace").strip().splitlines()) and "error: " in lines[-1]:
+            return f"{rule} failed: {lines[-1].split('error: ', 1)[1]}\n  log: {path}"
+    return f"{rule} failed without a word of why in its log ({', '.join(logs) or 'it has none'}): it was killed, or ran out of memory"
