@@ -163,7 +163,7 @@ def test_a_job_that_wrote_nothing_was_probably_killed(tell, tmp_path, content):
     if content is not None:
         log.write_text(content)
     words = job_error(tell, str(log))
-    assert words == f"attack failed without a word in its log ({log}): it was killed, or ran out of memory\n"
+    assert words == f"attack failed without a word of why in its log ({log}): it was killed, or ran out of memory\n"
 
 
 def test_a_job_without_a_log_says_so(tell):
@@ -237,7 +237,12 @@ def test_the_closing_remark_on_failed_jobs_is_left_out(tell):
     assert tell(message, LogEvent.ERROR, logging.ERROR, exception="WorkflowError") == ""
 
 
-@pytest.mark.parametrize("exception", ["WorkflowError", "MissingInputException", "LockException", "SyntaxError"])
+def test_a_locked_folder_is_told_in_a_sentence(tell):
+    words = tell("Error: Directory cannot be locked ...", LogEvent.ERROR, logging.ERROR, exception="LockException")
+    assert words == "Another run is going on in this folder; wait for it, or stop it, first.\n"
+
+
+@pytest.mark.parametrize("exception", ["WorkflowError", "MissingInputException", "SyntaxError"])
 def test_other_exceptions_of_snakemake_are_shown(tell, exception):
     words = "Missing input files for rule attack:\n  data/x.h5"
     assert tell(words, LogEvent.ERROR, logging.ERROR, exception=exception) == words + "\n"

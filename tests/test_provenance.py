@@ -47,7 +47,7 @@ def found(folder, source):
         ("if True:\n    import pqag.d\n", {"pqag/d.py"}),
         ("from pqag import b\n", {"pqag/b.py", "pqag/c.py"}),
         ("from pqag import a\n", {"pqag/a.py", "pqag/b.py", "pqag/c.py"}),
-        ("import pqag.sub.e\n", {"pqag/sub/e.py", "pqag/d.py"}),
+        ("import pqag.sub.e\n", {"pqag/sub/__init__.py", "pqag/sub/e.py", "pqag/d.py"}),
         ("from pqag.sub import e\n", {"pqag/sub/__init__.py", "pqag/sub/e.py", "pqag/d.py"}),
         ("import pqagother.d\nfrom other import pqag\n", set()),
     ],
