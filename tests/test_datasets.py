@@ -384,7 +384,7 @@ def attempts(monkeypatch, *sources):
 
         return enter
 
-    monkeypatch.setattr(datasets, "_sources", lambda dataset, source: [(label, attempt(result)) for label, result in sources])
+    monkeypatch.setattr(datasets, "_sources", lambda dataset, source: [(label, attempt(result), False) for label, result in sources])
 
 
 def test_a_source_that_fails_gives_way_to_the_next(toy, folder, tmp_path, monkeypatch):
@@ -720,7 +720,8 @@ def test_cifar10_is_decoded(cifar):
     raw = cifar.raw
     assert raw.images.shape == (60_000, 3, 32, 32) and raw.images.dtype == np.uint8
     assert raw.labels.shape == (60_000, 10) and raw.labels.dtype == np.uint8
-    assert raw.train == 50_000 and cifar.title == "CIFAR-10"
+    assert raw.train == 50_000
+    assert cifar.title == "CIFAR-10 (unverified copy)", "a folder whose content is not known"
 
 
 @pytest.mark.parametrize("number", [0, 1, 9_999, 10_000, 29_999, 49_999, 50_000, 59_999])

@@ -188,7 +188,7 @@ def parse_study(config: Mapping[str, Any], origin: str = "config.yaml") -> Study
     try:
         return Study.model_validate(dict(config))
     except ValidationError as error:
-        problems = error.errors()
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")  # a typo explains a missing key
         more = f" ({len(problems) - 1} more to mend after this)" if len(problems) > 1 else ""
         raise UserError(f"{origin}: {_sentence(problems[0])}{more}") from None
 

@@ -214,8 +214,9 @@ def fetch(name: str, source: str | None = None, expected_sha256: str | None = No
 
 
 def _title(dataset: Dataset, digest: str, official: bool) -> str:
-    """What to call the content above figures: by its hash, or by its source, which for an official archive was checked by the archive's."""
-    return dataset.contents.get(digest, dataset.title if official else f"{dataset.title} (unverified copy)")
+    """What to call the content above figures: by its hash; or, where the official archive's hash is known, by whether that was checked."""
+    unverified = dataset.archive_sha256 is not None and not official
+    return dataset.contents.get(digest, f"{dataset.title} (unverified copy)" if unverified else dataset.title)
 
 
 def _check_content(dataset: Dataset, digest: str, expected_sha256: str | None) -> None:

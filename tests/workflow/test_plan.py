@@ -150,7 +150,7 @@ def test_changed_code_makes_stale_what_it_made(study, tiny, monkeypatch):
 def test_every_rule_states_what_it_needs(tmp_path, tiny):
     """Log, benchmark, message, environment, memory, run time, and its settings under one name."""
     rules = [rule for rule in dry_run(tmp_path, tiny)[1].rules if rule.script]
-    assert len(rules) == 9
+    assert len(rules) == 10
     for rule in rules:
         assert rule.log and rule.benchmark and rule.message and rule.conda_env, rule.name
         assert {"mem_mb", "runtime"} <= set(rule.resources), rule.name
