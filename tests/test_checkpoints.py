@@ -155,6 +155,16 @@ def test_what_is_no_checkpoint_is_a_user_error(tmp_path, content):
         checkpoints.load(tmp_path / "a.pt")
 
 
+def test_a_reason_of_several_lines_is_told_in_one(saved, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("the first line\nthe second line")
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(UserError, match="the first line") as error:
+        checkpoints.load(saved)
+    assert "\n" not in str(error.value)
+
+
 def test_a_missing_checkpoint_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="nowhere.pt"):
         checkpoints.load(tmp_path / "nowhere.pt")

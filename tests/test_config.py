@@ -291,6 +291,11 @@ def test_a_mistake_is_told_with_its_key_and_what_is_allowed(path, value, fragmen
         ("datasets.synthetic.split_seed", 2**31, ["less than 2147483648"]),
         ("study", datetime.date(2020, 1, 2), ["study is 2020-01-02", "must be a text"]),
         ("study", True, ["study is true", "must be a text"]),
+        ("datasets.synthetic.source", "a/folder", ["datasets.synthetic.source: ", "synthetic are generated"]),
+        ("attacks.basic.epsilon", 0.5, ["attacks.basic.epsilon is 0.5", "allowed are 0 and 1 to 255"]),
+        ("attacks.basic.temperature", 2, ["attacks.basic.temperature: ", "the loss basic does not use it", "apd and aod"]),
+        ("attacks.basic.assignment", "euclidean", ["attacks.basic.assignment: ", "the loss basic does not use it", "allowed with apd"]),
+        ("attacks.strong.feature", "raw", ["attacks.strong.feature: ", "the loss apd does not use it", "allowed with basic"]),
     ],
 )
 def test_rarer_mistakes_are_told_as_well(path, value, fragments):
@@ -305,6 +310,20 @@ def test_the_first_mistake_is_told_and_the_others_counted():
     study["device"] = "gpu"
     assert sentence(study) == "config.yaml: training.epochs is 0, but must be at least 1 (2 more to mend after this)"
     assert "more" not in sentence(changed("training.epochs", 0))
+
+
+def test_a_misspelt_key_is_told_before_the_key_that_it_leaves_missing():
+    study = changed("study", DELETED)
+    study["studdy"] = "small"
+    assert "did you mean study?" in sentence(study)
+
+
+@pytest.mark.parametrize(
+    ("loss", "key", "value"),
+    [("basic", "feature", "raw"), ("apd", "assignment", "euclidean"), ("apd", "temperature", 2), ("aod", "temperature", 2)],
+)
+def test_a_key_that_the_loss_uses_is_right(loss, key, value):
+    parse_study(changed("attacks.basic", {"loss": loss, key: value}))
 
 
 def test_the_file_is_named():

@@ -283,6 +283,7 @@ def damaged(content):
     return {
         "cut": content[: len(content) // 2],
         "a byte flipped": bytes(flipped),
+        "not deflated behind its header": content[:10] + b"\xff" * 20 + content[30:],
         "its checksum wrong": content[:-8] + bytes(4) + content[-4:],
         "empty": b"",
         "not compressed at all": TOY_FILES["toy-images"],
@@ -696,10 +697,10 @@ CIFAR_FILES = ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data
 
 @pytest.fixture(scope="module")
 def cifar_folder(tmp_path_factory):
-    """Byte p of image i (R plane, G plane, B plane, row by row) is 13 i + 7 p modulo 256, its label 3 i modulo 10."""
+    """Byte p of image i (R plane, G plane, B plane, row by row) is 13 i + 7 p + 50 plane modulo 256, its label 3 i modulo 10."""
     folder = tmp_path_factory.mktemp("cifar-10") / "cifar-10-batches-bin"
     folder.mkdir()
-    pattern = 7 * np.arange(3072, dtype=np.uint8)
+    pattern = (7 * np.arange(3072) + np.repeat([0, 50, 100], 1024)).astype(np.uint8)
     for position, name in enumerate(CIFAR_FILES):
         numbers = 10_000 * position + np.arange(10_000)
         record = np.empty((10_000, 3073), np.uint8)
@@ -727,7 +728,7 @@ def test_cifar10_is_decoded(cifar):
 @pytest.mark.parametrize("number", [0, 1, 9_999, 10_000, 29_999, 49_999, 50_000, 59_999])
 def test_images_of_cifar10_stand_in_the_order_of_files_and_planes(cifar, number):
     for channel, row, column in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (2, 31, 31), (1, 17, 5)):
-        assert cifar.raw.images[number, channel, row, column] == (13 * number + 7 * (1024 * channel + 32 * row + column)) % 256
+        assert cifar.raw.images[number, channel, row, column] == (13 * number + 7 * (32 * row + column) + 50 * channel) % 256
     assert cifar.raw.labels[number].tolist() == [int(i == number * 3 % 10) for i in range(10)]
 
 
