@@ -79,7 +79,7 @@ def test_what_is_left_out_is_filled_in():
         "seeds": [0],
         "training": {
             "epochs": 16,
-            "batch_size": 256,
+            "batch_size": 128,
             "learning_rate": 0.1,
             "momentum": 0.9,
             "weight_decay": 0.0005,
@@ -120,7 +120,7 @@ def test_a_model_trains_by_the_studys_recipe_but_for_what_it_sets_itself():
     assert study.recipe("vgg16")["epochs"] == 7 and study.recipe("vgg16")["flip"] is True and study.recipe("vgg16")["crop"] == 2
     assert study.recipe("alexnet") == {
         "epochs": 3,
-        "batch_size": 256,
+        "batch_size": 128,
         "learning_rate": 0.1,
         "momentum": 0.9,
         "weight_decay": 0,

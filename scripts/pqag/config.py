@@ -46,7 +46,7 @@ class Training(_Section):
     """The recipe of pretraining, see ``pqag.training``."""
 
     epochs: Annotated[int, Field(ge=1)] = 16
-    batch_size: Annotated[int, Field(ge=2)] = 256
+    batch_size: Annotated[int, Field(ge=2)] = 128
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
     momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
