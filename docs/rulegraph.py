@@ -1,5 +1,6 @@
 """Write the rule graph into README.md, between its two marks: `make rulegraph`. A test holds the two equal."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,20 +11,8 @@ BEGIN, END = "<!-- rulegraph -->\n", "<!-- /rulegraph -->\n"
 
 def rulegraph() -> str:
     """The rule graph of the default study as a Mermaid block of Markdown."""
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--rulegraph",
-        "mermaid-js",
-        "--forceall",
-        "--quiet",
-        "all",
-        "--workflow-profile",
-        "none",
-        "--",
-    ]
-    done = subprocess.run([*command, "all"], cwd=README.parent, capture_output=True, text=True, check=True)
+    command = shlex.split("-m snakemake --rulegraph mermaid-js --forceall --quiet all --workflow-profile none -- all")
+    done = subprocess.run([sys.executable, *command], cwd=README.parent, capture_output=True, text=True, check=True)
     lines = [line.strip() for line in done.stdout.splitlines()]
     names = {line.split("[", 1)[0]: line.split("[", 1)[1].rstrip("]") for line in lines if line.startswith("id") and "[" in line}
     arrows = [tuple(names[end] for end in line.split(" --> ")) for line in lines if "-->" in line]

@@ -1,13 +1,17 @@
 """Score one query set on one victim."""
 
+import numpy as np
+
 from pqag import retrieval, storage
+from pqag.errors import UserError
 from pqag.step import log, step
 
 with step(snakemake):
     queries, query_labels = storage.read_hdf5(snakemake.input.queries, "features", "labels")
     database_labels, ids = storage.read_hdf5(snakemake.input.database, "labels", "ids")
     codewords, codes, coded_ids = storage.read_hdf5(snakemake.input.codebook, "codewords", "codes", "ids")
-    assert (ids == coded_ids).all(), "codes and labels are of other images"
+    if not np.array_equal(ids, coded_ids):
+        raise UserError(f"{snakemake.input.codebook} encodes other images than {snakemake.input.database} holds")
     wildcards = snakemake.wildcards
     cell = {
         "dataset": wildcards.dataset,

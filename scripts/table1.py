@@ -1,28 +1,17 @@
 """Table 1: the white-box attacks, as tidy CSV, as LaTeX, as text, and beside the paper's numbers."""
 
-import csv
 import itertools
 import textwrap
-from pathlib import Path
 
 from pqag import storage, tables
 from pqag.step import step
-
-
-def final_accuracy(history: str) -> float:
-    """Accuracy on held-out images after the last epoch of a training.csv."""
-    return float(list(csv.DictReader(Path(history).open()))[-1]["test_accuracy"])
-
 
 with step(snakemake) as settings:
     metrics = [storage.read_json(path) for path in snakemake.input.metrics]
     attributes = [storage.read_attributes(path) for path in snakemake.input.images]
     titles = {one["dataset"]: one["title"] for one in attributes}
     trained = itertools.product(settings["datasets"], settings["widths"], settings["seeds"])
-    accuracies: dict[tuple[str, str], float] = {}
-    for (dataset, model, _), history in zip(trained, snakemake.input.histories):
-        accuracies.setdefault((dataset, model), 0.0)
-        accuracies[dataset, model] += final_accuracy(history) / len(settings["seeds"])
+    accuracies = tables.mean_accuracies(((dataset, model), path) for (dataset, model, _), path in zip(trained, snakemake.input.histories))
 
     rows = tables.tidy(metrics, table=1)
     layout = tables.in_paper_layout(rows, titles)

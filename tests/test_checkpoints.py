@@ -187,6 +187,14 @@ def test_the_message_about_code_does_not_advise_to_run_it(tmp_path):
     assert "set to `False`" not in str(error.value) and "weights_only" not in str(error.value)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch has deprecated TorchScript, but such files are about
+def test_a_torchscript_program_is_called_one_and_does_not_run(tmp_path):
+    torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(tmp_path / "program.pt")
+    with pytest.raises(UserError, match="TorchScript program instead of plain weights") as error:
+        checkpoints.load(tmp_path / "program.pt")
+    assert "weights_only" not in str(error.value)
+
+
 @pytest.mark.parametrize("value", [{"identity": "abc"}, {"model": "vgg11", "width": 0.05, "classes": 5, "weights": {}}])
 def test_a_checkpoint_that_holds_no_network_is_a_user_error(tmp_path, value):
     checkpoints.save(tmp_path / "a.pt", value)

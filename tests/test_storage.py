@@ -320,3 +320,9 @@ def test_a_cut_file_is_an_error(small, tmp_path, share):
     (tmp_path / "cut.h5").write_bytes(content[: int(share * len(content))])
     with pytest.raises(OSError):
         read_all(tmp_path / "cut.h5")
+
+
+def test_a_single_value_is_stored_as_it_is(tmp_path):
+    storage.write_hdf5(tmp_path / "a.h5", {"x": np.array(5)})
+    [value] = storage.read_hdf5(tmp_path / "a.h5", "x")
+    assert value == 5 and value.shape == ()

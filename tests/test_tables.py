@@ -359,3 +359,11 @@ def test_pdflatex_compiles_the_table(tmp_path):
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "table.pdf").stat().st_size > 1000
     assert "passwd" not in (tmp_path / "table.fls").read_text()
+
+
+def test_accuracies_are_of_the_last_epoch_and_means_over_the_seeds(tmp_path):
+    for name, last in {"a": 0.5, "b": 0.75, "c": 0.9}.items():
+        (tmp_path / f"{name}.csv").write_text(f"epoch,test_accuracy\n0,0.125\n1,{last}\n")
+    vgg, alexnet = ("cifar10", "vgg16"), ("cifar10", "alexnet")
+    histories = [(vgg, tmp_path / "a.csv"), (vgg, str(tmp_path / "b.csv")), (alexnet, tmp_path / "c.csv")]
+    assert tables.mean_accuracies(histories) == {vgg: 0.625, alexnet: 0.9}

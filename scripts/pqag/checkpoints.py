@@ -23,9 +23,13 @@ def load(path: str | Path) -> dict:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # torch does not look at the checksums
-        if damaged is None:
+            program = any(name.endswith("/constants.pkl") for name in archive.namelist())
+        if program:
+            reason = "it holds a TorchScript program instead of plain weights"
+        elif damaged is None:
             return torch.load(path, map_location="cpu", weights_only=True)
-        reason = "it is damaged"
+        else:
+            reason = "it is damaged"
     except pickle.UnpicklingError:
         reason = "it holds more than tensors and plain values"
     except Exception as error:

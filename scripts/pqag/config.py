@@ -7,8 +7,10 @@ here and held equal to the registries by a test.
 
 import datetime
 import difflib
+import re
 import typing
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
@@ -196,7 +198,8 @@ def parse_study(config: Mapping[str, Any], origin: str = "config.yaml") -> Study
 def _sentence(problem: Mapping[str, Any]) -> str:
     """One of pydantic's findings in the words of a person who knows YAML but not pydantic."""
     path = [str(part) for part in problem["loc"] if part != "[key]"]
-    key, value, context = ".".join(path), problem["input"], problem.get("ctx", {})
+    key = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join(path))  # the place in a list
+    value, context = problem["input"], problem.get("ctx", {})
     shown = "a mapping" if isinstance(value, dict) else {None: "empty", True: "true", False: "false"}.get(_hashable(value), repr(value))
     shown = str(value) if isinstance(value, datetime.date) else shown
     match problem["type"]:
@@ -234,7 +237,15 @@ def _sentence(problem: Mapping[str, Any]) -> str:
                 "dict": "a mapping",
                 "model": "a mapping of keys to values",
             }
-            return f"{key or 'the file'} is {shown}, but must be {wanted.get(kind.split('_')[0], problem['msg'])}"
+            sentence = f"{key or 'the file'} is {shown}, but must be {wanted.get(kind.split('_')[0], problem['msg'])}"
+            return sentence + _as_yaml_reads_it(value)
+
+
+def _as_yaml_reads_it(value: Any) -> str:
+    """A hint for a number that YAML 1.1 takes for a text: 1e-3, which lacks a point, and 1.0e3, which lacks the sign of its exponent."""
+    if not isinstance(value, str) or not re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d{1,2}", value):
+        return ""
+    return f"; YAML reads {value} as a text, write {Decimal(value):f}"
 
 
 def _hashable(value: Any) -> Any:

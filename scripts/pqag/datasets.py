@@ -315,8 +315,10 @@ def _debian(package: str, scratch: Path) -> Iterator[Path]:
     if not debs:
         raise UserError("apt-get downloaded nothing")
     run("dpkg-deb", "--extract", debs[0].name, "unpacked")
-    [folder] = (scratch / "unpacked/usr/share/datasets").iterdir()
-    yield folder
+    folders = list((scratch / "unpacked/usr/share/datasets").glob("*/"))
+    if len(folders) != 1:
+        raise UserError(f"the package {package} holds {len(folders)} folders of data where one was expected")
+    yield folders[0]
 
 
 @contextlib.contextmanager

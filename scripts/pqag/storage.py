@@ -69,9 +69,9 @@ def writing_hdf5(path: str | Path) -> Iterator[h5py.File]:
 
 
 def write_dataset(file: h5py.File, name: str, array: np.ndarray) -> None:
-    """Add ``array`` under ``name`` in chunks of about 1 MiB with a Fletcher-32 checksum each; an empty array is stored whole."""
+    """Add ``array`` under ``name`` in chunks of about 1 MiB with a Fletcher-32 checksum each; one value, or none, is stored whole."""
     array = np.asarray(array)
-    if array.size == 0:
+    if array.size == 0 or array.ndim == 0:
         file.create_dataset(name, data=array)
         return
     rows = max(1, min(len(array), 2**20 // max(1, array[0].nbytes)))

@@ -119,6 +119,17 @@ def caption(
     return " ".join(sentences)
 
 
+def mean_accuracies(histories: Iterable[tuple[tuple[str, str], str | Path]]) -> dict[tuple[str, str], float]:
+    """Accuracy on held-out images after the last epoch, in [0, 1], by (data set, model), mean over the files that bear the same pair.
+
+    ``histories`` are such pairs with the path of a training.csv (``pqag.training.Epoch``, one line an epoch).
+    """
+    finals: dict[tuple[str, str], list[float]] = {}
+    for key, path in histories:
+        finals.setdefault(key, []).append(float(pd.read_csv(path)["test_accuracy"].iloc[-1]))
+    return {key: float(np.mean(values)) for key, values in finals.items()}
+
+
 def as_text(layout: pd.DataFrame) -> str:
     """The layout for a terminal, one decimal."""
     return layout.to_string(float_format="{:.1f}".format)
