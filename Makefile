@@ -8,7 +8,7 @@ STUDY  ?= config.yaml
 # The environment's programs are called through its Python, which still works after the folder was moved.
 VENV := .venv/bin/python -m
 
-.PHONY: reproduce test setup envs rulegraph
+.PHONY: reproduce test setup envs docs
 .DEFAULT_GOAL := reproduce
 
 reproduce: setup
@@ -33,5 +33,6 @@ setup: .venv/ready
 envs:
 	@$(PYTHON) envs/generate.py
 
-rulegraph: setup
+docs: setup
 	@.venv/bin/python docs/rulegraph.py
+	@.venv/bin/python docs/staleness.py

@@ -1,4 +1,4 @@
-"""Write the rule graph into README.md, between its two marks: `make rulegraph`. A test holds the two equal."""
+"""Write the rule graph into README.md, between its two marks: `make docs`. A test holds the two equal."""
 
 import shlex
 import subprocess
@@ -9,14 +9,21 @@ README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- rulegraph -->\n", "<!-- /rulegraph -->\n"
 
 
-def rulegraph() -> str:
-    """The rule graph of the default study as a Mermaid block of Markdown."""
+def arrows() -> set[tuple[str, str]]:
+    """The pairs (rule, rule that uses its result) of the default study; the manifest and `all` use every result, and of that
+    only the end is shown."""
     command = shlex.split("-m snakemake --rulegraph mermaid-js --forceall --quiet all --workflow-profile none -- all")
     done = subprocess.run([sys.executable, *command], cwd=README.parent, capture_output=True, text=True, check=True)
     lines = [line.strip() for line in done.stdout.splitlines()]
     names = {line.split("[", 1)[0]: line.split("[", 1)[1].rstrip("]") for line in lines if line.startswith("id") and "[" in line}
-    arrows = [tuple(names[end] for end in line.split(" --> ")) for line in lines if "-->" in line]
-    return "\n".join(["```mermaid", "flowchart TB", *sorted(f"  {a} --> {b}" for a, b in arrows), "```", ""])
+    pairs = {tuple(names[end] for end in line.split(" --> ")) for line in lines if "-->" in line}
+    shown = {("table1", "manifest"), ("study", "manifest"), ("manifest", "all")}
+    return {(a, b) for a, b in pairs if b not in ("manifest", "all") or (a, b) in shown}
+
+
+def rulegraph() -> str:
+    """The rule graph as a Mermaid block of Markdown."""
+    return "\n".join(["```mermaid", "flowchart TB", *sorted(f"  {a} --> {b}" for a, b in arrows()), "```", ""])
 
 
 def with_rulegraph(text: str) -> str:

@@ -7,6 +7,7 @@ rule attack:
     output:
         images="<victim>/{bits}bits/adversarial/{attack}.h5",
         health="<victim>/{bits}bits/adversarial/{attack}.health.json",
+        record="<victim>/{bits}bits/adversarial/{attack}.prov.json",
     log:
         "<logs>/attack/{dataset}/{model}-{training}/seed{seed}/{bits}bits/{attack}.log",
     benchmark:
@@ -19,7 +20,7 @@ rule attack:
         runtime=60,
         gpu=GPUS,
     params:
-        settings=attack_settings,
+        settings=settings_of("attack"),
     message:
         "Attacking {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} with {wildcards.attack} (seed {wildcards.seed})"
     script:
@@ -32,6 +33,7 @@ use rule extract as extract_adversarial with:
         weights="<victim>/weights.pt",
     output:
         "<victim>/features/{attack}.{source_model}-{source_training}-{source_bits}bits.h5",
+        record="<victim>/features/{attack}.{source_model}-{source_training}-{source_bits}bits.prov.json",
     log:
         "<logs>/extract/{dataset}/{model}-{training}/seed{seed}/{attack}.{source_model}-{source_training}-{source_bits}bits.log",
     benchmark:

@@ -1,5 +1,8 @@
 # What the other files of this folder share: the checked config, the settings of each rule, and the names of files.
+import contextlib
 import fcntl
+import os
+import shlex
 import shutil
 import sys
 import time
@@ -7,16 +10,29 @@ from pathlib import Path
 
 sys.path.append(str(Path(workflow.basedir, "scripts")))
 
-from pqag.config import NETWORKS, parse_study
+from pqag import files
+from pqag.config import NETWORKS, parse_study, read_config
 from pqag.datasets import DATASETS
 from pqag.errors import UserError
-from pqag.provenance import code_digest
+from pqag.settings import settings
+from snakemake.persistence import PersistenceBase
 
 try:
-    STUDY = parse_study(config, ", ".join(map(str, workflow.configfiles)))
+    # Snakemake has read them, in the environment of set-up by the same function; where it is another, at least what it overlooked is told.
+    for path in workflow.configfiles:
+        read_config(path)
+    given = ["--config"] if workflow.config_settings.config else []
+    STUDY = parse_study(config, ", ".join([*map(str, workflow.configfiles), *given]))
 except UserError as error:
     logger.error(str(error))
     sys.exit(1)
+
+# Snakemake puts this path into the command line of every script as it is, so a blank in the name of a folder above would break them all.
+if os.path.exists(sys.executable):  # not quoted yet
+    sys.executable = shlex.quote(sys.executable)
+
+# What results depend on, and the files that said so: `audit verify` holds the records against it.
+RESOLVED = STUDY.resolved() | {"configfiles": {os.path.relpath(path): files.sha256(path) for path in workflow.configfiles}}
 
 START = time.time()
 RESULTS = f"results/{STUDY.study}"
@@ -46,80 +62,51 @@ wildcard_constraints:
     part="database|query",
 
 
-def remove_stale_locks():
-    """Take away the locks of a run that was killed; those of a run that lives stay.
+def stop(words):
+    """End with one sentence on the console."""
+    logger.error(words)
+    sys.exit(1)
 
-    Every Snakemake started here keeps a shared lock on one file until it ends, however it ends. Who gets that lock for itself alone knows
-    that no other lives, so that Snakemake's own locks, which outlive a kill, are stale. Returns the open file: closing it gives the lock up.
-    """
-    Path(".snakemake").mkdir(exist_ok=True)
-    alive = open(".snakemake/alive", "w")
+
+def last_change():
+    """When Snakemake last noted in this folder that a job began or ended: the time stamp of the folder in which it does so, None if none."""
     try:
-        fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(".snakemake/locks", ignore_errors=True)
-    except BlockingIOError:
-        pass
-    fcntl.flock(alive, fcntl.LOCK_SH)
-    return alive
+        return os.stat(".snakemake/incomplete").st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
-ALIVE = remove_stale_locks()
+PLANNED = last_change()
 
 
-def settings(script, **values):
-    """The one ``params`` entry of a rule: exactly the config it depends on, and the digest of the code it runs."""
-    return dict(sorted(values.items())) | {"code": code_digest(Path(workflow.basedir, "scripts", script))}
+@contextlib.contextmanager
+def only_run(persistence):
+    """Hold this folder for one run of Snakemake that executes jobs, be it for whatever files; ends here if another holds it.
+
+    Takes the place of Snakemake's own locks. Those are files: they outlive a kill and have to be taken away by `--unlock`, and a run that
+    ends takes away those of another. This lock belongs to the process and goes with it, however it ends.
+    """
+    with open(persistence.path / "running", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stop("Another run is going on in this folder; wait for it, or stop it, first.")
+        except OSError as error:
+            logger.warning(f"This file system has no locks ({error.strerror}): start no second run in this folder while this one goes on.")
+        if PLANNED not in (None, last_change()):
+            stop("Another run has just ended in this folder, after this one looked at its files: start again.")
+        yield
 
 
-def fetch_settings(wildcards):
-    """Where content is pinned by its hash, it does not matter where it comes from: a moved archive makes nothing stale."""
-    dataset = STUDY.datasets[wildcards.dataset]
-    pinned = dataset.sha256 or DATASETS[wildcards.dataset].strict
-    return settings("fetch.py", sha256=dataset.sha256, **({} if pinned else {"source": dataset.source}))
+PersistenceBase.lock = only_run
+
+# A job ends when this process is gone, see `pqag.step`.
+os.environ.update(PQAG_PARENT=str(os.getpid()))
 
 
-def prepare_settings(wildcards):
-    keys = ("train", "database", "queries", "split_seed")
-    return settings("prepare.py", **STUDY.datasets[wildcards.dataset].model_dump(include=set(keys)))
-
-
-def pretrain_settings(wildcards):
-    return settings(
-        "pretrain.py",
-        device=STUDY.device,
-        threads=STUDY.threads.pretrain,
-        width=STUDY.models[wildcards.model].width,
-        **STUDY.recipe(wildcards.model),
-    )
-
-
-def extract_settings(wildcards):
-    return settings("extract.py", device=STUDY.device, threads=STUDY.threads.attack)
-
-
-def quantize_settings(wildcards):
-    return settings(
-        "quantize.py",
-        subspaces=STUDY.quantizer.subspaces,
-        codewords=STUDY.codewords(int(wildcards.bits)),
-        iterations=STUDY.quantizer.iterations,
-    )
-
-
-def attack_settings(wildcards):
-    return settings("attack.py", device=STUDY.device, threads=STUDY.threads.attack, **STUDY.attacks[wildcards.attack].model_dump())
-
-
-def table_settings():
-    """What a table shows and in which order; Snakemake itself does not notice when the order of input files changes."""
-    return settings(
-        "table1.py",
-        datasets=list(STUDY.datasets),
-        widths={name: model.width for name, model in STUDY.models.items()},
-        attacks={name: attack.model_dump() for name, attack in STUDY.attacks.items()},
-        bits=STUDY.bits,
-        seeds=STUDY.seeds,
-    )
+def settings_of(rule):
+    """The one ``params`` entry of a rule: exactly the config it depends on, and the digest of the code it runs, as ``pqag.settings`` says."""
+    return lambda wildcards: settings(rule, wildcards, RESOLVED)
 
 
 def white_box(dataset):
@@ -131,6 +118,21 @@ def white_box(dataset):
                 for seed in STUDY.seeds:
                     folder = VICTIM.format(dataset=dataset, model=model, training="pretrained", seed=seed)
                     yield f"{folder}/{bits}bits/metrics/{queries}.json"
+
+
+def everything(wildcards):
+    """Every file of the study, with the records: each is asked for by name, so that one which was deleted is made again."""
+    names = dict(dataset=STUDY.datasets, model=STUDY.models, training="pretrained", seed=STUDY.seeds)
+    victims = [rules.pretrain, rules.extract]
+    per_bits = [rules.quantize, rules.evaluate_clean]
+    attacked = [rules.attack, rules.extract_adversarial, rules.evaluate]
+    for one in (rules.study, rules.fetch, rules.prepare, *victims, *per_bits, rules.table1):
+        yield from expand(one.output, **names, part=["database", "query"], bits=STUDY.bits)
+    for model in STUDY.models:
+        for bits in STUDY.bits:
+            own = names | dict(model=model, source_model=model, source_training="pretrained", bits=bits, source_bits=bits)
+            for one in attacked:
+                yield from expand(one.output, **own, attack=STUDY.attacks)
 
 
 def show_results():

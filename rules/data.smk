@@ -2,6 +2,7 @@
 rule fetch:
     output:
         "data/{dataset}.h5",
+        record="data/{dataset}.prov.json",
     log:
         "<logs>/fetch/{dataset}.log",
     benchmark:
@@ -12,7 +13,7 @@ rule fetch:
         mem_mb=1500,
         runtime=60,
     params:
-        settings=fetch_settings,
+        settings=settings_of("fetch"),
     message:
         "Fetching the images of {wildcards.dataset}"
     script:
@@ -24,6 +25,7 @@ rule prepare:
         "data/{dataset}.h5",
     output:
         "<results>/{dataset}/images.h5",
+        record="<results>/{dataset}/images.prov.json",
     log:
         "<logs>/prepare/{dataset}.log",
     benchmark:
@@ -34,7 +36,7 @@ rule prepare:
         mem_mb=1500,
         runtime=10,
     params:
-        settings=prepare_settings,
+        settings=settings_of("prepare"),
     message:
         "Splitting {wildcards.dataset} into training, database and query images"
     script:

@@ -6,6 +6,7 @@ rule evaluate:
         codebook="<victim>/{bits}bits/codebook.h5",
     output:
         "<victim>/{bits}bits/metrics/{attack}.{source_model}-{source_training}-{source_bits}bits.json",
+        record="<victim>/{bits}bits/metrics/{attack}.{source_model}-{source_training}-{source_bits}bits.prov.json",
     log:
         "<logs>/evaluate/{dataset}/{model}-{training}/seed{seed}/{bits}bits/{attack}.{source_model}-{source_training}-{source_bits}bits.log",
     benchmark:
@@ -16,7 +17,7 @@ rule evaluate:
         mem_mb=1000,
         runtime=30,
     params:
-        settings=settings("evaluate.py"),
+        settings=settings_of("evaluate"),
     message:
         "Scoring {wildcards.attack} queries (made for {wildcards.source_model}, {wildcards.source_bits} bits) on {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} (seed {wildcards.seed})"
     script:
@@ -30,6 +31,7 @@ use rule evaluate as evaluate_clean with:
         codebook="<victim>/{bits}bits/codebook.h5",
     output:
         "<victim>/{bits}bits/metrics/clean.json",
+        record="<victim>/{bits}bits/metrics/clean.prov.json",
     log:
         "<logs>/evaluate/{dataset}/{model}-{training}/seed{seed}/{bits}bits/clean.log",
     benchmark:

@@ -10,7 +10,9 @@ rule table1:
         csv="<results>/tables/table1.csv",
         tex="<results>/tables/table1.tex",
         text="<results>/tables/table1.txt",
+        cells="<results>/tables/table1.cells.json",
         paper="<results>/tables/table1_vs_paper.csv",
+        record="<results>/tables/table1.prov.json",
     log:
         "<logs>/table1.log",
     benchmark:
@@ -21,7 +23,7 @@ rule table1:
         mem_mb=500,
         runtime=10,
     params:
-        settings=table_settings(),
+        settings=settings_of("table1"),
     message:
         "Writing Table 1"
     script:

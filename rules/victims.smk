@@ -5,6 +5,7 @@ rule pretrain:
     output:
         weights="<results>/{dataset}/{model}-pretrained/seed{seed}/weights.pt",
         history="<results>/{dataset}/{model}-pretrained/seed{seed}/training.csv",
+        record="<results>/{dataset}/{model}-pretrained/seed{seed}/weights.prov.json",
     log:
         "<logs>/pretrain/{dataset}/{model}/seed{seed}.log",
     benchmark:
@@ -17,7 +18,7 @@ rule pretrain:
         runtime=240,
         gpu=GPUS,
     params:
-        settings=pretrain_settings,
+        settings=settings_of("pretrain"),
     message:
         "Training {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
     script:
@@ -30,6 +31,7 @@ rule extract:
         weights="<victim>/weights.pt",
     output:
         "<victim>/features/{part}.h5",
+        record="<victim>/features/{part}.prov.json",
     log:
         "<logs>/extract/{dataset}/{model}-{training}/seed{seed}/{part}.log",
     benchmark:
@@ -42,7 +44,7 @@ rule extract:
         runtime=30,
         gpu=GPUS,
     params:
-        settings=extract_settings,
+        settings=settings_of("extract"),
     message:
         "Extracting {wildcards.part} features with {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
     script:
@@ -54,6 +56,7 @@ rule quantize:
         "<victim>/features/database.h5",
     output:
         "<victim>/{bits}bits/codebook.h5",
+        record="<victim>/{bits}bits/codebook.prov.json",
     log:
         "<logs>/quantize/{dataset}/{model}-{training}/seed{seed}/{bits}bits.log",
     benchmark:
@@ -64,7 +67,7 @@ rule quantize:
         mem_mb=1500,
         runtime=30,
     params:
-        settings=quantize_settings,
+        settings=settings_of("quantize"),
     message:
         "Fitting the {wildcards.bits}-bit codebook of {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
     script:

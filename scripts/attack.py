@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from pqag import attacks, checkpoints, storage
+from pqag import attacks, checkpoints, files, storage
 from pqag.step import log, progress, step, torch_device
 
 BATCH = 250
@@ -19,5 +19,5 @@ with step(snakemake) as settings:
             network, codewords, images, ids, attack, int(snakemake.wildcards.seed), device, BATCH, bar.update
         )
     log.info("%s", health)
-    storage.write_json(snakemake.output.health, health)
+    files.write_json(snakemake.output.health, health)
     storage.write_hdf5(snakemake.output.images, {"query/images": adversarial, "query/labels": labels, "query/ids": ids})

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pqag import retrieval, storage
+from pqag import files, retrieval, storage
 from pqag.errors import UserError
 from pqag.step import log, step
 
@@ -25,4 +25,4 @@ with step(snakemake):
     }
     scores = retrieval.evaluate(queries, query_labels, codewords, codes, database_labels)
     log.info("mAP %s", {kind: scores[kind]["map"] for kind in retrieval.DISTANCES})
-    storage.write_json(snakemake.output[0], cell | scores | {"definitions": retrieval.DEFINITIONS})
+    files.write_json(snakemake.output[0], cell | scores | {"definitions": retrieval.DEFINITIONS})

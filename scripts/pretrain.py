@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from pqag import checkpoints, networks, storage, training
+from pqag import checkpoints, files, networks, storage, training
 from pqag.step import log, progress, step, torch_device
 
 with step(snakemake) as settings:
@@ -54,6 +54,6 @@ with step(snakemake) as settings:
 
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([[field.name for field in fields(training.Epoch)], *history])
-    storage.write_text(snakemake.output.history, table.getvalue())
+    files.write_text(snakemake.output.history, table.getvalue())
     checkpoints.save_network(snakemake.output.weights, network, model, settings["width"])
     unfinished.unlink()

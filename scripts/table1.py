@@ -1,23 +1,28 @@
-"""Table 1: the white-box attacks, as tidy CSV, as LaTeX, as text, and beside the paper's numbers."""
+"""Table 1: the white-box attacks, as tidy CSV, as LaTeX, as text, beside the paper's numbers, and its cells with their sources."""
 
 import itertools
 import textwrap
 
-from pqag import storage, tables
+from pqag import cells, files, storage, tables
 from pqag.step import step
 
 with step(snakemake) as settings:
-    metrics = [storage.read_json(path) for path in snakemake.input.metrics]
+    metrics = {path: files.read_json(path) for path in snakemake.input.metrics}
     attributes = [storage.read_attributes(path) for path in snakemake.input.images]
     titles = {one["dataset"]: one["title"] for one in attributes}
-    trained = itertools.product(settings["datasets"], settings["widths"], settings["seeds"])
-    accuracies = tables.mean_accuracies(((dataset, model), path) for (dataset, model, _), path in zip(trained, snakemake.input.histories))
+    histories = {}
+    for (dataset, model, _), path in zip(itertools.product(titles, settings["widths"], settings["seeds"]), snakemake.input.histories):
+        histories.setdefault((dataset, model), []).append(path)
 
-    rows = tables.tidy(metrics, table=1)
-    layout = tables.in_paper_layout(rows, titles)
-    caption = tables.caption("White-box attacks: mAP (%)", metrics, titles, settings["widths"], accuracies, settings["attacks"])
-    storage.write_text(snakemake.output.csv, rows.to_csv(index=False, lineterminator="\n"))
-    storage.write_text(snakemake.output.tex, tables.as_latex(layout, caption, "tab:white-box"))
-    storage.write_text(snakemake.output.text, textwrap.fill(f"Table 1. {caption}", 100) + f"\n\n{tables.as_text(layout)}\n")
+    table1 = cells.Cells("table1")
+    rows = tables.tidy(metrics.values(), table=1)
+    caption = tables.caption("White-box attacks: mAP (%)", table1, metrics, titles, histories, settings, snakemake.output.record)
+    marked = tables.with_cells(rows, metrics, table1, settings["bits"], snakemake.output.record)
+    layout = tables.in_paper_layout(marked, titles)
+    files.write_text(snakemake.output.csv, rows.to_csv(index=False, lineterminator="\n"))
+    files.write_text(snakemake.output.tex, tables.as_latex(layout, caption, "tab:white-box", table1))
+    files.write_json(snakemake.output.cells, tables.listing(table1, [*titles.values(), *tables.MODEL_NAMES.values(), *settings["attacks"]]))
+    text = f"{textwrap.fill(f'Table 1. {table1.plain(caption)}', 100)}\n\n{tables.as_text(layout, table1)}\n"
+    files.write_text(snakemake.output.text, text)
     compared = tables.against_paper(rows, settings["attacks"])
-    storage.write_text(snakemake.output.paper, compared.to_csv(index=False, lineterminator="\n"))
+    files.write_text(snakemake.output.paper, compared.to_csv(index=False, lineterminator="\n"))

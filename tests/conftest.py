@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import settings
+
+from .workflow.conftest import ROOT, snakemake, write_config
 
 settings.register_profile("pqag", deadline=None)  # a busy machine is no failure
 settings.load_profile("pqag")
@@ -31,3 +34,19 @@ def python():
         return start([sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)], env=environment, **options)
 
     return run
+
+
+@pytest.fixture
+def tiny():
+    """The configuration of the tiny study, free to change."""
+    return yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory):
+    """A folder in which the tiny study was run, and what the run printed. Tests may plan there, but must change nothing."""
+    folder = tmp_path_factory.mktemp("study")
+    write_config(folder / "config.yaml", yaml.safe_load((ROOT / "config/tiny.yaml").read_text()))
+    done = snakemake(folder, "--configfile", folder / "config.yaml", "--cores", 2, "all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import datetime
+import json
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,7 @@ def test_what_is_left_out_is_filled_in():
         "quantizer": {"subspaces": 4, "iterations": 25},
         "threads": {"pretrain": 2, "attack": 1},
         "device": "auto",
+        "anonymous": False,
     }
 
 
@@ -113,22 +115,94 @@ def test_codewords(bits, codewords):
     assert got == codewords and type(got) is int
 
 
+RECIPE = {
+    "epochs": 16,
+    "batch_size": 128,
+    "learning_rate": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 0.0005,
+    "label_smoothing": 0.1,
+    "crop": 4,
+    "flip": True,
+    "precision": "auto",
+}
+
+
+def test_resolved_is_all_that_results_depend_on():
+    """By hand: every default, each model with its whole recipe, and neither the study's own nor what changes no result."""
+    study = {"study": "a", "datasets": {"cifar10": {}}, "models": {"vgg16": {}}, "attacks": {"x": {"loss": "aod"}}, "anonymous": True}
+    assert parse_study(study).resolved() == {
+        "study": "a",
+        "datasets": {"cifar10": {"source": None, "sha256": None, "train": None, "database": 9000, "queries": 1000, "split_seed": 0}},
+        "models": {"vgg16": {"width": 1.0, "training": RECIPE}},
+        "attacks": {
+            "x": {
+                "loss": "aod",
+                "epsilon": 8,
+                "step": 2.55,
+                "iterations": 5,
+                "random_start": True,
+                "feature": "normalised",
+                "assignment": "inner_product",
+                "temperature": 1.0,
+            }
+        },
+        "bits": [16, 24, 36],
+        "seeds": [0],
+        "quantizer": {"subspaces": 4, "iterations": 25},
+        "threads": {"pretrain": 2, "attack": 1},
+        "device": "auto",
+    }
+
+
 def test_a_model_trains_by_the_studys_recipe_but_for_what_it_sets_itself():
     study = changed("models.alexnet.training", {"epochs": 3, "flip": False, "weight_decay": 0})
     study["training"] = {"epochs": 7, "crop": 2}
-    study = parse_study(study)
-    assert study.recipe("vgg16")["epochs"] == 7 and study.recipe("vgg16")["flip"] is True and study.recipe("vgg16")["crop"] == 2
-    assert study.recipe("alexnet") == {
-        "epochs": 3,
-        "batch_size": 128,
-        "learning_rate": 0.1,
-        "momentum": 0.9,
-        "weight_decay": 0,
-        "label_smoothing": 0.1,
-        "crop": 2,
-        "flip": False,
-        "precision": "auto",
-    }
+    models = parse_study(study).resolved()["models"]
+    assert models["vgg16"] == {"width": 1, "training": RECIPE | {"epochs": 7, "crop": 2}}
+    assert models["alexnet"] == {"width": 0.125, "training": RECIPE | {"epochs": 3, "crop": 2, "weight_decay": 0, "flip": False}}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "left"),
+    [
+        ("cifar10", {"source": "a/folder"}, "a/folder"),
+        ("cifar10", {"source": "a/folder", "sha256": "ab" * 32}, None),
+        ("fashion_mnist", {"source": "a/folder"}, None),
+        ("fashion_mnist", {"source": "a/folder", "sha256": "ab" * 32}, None),
+    ],
+)
+def test_where_images_come_from_counts_only_where_no_hash_pins_them(name, given, left):
+    """Of Fashion-MNIST the one right content is known, of CIFAR-10 it is not."""
+    study = parse_study(changed("datasets", {name: given}))
+    assert study.resolved()["datasets"][name]["source"] == left
+    assert study.datasets[name].source == "a/folder", "to fetch from it all the same"
+
+
+def test_resolved_is_plain_and_leaves_the_study_as_it_was():
+    study = parse_study(changed("datasets.fashion_mnist", {"source": "a/folder"}))
+    before = study.model_copy(deep=True)
+    resolved = study.resolved()
+    assert json.loads(json.dumps(resolved)) == resolved
+    resolved["models"]["alexnet"]["width"] = 4
+    resolved["datasets"]["fashion_mnist"]["database"] = 1
+    assert study == before and study.resolved() != resolved
+
+
+def test_resolved_can_be_resolved_no_further():
+    """``study.json`` read as a study (with its recipes) means the same study."""
+    study = parse_study(changed("models.vgg16.training", {"epochs": 2}))
+    assert parse_study(study.resolved()).resolved() == study.resolved()
+
+
+@pytest.mark.parametrize("path", ["", "datasets.synthetic", "models.alexnet", "attacks.basic", "quantizer", "threads"])
+def test_every_key_of_the_schema_is_resolved_but_those_that_change_no_result(path):
+    section = parse_study(SMALL).resolved()
+    for part in filter(None, path.split(".")):
+        section = section[part]
+    kinds = {"datasets": config.Dataset, "models": config.Model, "attacks": config.Attack, "quantizer": config.Quantizer}
+    model = {"": config.Study, "threads": config.Threads, **kinds}[path.split(".")[0]]
+    assert set(section) == set(model.model_fields) - ({"training", "anonymous"} if path == "" else set())
 
 
 @pytest.mark.parametrize("path", [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))], ids=lambda path: path.name)
@@ -156,6 +230,7 @@ def test_the_shipped_studies_are_right(path):
         ("training.crop", 16),
         ("quantizer.subspaces", 8),
         ("device", "cpu"),
+        ("anonymous", True),
     ],
 )
 def test_values_at_the_limits_are_right(path, value):
@@ -265,6 +340,8 @@ WRONG = [
     ("threads.pretrain", 0, ["threads.pretrain is 0", "at least 1"]),
     ("threads", 2, ["threads is 2", "must be a mapping of keys to values"]),
     ("device", "gpu", ["device is 'gpu'", "'auto', 'cpu' or 'cuda'"]),
+    ("anonymous", "yes", ["anonymous is 'yes'", "true or false"]),
+    ("anonymous", 1, ["anonymous is 1", "true or false"]),
     ("device", None, ["device is empty", "'auto', 'cpu' or 'cuda'"]),
     ("devise", "cpu", ["devise", "did you mean device?", "study, datasets, models, attacks, bits, seeds, training"]),
     ("dataset", {}, ["dataset ", "did you mean datasets?"]),
@@ -344,7 +421,19 @@ PATHS = [
     "models.vgg16.training",
     "models.vgg16.width",
 ]
-PATHS += ["attacks", "attacks.basic.loss", "bits", "seeds", "training", "training.flip", "quantizer.subspaces", "threads", "device", "new"]
+PATHS += [
+    "attacks",
+    "attacks.basic.loss",
+    "bits",
+    "seeds",
+    "training",
+    "training.flip",
+    "quantizer.subspaces",
+    "threads",
+    "device",
+    "anonymous",
+    "new",
+]
 
 
 @given(st.sampled_from(PATHS), VALUES)

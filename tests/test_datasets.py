@@ -154,6 +154,59 @@ def test_an_archive_for_a_data_set_of_folders_is_an_error(toy, tmp_path):
     assert "or to the archive" not in words
 
 
+# ------------------------------------------------------------------------------------------------------ what the raw files were
+
+RAW = {"toy-images": hashlib.sha256(TOY_IMAGES.tobytes()).hexdigest(), "toy-labels": hashlib.sha256(TOY_LABELS).hexdigest()}
+
+
+def test_raw_files_of_a_folder_are_told_with_their_sha256(toy, folder):
+    (folder / "README").write_text("not read")
+    assert fetch("toy", str(folder)).files == RAW
+    assert RAW["toy-labels"] == "597501617db55d0f8a5bd33d760875ce2bb861a757bbf07e9ad52dbd7a94ae71"  # sha256sum of its ten bytes
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_compressed_files_are_told_as_what_they_hold(toy, folder, above):
+    """However they were compressed, with which time stamps: that is no content."""
+    compress(folder)
+    assert fetch("toy", str(folder.parent if above else folder)).files == RAW
+
+
+def test_an_archive_is_told_with_what_was_taken_from_it(toy, tmp_path):
+    archive = packed(
+        tmp_path / "my-toy.tar.gz", ("README", b"not read"), *((f"a/folder/{name}", content) for name, content in TOY_FILES.items())
+    )
+    assert fetch("toy", str(archive)).files == RAW | {"my-toy.tar.gz": hashlib.sha256(archive.read_bytes()).hexdigest()}
+
+
+def test_a_downloaded_archive_is_told_as_one_that_was_there(toy, tmp_path):
+    archive = packed(tmp_path / "toy.tar.gz", *TOY_FILES.items())
+    with served(tmp_path) as address:
+        toy(downloads=(address,))
+        assert fetch("toy").files == RAW | {"toy.tar.gz": hashlib.sha256(archive.read_bytes()).hexdigest()}
+
+
+def test_downloaded_compressed_files_are_told_as_they_came_and_as_what_they_hold(toy, folder):
+    compress(folder)
+    came = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    assert set(came) == {"toy-images.gz", "toy-labels.gz"}
+    with served(folder) as address:
+        toy(archive=None, downloads=(address,))
+        assert fetch("toy").files == RAW | came
+
+
+def test_generated_images_have_no_raw_files():
+    assert fetch("synthetic").files == {}
+
+
+def test_only_the_files_of_the_source_that_was_right_are_told(toy, folder, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path / "else")
+    (tmp_path / "else" / "toy-labels").write_bytes(TOY_LABELS[::-1])
+    toy(strict=True, contents={TOY_SHA256: "Toy"})
+    attempts(monkeypatch, ("one", tmp_path / "else"), ("two", folder))
+    assert fetch("toy").files == RAW
+
+
 # ------------------------------------------------------------------------------------------------------------- hostile archives
 
 
@@ -511,6 +564,7 @@ def test_the_debian_package_is_downloaded_and_unpacked(toy, folder, tmp_path, mo
     toy(debian="dataset-toy")
     fetched = fetch("toy")
     assert (fetched.source, fetched.sha256) == ("Debian package dataset-toy", TOY_SHA256)
+    assert fetched.files == RAW | {"dataset-toy_1_all.deb": hashlib.sha256(b"package\n").hexdigest()}
 
 
 def test_a_package_that_cannot_be_had_gives_way_to_the_download(toy, folder, tmp_path, monkeypatch):

@@ -7,7 +7,21 @@ import shutil
 import pytest
 
 from pqag import provenance
-from pqag.provenance import code_digest, modules_of
+from pqag.provenance import modules_of
+
+
+@pytest.fixture(autouse=True)
+def nothing_cached():
+    """A digest is read once a process; what other tests read must not be taken for this one's, nor this one's for theirs."""
+    provenance.code_digest.cache_clear()
+    yield
+    provenance.code_digest.cache_clear()
+
+
+def code_digest(script):
+    """The digest of the files as they are now."""
+    provenance.code_digest.cache_clear()
+    return provenance.code_digest(script)
 
 
 def write(folder, **files):
@@ -120,6 +134,63 @@ def test_the_digest_does_not_change_with_comments_docstrings_and_layout(small, d
     assert digest_of_a() != before
 
 
+def test_the_digest_is_read_once_a_process(small, digest_of_a):
+    """All jobs that one Snakemake plans get the same, even if a file changes meanwhile."""
+    before = digest_of_a()
+    (small / "script.py").write_text("from pqag import a\nprint(a)\n")
+    assert provenance.code_digest(small / "script.py") == before
+    assert digest_of_a() != before
+
+
+def test_names_and_operators_count(small, digest_of_a):
+    digests = []
+    for source in (
+        "x = 1",
+        "y = 1",
+        "x = 1.0",
+        "x = '1'",
+        "x = -1",
+        "x += 1",
+        "x: int = 1",
+        "def x(): return 1",
+        "async def x(): return 1",
+    ):
+        write(small / "pqag", c=source)
+        digests.append(digest_of_a())
+    assert len(set(digests)) == len(digests)
+
+
+def test_a_text_that_is_no_docstring_counts(small, digest_of_a):
+    digests = []
+    for source in ('x = """a"""', 'x = """b"""', 'f("""a""")', 'x = 1\n"""a"""'):
+        write(small / "pqag", c=source)
+        digests.append(digest_of_a())
+    assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize("source", ["class A:\n    {}x = 1\n", "async def f():\n    {}return 1\n", "{}x = 1\n", "def f():\n    {}\n"])
+def test_docstrings_of_every_kind_play_no_part(small, digest_of_a, source):
+    digests = set()
+    for words in ("One.", "Another."):
+        write(
+            small / "pqag", c=source.format(f'"""{words}"""\n    ' if source.startswith(("class", "async", "def")) else f'"""{words}"""\n')
+        )
+        digests.add(digest_of_a())
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [("def f(): pass", []), ("def f(): return 1", ["Return"]), ("x = None", ["Assign"]), ("x = []", ["Assign", "List"])],
+)
+def test_what_is_empty_is_left_out_of_the_meaning(source, names):
+    """Python 3.13 leaves empty lists out of a syntax tree's text and 3.12 adds an empty one (type parameters): the digest is of neither."""
+    meaning = provenance._meaning(source).decode()
+    assert "[]" not in meaning and "type_params" not in meaning and "decorator_list" not in meaning
+    for name in names:
+        assert repr(name) in meaning
+
+
 def test_the_digest_does_not_change_with_the_time_of_files(small, digest_of_a):
     before = digest_of_a()
     for path in small.rglob("*.py"):
@@ -156,6 +227,16 @@ def test_the_digest_does_not_depend_on_where_the_files_lie(scripts, tmp_path, mo
     here = [code_digest(path) for path in steps(scripts)]
     assert here == [code_digest(path) for path in steps(copied(scripts, tmp_path / "a" / "scripts", monkeypatch))]
     assert here == [code_digest(path) for path in steps(copied(scripts, tmp_path / "zz" / "other", monkeypatch))]
+
+
+def test_the_digest_does_not_depend_on_the_locale(scripts, python, monkeypatch):
+    """Sources hold more than ASCII, which the plainest of locales cannot read by itself."""
+    for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+        monkeypatch.setenv(name, value)
+    code = "import sys; from pathlib import Path; from pqag.provenance import code_digest; print(code_digest(Path(sys.argv[1])))"
+    done = python(code, scripts / "fetch.py", capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == code_digest(scripts / "fetch.py")
+    assert not all(path.read_bytes().isascii() for path in modules_of(scripts / "fetch.py")), "the control: the locale does matter"
 
 
 def test_a_change_two_imports_away_reaches_the_steps_that_use_it_and_no_other(scripts, tmp_path, monkeypatch):

@@ -1,18 +1,26 @@
-"""What every script shares: its log, its errors, its device, its progress bar."""
+"""What every script shares: its log, its errors, its record, its end, its device, its progress bar."""
 
+import datetime
+import hashlib
 import io
 import logging
 import os
+import select
+import subprocess
 import sys
+import threading
 import types
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
+from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
 
+from pqag import files, records
 from pqag import step as module
 from pqag.errors import UserError
-from pqag.step import progress, step, torch_device
+from pqag.step import _end_with_parent, came_from, progress, step, torch_device
 
 
 @pytest.fixture(autouse=True)
@@ -25,10 +33,50 @@ def logging_as_before():
     root.handlers[:], root.level = handlers, level
 
 
+@pytest.fixture(autouse=True)
+def ends_with_parent(monkeypatch):
+    """The tests' own process must not end when the one that started it does; holds a call for every step."""
+    calls = []
+    monkeypatch.setattr(module, "_end_with_parent", lambda: calls.append("called"))
+    return calls
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def given(inputs=(), outputs=(), record="made.prov.json", **config):
+    """What Snakemake gives to a script, as far as a step looks at it, in Snakemake's own containers; paths as a rule names them."""
+    return types.SimpleNamespace(
+        rule="evaluate",
+        input=InputFiles(list(inputs)),
+        output=OutputFiles(list(outputs), fromdict={"record": record}),
+        wildcards=Wildcards(fromdict={"seed": "3", "bits": "16"}),
+        params=Params(fromdict={"settings": {"threads": 1, "code": "abc"}}),
+        log=Log(["logs/step.log"]),
+        config=config,
+    )
+
+
 @pytest.fixture
-def snakemake(tmp_path):
-    """What Snakemake gives to a script, as far as a step looks at it."""
-    return types.SimpleNamespace(log=[str(tmp_path / "step.log")], params=types.SimpleNamespace(settings={"threads": 1, "code": "abc"}))
+def folder(tmp_path, monkeypatch):
+    """The folder that the workflow runs in, with ``in.txt`` and the record that it was made by another job."""
+    monkeypatch.chdir(tmp_path)
+    made("in.txt", b"input")
+    return tmp_path
+
+
+def made(path, content: bytes):
+    """A file with the record of a job that made it."""
+    Path(path).write_bytes(content)
+    record = records.statement("prepare", {}, {"code": "of another job"}, {path: sha256(content)}, {}, [], records.now(), True)
+    files.write_json(Path(path).with_suffix(".prov.json"), record)
+
+
+@pytest.fixture
+def snakemake(folder):
+    """A job without files but its record."""
+    return given()
 
 
 def log_of(snakemake):
@@ -111,6 +159,245 @@ def test_the_streams_are_given_back(snakemake):
     assert (sys.stdout, sys.stderr) == before
 
 
+# ------------------------------------------------------------------------------------------------------------------------ record
+
+
+def test_a_job_that_ended_well_leaves_its_record(folder):
+    job = given(["in.txt"], ["out.txt", "more.txt"], "out.prov.json")
+    before = datetime.datetime.now(datetime.UTC)
+    with step(job):
+        came_from("archive.tar", "e" * 64)
+        assert not Path("out.prov.json").exists()
+        Path("out.txt").write_bytes(b"output")
+        Path("more.txt").write_bytes(b"")
+    record = records.read("out.prov.json")
+    assert records.outputs(record) == {"out.txt": sha256(b"output"), "more.txt": sha256(b"")}
+    assert records.dependencies(record, "input") == {"in.txt": sha256(b"input")}
+    assert records.dependencies(record, "raw") == {"archive.tar": "e" * 64}
+    assert {"scripts/evaluate.py", "scripts/pqag/step.py", "scripts/pqag/retrieval.py"} <= records.dependencies(record, "code").keys()
+    assert records.settings_of(record) == {"threads": 1, "code": "abc"}
+    definition, run = record["predicate"]["buildDefinition"], record["predicate"]["runDetails"]
+    assert definition["externalParameters"] == {"rule": "evaluate", "wildcards": {"seed": "3", "bits": "16"}, "settings": {"threads": 1}}
+    assert definition["internalParameters"]["seeds"] == {"seed": 3}
+    started, finished = (datetime.datetime.fromisoformat(run["metadata"][key]) for key in ("startedOn", "finishedOn"))
+    assert before - datetime.timedelta(milliseconds=1) <= started <= finished <= datetime.datetime.now(datetime.UTC)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "in.prov.json",
+        "in.txt",
+        "logs",
+        "more.txt",
+        "out.prov.json",
+        "out.txt",
+    ]
+
+
+def test_the_record_is_written_after_everything_else(folder, monkeypatch):
+    seen = []
+
+    def write(path, record):
+        seen.append((path, sorted(os.listdir())))
+
+    monkeypatch.setattr(files, "write_json", write)
+    with step(given(outputs=["out.txt"])):
+        Path("out.txt").write_bytes(b"output")
+    assert seen == [("made.prov.json", ["in.prov.json", "in.txt", "logs", "out.txt"])]
+
+
+@pytest.mark.parametrize("error", [UserError("x"), ValueError("x"), KeyboardInterrupt(), SystemExit(0)])
+def test_a_job_that_did_not_end_well_leaves_no_record(folder, error):
+    with pytest.raises(BaseException) as ended, step(given(outputs=["out.txt"])):
+        Path("out.txt").write_bytes(b"output")
+        raise error
+    assert isinstance(ended.value, SystemExit | KeyboardInterrupt)
+    assert not Path("made.prov.json").exists()
+
+
+def test_a_job_that_did_not_write_all_its_outputs_is_an_error_and_leaves_no_record(folder):
+    job = given(outputs=["out.txt", "forgotten.txt"])
+    with pytest.raises(SystemExit) as ended, step(job):
+        Path("out.txt").write_bytes(b"output")
+    assert ended.value.code == 1
+    assert "forgotten.txt" in last_line(job)
+    assert not Path("made.prov.json").exists()
+
+
+def machine(record):
+    return record["predicate"]["runDetails"]["byproducts"][0]["annotations"]
+
+
+def test_the_config_says_whether_host_and_user_are_recorded(folder):
+    for config, there in (({}, True), ({"anonymous": False}, True), ({"anonymous": True}, False)):
+        with step(given(**config)):
+            pass
+        assert ("host" in machine(records.read("made.prov.json"))) == there
+        assert ("user" in machine(records.read("made.prov.json"))) == there
+
+
+def test_what_came_from_outside_is_said_of_the_running_job_alone(folder):
+    with step(given(record="first.prov.json")):
+        came_from("a", "a" * 64)
+        came_from("b", "b" * 64)
+    fail(given(), UserError("x"))
+    with step(given(record="second.prov.json")):
+        pass
+    assert records.dependencies(records.read("first.prov.json"), "raw") == {"a": "a" * 64, "b": "b" * 64}
+    assert records.dependencies(records.read("second.prov.json"), "raw") == {}
+
+
+def spoiled(how):
+    match how:
+        case "another content":
+            Path("in.txt").write_bytes(b"INPUT")
+        case "no record":
+            Path("in.prov.json").unlink()
+        case "a damaged record":
+            Path("in.prov.json").write_bytes(Path("in.prov.json").read_bytes()[:-100])
+        case "the record of another file":
+            made("other.txt", b"input")
+            Path("other.prov.json").replace("in.prov.json")
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("another content", "in.txt is not what its job made"),
+        ("no record", "in.txt has no record of how it was made"),
+        ("a damaged record", "in.txt has no record of how it was made"),
+        ("the record of another file", "in.txt has no record of how it was made"),
+    ],
+)
+def test_an_input_that_is_not_what_its_record_says_is_never_loaded(folder, how, words):
+    spoiled(how)
+    job = given(["in.txt"], ["out.txt"])
+    with pytest.raises(SystemExit) as ended, step(job):
+        pytest.fail("the body ran")
+    assert ended.value.code == 1
+    assert words in last_line(job) and "delete it and run again" in last_line(job)
+    assert "Traceback" not in log_of(job)
+    assert not Path("made.prov.json").exists()
+
+
+@pytest.mark.parametrize("how", ["written to", "another in its place", "gone"])
+def test_an_input_that_changes_while_it_is_used_is_an_error_and_leaves_no_record(folder, how):
+    job = given(["in.txt"])
+    with pytest.raises(SystemExit) as ended, step(job):
+        Path("in.txt").rename("old.txt")
+        if how == "written to":
+            Path("old.txt").rename("in.txt")
+            Path("in.txt").write_bytes(b"another text")
+        elif how == "another in its place":
+            Path("in.txt").write_bytes(b"input")
+    assert ended.value.code == 1
+    assert last_line(job).endswith(" error: in.txt was changed while it was used; run again")
+    assert not Path("made.prov.json").exists()
+
+
+def test_a_record_as_an_input_needs_no_record(folder):
+    """The list of all files reads them."""
+    with step(given(["in.txt", "in.prov.json"])):
+        pass
+    inputs = records.dependencies(records.read("made.prov.json"), "input")
+    assert inputs == {"in.txt": sha256(b"input"), "in.prov.json": sha256(Path("in.prov.json").read_bytes())}
+
+
+# --------------------------------------------------------------------------------------------------------------- a killed parent
+
+
+def test_every_step_ends_with_its_parent(folder, ends_with_parent):
+    with step(given()):
+        assert ends_with_parent == ["called"]
+
+
+PARENT = """
+import os, subprocess, sys
+how, *child = sys.argv[1:]
+if how != "no word of the number":
+    os.environ["PQAG_PARENT"] = str(os.getpid())
+print("parent", flush=True)
+if how == "a shell between":
+    child = ["sh", "-c", '"$@"; exit $?', "sh", *child]
+subprocess.run(child)
+"""
+
+CHILD = """
+import sys, time
+from pqag.step import _end_with_parent
+how = sys.argv[1]
+print("child", flush=True)
+if how == "gone before":
+    time.sleep(1)
+if how != "control":
+    _end_with_parent()
+print("works", flush=True)
+time.sleep(2 if how == "control" else 60)
+"""
+
+
+@pytest.fixture
+def family(python):
+    """Starts a process that starts another; both write to one pipe, which is at its end when both are gone."""
+
+    def start(how):
+        return python(
+            PARENT, how, sys.executable, "-W", "ignore", "-c", CHILD, how, start=subprocess.Popen, stdout=subprocess.PIPE, text=True
+        )
+
+    return start
+
+
+def both_end(process, seconds):
+    """Whether nothing and nobody writes to the pipe any longer, within this time."""
+    try:
+        return process.communicate(timeout=seconds)[0] == ""
+    except subprocess.TimeoutExpired:
+        return False
+
+
+@pytest.mark.parametrize("how", ["no word of the number", "the number in the environment", "a shell between"])
+def test_a_job_ends_when_its_snakemake_is_killed(family, how):
+    with family(how) as parent:
+        assert [parent.stdout.readline() for _ in range(3)] == ["parent\n", "child\n", "works\n"]
+        assert not select.select([parent.stdout], [], [], 0.7)[0], "it works on as long as its parent lives"
+        parent.kill()
+        parent.wait()
+        assert both_end(parent, 2)
+
+
+def test_a_job_whose_snakemake_was_killed_before_it_could_look_does_not_work(family):
+    with family("gone before") as parent:
+        assert [parent.stdout.readline() for _ in range(2)] == ["parent\n", "child\n"]
+        parent.kill()
+        parent.wait()
+        assert both_end(parent, 3)
+
+
+def test_it_is_looked_at_once_before_any_work(monkeypatch):
+    """And not only by a thread that may come to it later."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    ended = []
+
+    def leave(status):
+        ended.append((status, threading.current_thread()))
+        raise SystemExit
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setenv("PQAG_PARENT", str(gone.pid))
+    with pytest.raises(SystemExit):
+        _end_with_parent()
+    assert ended == [(1, threading.current_thread())]
+
+
+def test_without_watching_a_job_goes_on_when_its_parent_is_killed(family):
+    """The control of the tests above."""
+    with family("control") as parent:
+        assert [parent.stdout.readline() for _ in range(3)] == ["parent\n", "child\n", "works\n"]
+        parent.kill()
+        parent.wait()
+        assert not both_end(parent, 1)
+        assert both_end(parent, 5), "it ends by itself"
+
+
 # --------------------------------------------------------------------------------------------------------------------------- log
 
 
@@ -144,31 +431,45 @@ def test_a_log_begins_anew(snakemake):
     assert log_of(snakemake) == "of the second run\n"
 
 
+def test_the_folder_of_the_log_is_made(folder):
+    with step(given()):
+        assert Path("logs/step.log").is_file()
+
+
 SCRIPT = """
-import sys, types
+import os, sys, types
+from snakemake.iocontainers import OutputFiles, Wildcards
 from pqag.errors import UserError
 from pqag.step import log, progress, step
 
-snakemake = types.SimpleNamespace(log=[sys.argv[1]], params=types.SimpleNamespace(settings={}))
+os.chdir(sys.argv[1])
+snakemake = types.SimpleNamespace(
+    rule="fetch", input=[], output=OutputFiles(fromdict={"record": "record.json"}), wildcards=Wildcards(), config={},
+    log=["log"], params=types.SimpleNamespace(settings={"code": "abc"})
+)
 with step(snakemake):
-    print("printed")
+    print("printed \\u2026")
     with progress(10, "working") as bar:
         bar.update(10)
     if sys.argv[2] != "good":
-        raise {"user": UserError, "other": ValueError}[sys.argv[2]]("what is wrong")
+        raise {"user": UserError, "other": ValueError}[sys.argv[2]]("what is wrong \\u2026")
 """
 
 
 @pytest.mark.parametrize(
     ("ending", "status", "last"),
-    [("good", 0, "printed"), ("user", 1, "error: what is wrong"), ("other", 1, "error: ValueError: what is wrong")],
+    [("good", 0, "printed …"), ("user", 1, "error: what is wrong …"), ("other", 1, "error: ValueError: what is wrong …")],
 )
-def test_a_script_as_a_process(python, tmp_path, ending, status, last):
+@pytest.mark.parametrize("plainest", [False, True], ids=["", "plainest locale"])
+def test_a_script_as_a_process(python, tmp_path, monkeypatch, ending, status, last, plainest):
     """Its exit status is what Snakemake goes by; its terminal, which here is none, stays empty."""
-    done = python(SCRIPT, tmp_path / "log", ending, capture_output=True, text=True)
+    for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items() if plainest else ():
+        monkeypatch.setenv(name, value)
+    done = python(SCRIPT, tmp_path, ending, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
-    lines = (tmp_path / "log").read_text().splitlines()
-    assert lines[0] == "printed" and lines[-1].endswith(last)
+    lines = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "printed …" and lines[-1].endswith(last)
+    assert (tmp_path / "record.json").exists() == (ending == "good")
 
 
 # ------------------------------------------------------------------------------------------------------------------------ device

@@ -1,7 +1,5 @@
-"""Files are absent or complete, say what was written, and notice damage."""
+"""HDF5 files are absent or complete, hold what was written, and notice damage."""
 
-import json
-import os
 import signal
 import subprocess
 import time
@@ -20,49 +18,6 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-# ---------------------------------------------------------------------------------------------------------------------- atomic
-
-
-def test_atomic_puts_the_content_in_place_and_leaves_nothing_else(tmp_path):
-    with storage.atomic(tmp_path / "deep" / "er" / "file") as part:
-        part.write_bytes(b"new")
-        assert part.parent == tmp_path / "deep" / "er", "a rename is atomic only within one folder"
-        assert not (tmp_path / "deep" / "er" / "file").exists()
-    assert (tmp_path / "deep" / "er" / "file").read_bytes() == b"new"
-    assert names(tmp_path / "deep" / "er") == ["file"]
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
-def test_atomic_keeps_the_old_content_when_the_body_raises(tmp_path, error):
-    (tmp_path / "file").write_bytes(b"old")
-    with pytest.raises(error), storage.atomic(tmp_path / "file") as part:
-        part.write_bytes(b"half of the n")
-        raise error
-    assert (tmp_path / "file").read_bytes() == b"old"
-    assert names(tmp_path) == ["file"]
-
-
-def test_atomic_makes_no_file_when_the_body_raises(tmp_path):
-    with pytest.raises(RuntimeError), storage.atomic(tmp_path / "file") as part:
-        part.write_bytes(b"half")
-        raise RuntimeError
-    assert names(tmp_path) == []
-
-
-def test_atomic_takes_a_path_as_text(tmp_path):
-    storage.write_bytes(str(tmp_path / "file"), b"x")
-    assert (tmp_path / "file").read_bytes() == b"x"
-
-
-def test_atomic_syncs_the_file_before_the_rename_and_the_folder_after_it(tmp_path, monkeypatch):
-    events = []
-    fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (events.append(os.fstat(fd).st_ino), fsync(fd)))
-    monkeypatch.setattr(os, "replace", lambda a, b: (events.append("rename"), replace(a, b)))
-    storage.write_bytes(tmp_path / "file", b"x")
-    assert events == [(tmp_path / "file").stat().st_ino, "rename", tmp_path.stat().st_ino]
-
-
 def test_a_failing_writer_of_hdf5_keeps_the_old_file(tmp_path):
     storage.write_hdf5(tmp_path / "a.h5", {"x": np.arange(3)})
     with pytest.raises(RuntimeError), storage.writing_hdf5(tmp_path / "a.h5") as file:
@@ -77,42 +32,18 @@ import os, signal, sys
 import numpy as np
 from pqag import storage
 
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
 class Dying:  # dies while HDF5 asks for its content, the first array being written
     def __array__(self, dtype=None, copy=None):
-        die()
+        os.kill(os.getpid(), signal.SIGKILL)
 
-how, path = sys.argv[1:]
-if how == "plain":  # the control: what a writer leaves that is not atomic
-    with open(path, "wb") as file:
-        file.write(bytes(1000))
-        file.flush()
-        die()
-elif how == "bytes":
-    with storage.atomic(path) as part:
-        part.write_bytes(bytes(1000))
-        die()
-elif how == "hdf5":
-    storage.write_hdf5(path, {"first": np.zeros(10**6), "second": Dying()})
-elif how == "rename":
-    os.replace = lambda a, b: die()
-    storage.write_bytes(path, bytes(2000))
+storage.write_hdf5(sys.argv[1], {"first": np.zeros(10**6), "second": Dying()})
 """
 
 
-@pytest.mark.parametrize("how", ["bytes", "hdf5", "rename"])
-def test_a_writer_killed_on_the_way_leaves_the_final_path_absent(tmp_path, how, python):
-    done = python(KILLED, how, tmp_path / "file")
+def test_a_writer_killed_on_the_way_leaves_the_final_path_absent(tmp_path, python):
+    done = python(KILLED, tmp_path / "file.h5")
     assert done.returncode == -signal.SIGKILL
-    assert not (tmp_path / "file").exists()
-
-
-def test_a_writer_that_is_not_atomic_would_leave_half_a_file(tmp_path, python):
-    """The control of the test above: the kill does hit in the middle of writing."""
-    python(KILLED, "plain", tmp_path / "file")
-    assert (tmp_path / "file").stat().st_size == 1000
+    assert names(tmp_path) == [], "the file is built in memory before any byte of it is written"
 
 
 WRITING = """
@@ -139,46 +70,6 @@ def test_a_writer_killed_at_any_moment_leaves_a_complete_file(tmp_path, python):
         x, y = storage.read_hdf5(path, "x", "y")
         assert x.shape == (64, 4096) and y.shape == (1000,)
         assert set(np.unique(x)) == set(np.unique(y)) and len(np.unique(x)) == 1, "content of two writes in one file"
-
-
-# ---------------------------------------------------------------------------------------------------------------------- text, JSON
-
-
-def test_text_is_utf8_with_unix_line_ends(tmp_path):
-    storage.write_text(tmp_path / "a.txt", "Köln\nε = 8\n")
-    assert (tmp_path / "a.txt").read_bytes() == b"K\xc3\xb6ln\n\xce\xb5 = 8\n"
-
-
-def test_json_is_what_another_parser_reads(tmp_path):
-    value = {"b": [1, 2.5, None, True], "a": {"ü": "text"}}
-    storage.write_json(tmp_path / "a.json", value)
-    raw = (tmp_path / "a.json").read_text()
-    assert json.loads(raw) == value == storage.read_json(tmp_path / "a.json")
-    assert list(json.loads(raw)) == ["b", "a"], "keys stay in the order of the writer"
-    assert raw.endswith("}\n") and raw.count("\n") > 5, "indented, and with a line end at the end of the file"
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_json_refuses_what_is_no_json_and_keeps_the_old_file(tmp_path, value):
-    storage.write_json(tmp_path / "a.json", 1)
-    with pytest.raises(ValueError, match="JSON"):
-        storage.write_json(tmp_path / "a.json", {"map": [0.5, value]})
-    assert (tmp_path / "a.json").read_text() == "1\n"
-    assert names(tmp_path) == ["a.json"]
-
-
-@settings(max_examples=30)
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-        lambda x: st.lists(x) | st.dictionaries(st.text(), x),
-        max_leaves=8,
-    )
-)
-def test_json_round_trip(tmp_path_factory, value):
-    path = tmp_path_factory.getbasetemp() / "round-trip.json"
-    storage.write_json(path, value)
-    assert storage.read_json(path) == value
 
 
 # ---------------------------------------------------------------------------------------------------------------------- HDF5

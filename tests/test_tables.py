@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pqag import config, tables
+from pqag import config, files, tables
+from pqag.cells import Cells, faults, faults_of_latex
 
 ATTACKS = {name: config.Attack(loss=name).model_dump() for name in config.LOSSES}
 TITLES = {"cifar10": "CIFAR-10", "nuswide": "NUS-WIDE"}
@@ -50,8 +51,29 @@ def metrics(sdc=(0.5, 0.7), adc=(0.2, 0.4), **changes) -> dict:
     return cell | scores | changes
 
 
-def layout_of(*cells: dict, titles: dict[str, str] = TITLES) -> pd.DataFrame:
-    return tables.in_paper_layout(tables.tidy(cells, table=1), titles)
+@pytest.fixture
+def table(tmp_path):
+    """Writes metrics to ``0.json``, ``1.json``, … and makes a table of them: its layout, with marks for numbers, and its cells."""
+
+    def make(*metrics: dict, titles: dict[str, str] = TITLES) -> tuple[pd.DataFrame, Cells]:
+        by_path = written(tmp_path, metrics)
+        cells = Cells("table1")
+        bits = sorted({one["target_bits"] for one in metrics})
+        return tables.in_paper_layout(tables.with_cells(tables.tidy(metrics, table=1), by_path, cells, bits, "record"), titles), cells
+
+    return make
+
+
+def written(folder, metrics) -> dict[str, dict]:
+    """The metrics by the paths that they are written to."""
+    by_path = {str(folder / f"{i}.json"): one for i, one in enumerate(metrics)}
+    for path, one in by_path.items():
+        files.write_json(path, one)
+    return by_path
+
+
+def heads(layout: pd.DataFrame, cells: Cells) -> list[tuple[str, ...]]:
+    return [tuple(map(cells.plain, column)) for column in layout.columns]
 
 
 def white_box() -> list[dict]:
@@ -219,73 +241,201 @@ def test_the_same_cell_of_another_table_is_another_cell():
     assert tables.against_paper(tables.tidy([metrics(training="joint")], table=2), ATTACKS)["paper"].tolist() == [87.9, 87.8]
 
 
+# Cells
+
+
+def identities(cells: Cells) -> dict[str, list[tuple[str, str]]]:
+    return {entry["id"]: [(source["file"], source["pointer"]) for source in entry["sources"]] for entry in cells.entries}
+
+
+def test_every_number_is_a_cell_with_its_source(tmp_path, table):
+    _, cells = table(metrics(sdc=(0.5, 0.7), adc=(0.12345,)))
+    assert identities(cells) == {
+        "table1:cifar10/clean/alexnet/16/SDC": [(str(tmp_path / "0.json"), "/SDC/map")],
+        "table1:cifar10/clean/alexnet/16/ADC": [(str(tmp_path / "0.json"), "/ADC/map")],
+        "table1:bits/16": [("record", "/predicate/buildDefinition/externalParameters/settings/bits/0")],
+    }
+    assert [(entry["text"], entry["format"], entry["scale"]) for entry in cells.entries] == [
+        ("60.0", ".1f", 100),
+        ("12.3", ".1f", 100),
+        ("16", "d", 1),
+    ]
+    assert [entry["value"] for entry in cells.entries] == pytest.approx([60, 12.345, 16])
+    assert [faults(entry) for entry in cells.entries[:2]] == [None, None]
+
+
+def test_a_mean_over_seeds_has_a_source_a_seed(tmp_path, table):
+    # (0.3 + 0.6 + 0.6) / 3 = 0.5
+    layout, cells = table(*(metrics(sdc=(value,), seed=seed) for seed, value in enumerate((0.3, 0.6, 0.6))))
+    assert identities(cells)["table1:cifar10/clean/alexnet/16/SDC"] == [(str(tmp_path / f"{i}.json"), "/SDC/map") for i in range(3)]
+    assert layout.map(cells.plain).iloc[0, 0] == "50.0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "cifar10/clean/alexnet/16/SDC"),
+        ({"dataset": "nuswide", "attack": "aod_strong"}, "nuswide/aod_strong/alexnet/16/SDC"),
+        ({"training": "joint"}, "cifar10/joint/clean/alexnet/16/SDC"),
+        ({"source_bits": 24}, "cifar10/clean/alexnet/24/alexnet/16/SDC"),
+        ({"source_model": "vgg16"}, "cifar10/clean/vgg16/16/alexnet/16/SDC"),
+        ({"source_model": "vgg16", "source_bits": 24, "training": "joint"}, "cifar10/joint/clean/vgg16/24/alexnet/16/SDC"),
+    ],
+)
+def test_a_cell_is_named_by_what_tells_it_from_others(table, changes, name):
+    _, cells = table(metrics(**changes))
+    assert cells.entries[0]["id"] == f"table1:{name}"
+
+
+def test_no_two_cells_of_a_table_have_one_name(table):
+    _, cells = table(*white_box())
+    assert len(identities(cells)) == len(cells.entries) == 16 * 2 + 2  # 16 victims and attacks by two distances, and two code lengths
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_an_attack_whose_name_latex_would_obey_is_refused(table, name):
+    """The config lets none through; should one come another way, it ends here and not in LaTeX."""
+    if name == "ADC":
+        assert table(metrics(attack=name))[1].entries[0]["id"] == "table1:cifar10/ADC/alexnet/16/SDC"
+    else:
+        with pytest.raises(ValueError, match="cannot name a cell"):
+            table(metrics(attack=name))
+
+
 # Layout
 
 
-def test_layout_by_hand():
-    cells = [
+def test_layout_by_hand(table):
+    layout, cells = table(
         metrics(target_bits=36, attack="clean", sdc=(0.1,), adc=(0.2,)),
         metrics(target_bits=36, attack="aod", sdc=(0.3,), adc=(0.4,)),
         metrics(target_bits=16, attack="clean", sdc=(0.5,), adc=(0.6,)),
         metrics(target_bits=16, attack="aod", sdc=(0.7,), adc=(0.8,)),
-    ]
-    layout = layout_of(*cells)
+    )
     assert layout.index.tolist() == [("SDC", "Clean"), ("SDC", "AOD"), ("ADC", "Clean"), ("ADC", "AOD")]
-    assert layout.columns.tolist() == [("CIFAR-10", "AlexNet", "36 bits"), ("CIFAR-10", "AlexNet", "16 bits")]
-    np.testing.assert_allclose(layout.to_numpy(), [[10, 50], [30, 70], [20, 60], [40, 80]])
+    assert heads(layout, cells) == [("CIFAR-10", "AlexNet", "36 bits"), ("CIFAR-10", "AlexNet", "16 bits")]
+    assert layout.map(cells.plain).to_numpy().tolist() == [["10.0", "50.0"], ["30.0", "70.0"], ["20.0", "60.0"], ["40.0", "80.0"]]
 
 
-def test_layout_is_in_the_order_of_the_rows():
-    layout = layout_of(*white_box())
+def test_layout_is_in_the_order_of_the_rows(table):
     across = [(d, m, b) for d in ("CIFAR-10", "NUS-WIDE") for m in ("AlexNet", "VGG16") for b in ("16 bits", "36 bits")]
-    assert layout.columns.tolist() == across
-    assert layout_of(*reversed(white_box())).columns.tolist() == across[::-1]
+    assert heads(*table(*white_box())) == across
+    assert heads(*table(*reversed(white_box()))) == across[::-1]
 
 
-def test_layout_keeps_the_names_of_unknown_attacks():
-    assert layout_of(metrics(attack="mine")).index.tolist() == [("SDC", "mine"), ("ADC", "mine")]
+def test_layout_keeps_the_names_of_unknown_attacks(table):
+    assert table(metrics(attack="mine"))[0].index.tolist() == [("SDC", "mine"), ("ADC", "mine")]
 
 
 def test_every_network_has_a_name():
     assert set(tables.MODEL_NAMES) == set(config.NETWORKS)
 
 
-def test_text_has_one_decimal():
+def test_text_has_one_decimal(table):
     # 0.12345 and 0.999 of 1: 12.3 and 99.9 percent.
-    text = tables.as_text(layout_of(metrics(sdc=(0.12345,), adc=(0.999,))))
+    text = tables.as_text(*table(metrics(sdc=(0.12345,), adc=(0.999,))))
     assert re.findall(r"\d+\.\d+", text) == ["12.3", "99.9"]
+    assert [line.split() for line in text.splitlines()] == [
+        ["CIFAR-10"],
+        ["AlexNet"],
+        ["16", "bits"],
+        ["SDC", "Clean", "12.3"],
+        ["ADC", "Clean", "99.9"],
+    ]
+
+
+def test_a_cell_that_is_not_there_is_two_dashes(table):
+    layout, cells = table(metrics(), metrics(target_bits=36, attack="aod"))
+    shown = [line.split()[-2:] for line in tables.as_text(layout, cells).splitlines()[3:]]
+    assert shown == [["60.0", "--"], ["--", "60.0"], ["30.0", "--"], ["--", "30.0"]]
+    assert tables.as_latex(layout, "", "tab:holes", cells).count("& --") == 4
 
 
 # Caption
 
 
-def test_caption_by_hand():
-    widths, accuracies = {"alexnet": 0.5, "vgg16": 1.0}, {("cifar10", "alexnet"): 0.844, ("cifar10", "vgg16"): 0.9}
+@pytest.fixture
+def caption(tmp_path):
+    """Makes the caption of a table of these metrics, with files for all that it is read from: its text with marks, and its cells."""
+
+    def make(metrics, titles, accuracies=(), widths=(), attacks=ATTACKS, seeds=(0,)) -> tuple[str, Cells]:
+        cells, histories, record = Cells("table1"), {}, str(tmp_path / "table1.prov.json")
+        for i, (key, values) in enumerate(dict(accuracies).items()):
+            histories[key] = [str(tmp_path / f"{i}.{seed}.csv") for seed, _ in enumerate(values)]
+            for path, value in zip(histories[key], values):
+                files.write_text(path, f"epoch,test_accuracy\n0,0.125\n1,{value}\n")
+        settings = {"widths": dict(widths), "attacks": attacks, "seeds": list(seeds)}
+        files.write_json(record, {"predicate": {"buildDefinition": {"externalParameters": {"settings": settings}}}})
+        text = tables.caption("mAP (%)", cells, written(tmp_path, metrics), titles, histories, settings, record)
+        assert [faults(entry) for entry in cells.entries] == [None] * len(cells.entries), "every number is what its source says"
+        return text, cells
+
+    return make
+
+
+def test_caption_by_hand(caption):
     attacks = ATTACKS | {"strong": ATTACKS["aod"] | {"iterations": 30}}
-    assert tables.caption("mAP (%)", [metrics()], {"cifar10": "CIFAR-10"}, widths, accuracies, attacks) == (
+    accuracies = {("cifar10", "alexnet"): [0.844], ("cifar10", "vgg16"): [0.9]}
+    text, cells = caption([metrics()], {"cifar10": "CIFAR-10"}, accuracies, {"alexnet": 0.5, "vgg16": 1.0}, attacks)
+    assert cells.plain(text) == (
         "mAP (%), averaged over the whole ranking and over the orders of tied items. "
         "CIFAR-10: 2 queries, 9000 database images, worst possible 5.2, chance 10.1; accuracy of the networks (%): "
         "AlexNet 84.4, VGG16 90.0. "
         "Channels of the networks as a share of the original's: AlexNet 0.5. "
-        "Basic, APD, AOD: pixels within 8 of 255, 5 steps of 2.55. strong: pixels within 8 of 255, 30 steps of 2.55. Seed 0."
+        "Basic, APD, AOD: pixels within 8 grey levels, 5 steps of 2.55. strong: pixels within 8 grey levels, 30 steps of 2.55. Seed 0."
     )
 
 
-def test_caption_names_every_seed_and_data_set():
-    cells = [metrics(seed=seed, dataset=dataset) for seed in (16, 9) for dataset in TITLES]
-    caption = tables.caption("mAP", cells, TITLES, {"vgg16": 1.0}, {}, ATTACKS)
-    assert caption.endswith("Mean over seeds 9, 16.")
-    assert "share" not in caption
-    assert "CIFAR-10: 2 queries" in caption
-    assert "NUS-WIDE: 2 queries" in caption
+def test_every_number_of_a_caption_is_a_cell(caption):
+    accuracies = {("cifar10", "alexnet"): [0.844], ("cifar10", "vgg16"): [0.9]}
+    text, cells = caption([metrics()], {"cifar10": "CIFAR-10"}, accuracies, {"alexnet": 0.5, "vgg16": 0.25}, seeds=(0,))
+    assert list(identities(cells)) == [
+        f"table1:{name}"
+        for name in (
+            *(f"cifar10/{key}" for key in ("queries", "database", "floor", "chance", "accuracy/alexnet", "accuracy/vgg16")),
+            *("width/alexnet", "width/vgg16", "epsilon/basic", "iterations/basic", "step/basic", "seed/0"),
+        )
+    ]
+    assert faults_of_latex(cells.latex(tables.escape_latex(text)), cells.entries, ["CIFAR-10", "VGG16"]) == []
+
+
+def test_caption_names_every_seed_and_data_set(caption):
+    both = [metrics(seed=seed, dataset=dataset) for seed in (16, 9) for dataset in TITLES]
+    text, cells = caption(both, TITLES, {}, {"vgg16": 1.0}, seeds=(16, 9))
+    plain = cells.plain(text)
+    assert plain.endswith("Mean over seeds 16, 9.")
+    assert "share" not in plain
+    assert "CIFAR-10: 2 queries" in plain
+    assert "NUS-WIDE: 2 queries" in plain
+
+
+def test_sizes_are_those_of_each_data_set(caption):
+    both = [metrics(), metrics(dataset="nuswide", sdc=(0.5,) * 3, database=700, map_floor=0.25, map_chance=0.3)]
+    text, cells = caption(both, TITLES)
+    assert "CIFAR-10: 2 queries, 9000 database images, worst possible 5.2, chance 10.1;" in cells.plain(text)
+    assert "NUS-WIDE: 3 queries, 700 database images, worst possible 25.0, chance 30.0;" in cells.plain(text)
+
+
+def test_accuracies_are_of_the_last_epoch_and_means_over_the_seeds(caption):
+    # (0.5 + 0.75) / 2 = 0.625; the epoch before has 0.125 everywhere.
+    text, cells = caption([metrics()], {"cifar10": "CIFAR-10"}, {("cifar10", "vgg16"): [0.5, 0.75], ("cifar10", "alexnet"): [0.9]})
+    assert "accuracy of the networks (%): VGG16 62.5, AlexNet 90.0." in cells.plain(text)
+
+
+def test_large_whole_numbers_are_printed_in_full(caption):
+    attacks = {"long": ATTACKS["aod"] | {"iterations": 12_345_678, "epsilon": 8.0, "step": 0.5}}
+    text, cells = caption([metrics()], {"cifar10": "CIFAR-10"}, attacks=attacks, seeds=(2**31 - 1,))
+    assert cells.plain(text).endswith("long: pixels within 8 grey levels, 12345678 steps of 0.5. Seed 2147483647.")
 
 
 # LaTeX
 
 
-def test_latex_of_one_cell_by_hand():
-    assert tables.as_latex(layout_of(metrics(sdc=(0.5,), adc=(0.25,))), "50 % & more", "tab:one").splitlines() == [
+def test_latex_of_one_cell_by_hand(table):
+    layout, cells = table(metrics(sdc=(0.5,), adc=(0.25,)))
+    assert tables.as_latex(layout, "50 % & more", "tab:one", cells).splitlines() == [
         r"% needs \usepackage{booktabs}",
+        r"\providecommand{\cell}[2]{#2}",
         r"\begin{table}",
         r"\centering",
         r"\small",
@@ -295,19 +445,29 @@ def test_latex_of_one_cell_by_hand():
         r"\toprule",
         r" &  & CIFAR-10 \\",
         r" &  & AlexNet \\",
-        r" &  & 16 bits \\",
+        r" &  & \cell{table1:bits/16}{16} bits \\",
         r"\midrule",
-        r"SDC & Clean & 50.0 \\",
+        r"SDC & Clean & \cell{table1:cifar10/clean/alexnet/16/SDC}{50.0} \\",
         r"\midrule",
-        r"ADC & Clean & 25.0 \\",
+        r"ADC & Clean & \cell{table1:cifar10/clean/alexnet/16/ADC}{25.0} \\",
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table}",
     ]
 
 
-def test_latex_rows_are_as_wide_as_the_columns_declared():
-    lines = tables.as_latex(layout_of(*white_box()), "", "tab:wide").splitlines()
+def test_every_number_of_the_latex_is_a_cell(table):
+    layout, cells = table(*white_box())
+    latex = tables.as_latex(layout, "A caption.", "tab:wide-1", cells)
+    assert faults_of_latex(latex, cells.entries, ["CIFAR-10", "VGG16"]) == []
+    assert faults_of_latex(latex.replace("A caption", "A caption of 7"), cells.entries, ["CIFAR-10", "VGG16"]) == [
+        "the number 7 was typed by hand"
+    ]
+
+
+def test_latex_rows_are_as_wide_as_the_columns_declared(table):
+    layout, cells = table(*white_box())
+    lines = tables.as_latex(layout, "", "tab:wide", cells).splitlines()
     assert r"\begin{tabular}{llrrrrrrrr}" in lines
     for line in lines[lines.index(r"\toprule") : lines.index(r"\bottomrule")]:
         if line.endswith(r"\\"):
@@ -315,17 +475,45 @@ def test_latex_rows_are_as_wide_as_the_columns_declared():
             assert line.count("&") + 1 + spans == 10
 
 
+@pytest.fixture
+def hostile(table, monkeypatch):
+    """The LaTeX of a table whose attack, data set and caption are printed as this name, and its cells."""
+
+    def make(name: str) -> tuple[str, Cells]:
+        monkeypatch.setitem(tables.ATTACK_NAMES, "hostile", name)
+        layout, cells = table(metrics(attack="hostile"), titles={"cifar10": name})
+        return tables.as_latex(layout, name, "tab:hostile", cells), cells
+
+    return make
+
+
 @pytest.mark.parametrize("name", HOSTILE)
-def test_latex_rules_stand_before_the_numbers_and_between_the_distances(name):
-    latex = tables.as_latex(layout_of(metrics(attack=name), titles={"cifar10": name}), name, "tab:hostile")
+def test_latex_rules_stand_before_the_numbers_and_between_the_distances(hostile, name):
+    latex, _ = hostile(name)
     lines = [line for line in latex.splitlines() if line.startswith((r"\toprule", r"\midrule", r"\bottomrule", "SDC &", "ADC &"))]
     assert [line.split()[0] for line in lines] == [r"\toprule", r"\midrule", "SDC", r"\midrule", "ADC", r"\bottomrule"]
 
 
 @pytest.mark.parametrize("command", [r"\input", r"\end{document}", "$x$"])
-def test_no_name_is_a_command(command):
-    latex = tables.as_latex(layout_of(metrics(attack=command), titles={"cifar10": command}), command, "tab:hostile")
+def test_no_name_is_a_command(hostile, command):
+    latex, _ = hostile(command)
     assert command not in latex
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "x^2", "~3~", r"\4", "50 % of $5 #6 {7}_8", r"\cell{a}{9}"])
+def test_a_name_is_written_everywhere_as_it_is_listed(hostile, name):
+    """So that its digits are not taken for numbers that someone typed."""
+    latex, cells = hostile(name)
+    assert latex.count(tables.escape_latex(name)) >= 4, "caption, data set and an attack for each distance"
+    assert faults_of_latex(latex, cells.entries, tables.listing(cells, [name])["names"]) == []
+
+
+def test_listing_by_hand(table):
+    _, cells = table(metrics())
+    names = ["CIFAR-10 (50 % of it)", "NUS-WIDE", "AlexNet", "VGG16", "a_1", "VGG16", "x^2"]
+    listed = tables.listing(cells, names)
+    assert listed == {"cells": cells.entries, "names": [r"CIFAR-10 (50 \% of it)", "VGG16", r"a\_1", r"x\textasciicircum{}2"]}
+    assert len(cells.entries) == 3
 
 
 def test_escape_by_hand():
@@ -344,26 +532,20 @@ def test_escape_can_be_read_back(text):
     assert re.sub(rf"\\({escape})", lambda found: known[found[1]], escaped) == text
 
 
-def test_pdflatex_compiles_the_table(tmp_path):
+def test_pdflatex_compiles_the_table(tmp_path, table, monkeypatch):
     """With every hostile name as attack, data set and caption at once; no file is read but LaTeX's own."""
     if shutil.which("pdflatex") is None or subprocess.run(["kpsewhich", "booktabs.sty"], stdout=subprocess.DEVNULL).returncode:
         assert "REQUIRE_LATEX" not in os.environ, "pdflatex with booktabs is wanted here, but not installed"
         pytest.skip("pdflatex with booktabs is not installed (Debian: texlive-latex-recommended)")
-    cells = [metrics(dataset=f"data{i}", attack=name) for i, _ in enumerate(HOSTILE) for name in HOSTILE]
-    layout = layout_of(*white_box(), *cells, titles=TITLES | {f"data{i}": name for i, name in enumerate(HOSTILE)})
-    table = tables.as_latex(layout, " ".join(HOSTILE), "tab:hostile")
-    document = f"\\documentclass{{article}}\n\\usepackage{{booktabs}}\n\\begin{{document}}\n{table}\\end{{document}}\n"
+    for i, name in enumerate(HOSTILE):
+        monkeypatch.setitem(tables.ATTACK_NAMES, f"attack_{i}", name)
+    hostile = [metrics(dataset=f"data{i}", attack=f"attack_{j}") for i, _ in enumerate(HOSTILE) for j, _ in enumerate(HOSTILE)]
+    layout, cells = table(*white_box(), *hostile, titles=TITLES | {f"data{i}": name for i, name in enumerate(HOSTILE)})
+    latex = tables.as_latex(layout, " ".join(HOSTILE), "tab:hostile", cells)
+    document = f"\\documentclass{{article}}\n\\usepackage{{booktabs}}\n\\begin{{document}}\n{latex}\\end{{document}}\n"
     (tmp_path / "table.tex").write_text(document)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "-recorder", "table.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "table.pdf").stat().st_size > 1000
     assert "passwd" not in (tmp_path / "table.fls").read_text()
-
-
-def test_accuracies_are_of_the_last_epoch_and_means_over_the_seeds(tmp_path):
-    for name, last in {"a": 0.5, "b": 0.75, "c": 0.9}.items():
-        (tmp_path / f"{name}.csv").write_text(f"epoch,test_accuracy\n0,0.125\n1,{last}\n")
-    vgg, alexnet = ("cifar10", "vgg16"), ("cifar10", "alexnet")
-    histories = [(vgg, tmp_path / "a.csv"), (vgg, str(tmp_path / "b.csv")), (alexnet, tmp_path / "c.csv")]
-    assert tables.mean_accuracies(histories) == {vgg: 0.625, alexnet: 0.9}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pqag import networks, storage
+from pqag import files, networks
 from pqag.errors import UserError
 
 
@@ -15,7 +15,7 @@ def save(path: str | Path, value: dict) -> None:
     """Write plain values and tensors; the bytes depend on the content alone (torch.save to a path would put the file's name inside)."""
     buffer = io.BytesIO()
     torch.save(value, buffer)
-    storage.write_bytes(path, buffer.getvalue())
+    files.write_bytes(path, buffer.getvalue())
 
 
 def load(path: str | Path) -> dict:

@@ -11,19 +11,21 @@ import re
 import typing
 from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from pqag.datasets import DATASETS
 from pqag.errors import UserError
+from pqag.studyfile import Refused, printable, read
 
 NETWORKS = ("alexnet", "vgg11", "vgg13", "vgg16", "resnet18", "resnet34", "resnet50")
 LOSSES = ("basic", "apd", "aod")
 #: Keys of an attack that some losses alone look at.
 USED_BY = {"feature": ("basic",), "assignment": ("apd",), "temperature": ("apd", "aod")}
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]  # a part of file names
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -113,10 +115,21 @@ class Study(_Section):
     quantizer: Quantizer = Quantizer()
     threads: Threads = Threads()
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    anonymous: bool = False
 
-    def recipe(self, model: str) -> dict[str, Any]:
-        """The training recipe of ``model``: the study's, with what the model sets otherwise."""
-        return self.training.model_dump() | self.models[model].training.model_dump(exclude_none=True)
+    def resolved(self) -> dict[str, Any]:
+        """All that results depend on, every default filled in, as plain values for ``pqag.settings``.
+
+        Each model has its whole training recipe: the study's, with what the model sets otherwise. The source of images is left out where
+        their content is pinned by its hash, so that an archive which moved makes nothing stale.
+        """
+        study = self.model_dump(exclude={"training", "anonymous"})
+        for name, model in self.models.items():
+            study["models"][name]["training"] = self.training.model_dump() | model.training.model_dump(exclude_none=True)
+        for name, dataset in study["datasets"].items():
+            if dataset["sha256"] or DATASETS[name].strict:
+                dataset["source"] = None
+        return study
 
     def codewords(self, bits: int) -> int:
         """K, such that M log2 K = ``bits``."""
@@ -142,7 +155,7 @@ class Study(_Section):
         for key in ("bits", "seeds"):
             values = getattr(self, key)
             if len(set(values)) < len(values):
-                raise ValueError(f"{key}: every value may stand once, got {values}")
+                raise ValueError(f"{key}: every value may stand once, got {_short(str(values))}")
         return self
 
     @model_validator(mode="after")
@@ -185,6 +198,14 @@ def feature_size(model: str, width: float) -> int:
     return max(8, 8 * round(channels * width / 8)) * (4 if model == "resnet50" else 1)
 
 
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The mapping that a study file holds; raises UserError, one sentence that names the file, the line, and what is allowed there."""
+    try:
+        return read(path)
+    except Refused as error:
+        raise UserError(str(error)) from None
+
+
 def parse_study(config: Mapping[str, Any], origin: str = "config.yaml") -> Study:
     """Check ``config`` and fill in the defaults; raises UserError, one sentence that names ``origin``, the key and what is allowed."""
     try:
@@ -192,16 +213,16 @@ def parse_study(config: Mapping[str, Any], origin: str = "config.yaml") -> Study
     except ValidationError as error:
         problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")  # a typo explains a missing key
         more = f" ({len(problems) - 1} more to mend after this)" if len(problems) > 1 else ""
-        raise UserError(f"{origin}: {_sentence(problems[0])}{more}") from None
+        raise UserError(printable(f"{origin}: {_sentence(problems[0])}{more}")) from None
 
 
 def _sentence(problem: Mapping[str, Any]) -> str:
     """One of pydantic's findings in the words of a person who knows YAML but not pydantic."""
-    path = [str(part) for part in problem["loc"] if part != "[key]"]
+    path = [_short(str(part)) for part in problem["loc"] if part != "[key]"]
     key = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join(path))  # the place in a list
     value, context = problem["input"], problem.get("ctx", {})
     shown = "a mapping" if isinstance(value, dict) else {None: "empty", True: "true", False: "false"}.get(_hashable(value), repr(value))
-    shown = str(value) if isinstance(value, datetime.date) else shown
+    shown = _short(str(value) if isinstance(value, datetime.date) else shown)
     match problem["type"]:
         case "value_error":
             return str(context["error"])
@@ -223,6 +244,8 @@ def _sentence(problem: Mapping[str, Any]) -> str:
             return f"{key} is {shown}, but must be a finite number"
         case "invalid_key":
             return f"{key} is no key, for keys are texts: allowed are {', '.join(_section(path[:-1]).model_fields)}"
+        case "string_too_long":
+            return f"{key} is {shown}, but a name may have at most {context['max_length']} characters"
         case "string_too_short":
             return f"{key} is an empty text; leave the key out instead"
         case "too_short":
@@ -239,6 +262,10 @@ def _sentence(problem: Mapping[str, Any]) -> str:
             }
             sentence = f"{key or 'the file'} is {shown}, but must be {wanted.get(kind.split('_')[0], problem['msg'])}"
             return sentence + _as_yaml_reads_it(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _as_yaml_reads_it(value: Any) -> str:
@@ -264,7 +291,7 @@ def _section(path: list[str]) -> type[BaseModel]:
 def _check_known(key: str, names, known) -> None:
     for name in names:
         if name not in known:
-            raise ValueError(f"{key}: {name!r} is not known: {_allowed(name, known)}")
+            raise ValueError(f"{key}: {_short(repr(name))} is not known: {_allowed(name, known)}")
 
 
 def _allowed(name: str, known) -> str:

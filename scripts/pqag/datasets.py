@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from pqag.errors import UserError
+from pqag.files import sha256
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,14 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A data set as fetched: its content, the content's sha256, the title to print above figures, and the source it came from."""
+    """A data set as fetched: its content, the content's sha256, the title to print above figures, the source it came from, and the sha256
+    of the raw files by name (decompressed) and of the archive or package they came in."""
 
     raw: Raw
     sha256: str
     title: str
     source: str
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -202,9 +205,11 @@ def fetch(name: str, source: str | None = None, expected_sha256: str | None = No
                 for file in dataset.files:
                     _copy(found, file, complete / file)
                 raw = dataset.decode(complete)
+                packed = [path for path in (*Path(scratch).iterdir(), Path(os.path.expanduser(source or ""))) if path.is_file()]
+                files = {path.name: sha256(path) for path in (*packed, *sorted(complete.iterdir()))}
             digest = content_sha256(raw)
             _check_content(dataset, digest, expected_sha256)
-            return Fetched(raw, digest, _title(dataset, digest, official), label)
+            return Fetched(raw, digest, _title(dataset, digest, official), label, files)
         except (OSError, EOFError, zlib.error, http.client.HTTPException, subprocess.SubprocessError, tarfile.TarError, UserError) as error:
             failures.append(f"{label}: {_reason(error)}")
     advice = f"set datasets.{name}.source in the config to a folder that holds {dataset.files[0]} and the other files"

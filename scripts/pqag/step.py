@@ -1,14 +1,19 @@
-"""What every script in ``scripts/`` shares: its log, its errors, its device, its progress bar."""
+"""What every script in ``scripts/`` shares: its log, its errors, its record, its device, its progress bar."""
 
 import contextlib
 import logging
 import os
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 
 from tqdm import tqdm
 
+from pqag import files, records
 from pqag.errors import UserError
 
 #: The terminal, kept from before the log takes over.
@@ -19,16 +24,29 @@ log = logging.getLogger("pqag")
 
 @contextlib.contextmanager
 def step(snakemake) -> Iterator[dict]:
-    """Run a script's body with everything it prints in its log file; yields the settings it was given (``params.settings``).
+    """Run a script's body between two looks at its files, with all that it prints in its log; yields its settings (``params.settings``).
 
-    A UserError ends the script with its one sentence as the last line of the log, any other exception with its traceback there; either way
-    the exit status is 1 and the terminal is left to the workflow, which shows that last line.
+    Before the body every input must be what its own record says; after it the record of this job is written, last of all. What came from
+    outside the workflow is told by ``came_from``. A UserError ends the script with its one sentence as the last line of the log, any other
+    exception with its traceback there; either way the exit status is 1 and the terminal is left to the workflow, which shows that last
+    line. A job whose Snakemake was killed ends too, so that the next run finds the field free.
     """
-    with open(snakemake.log[0], "w", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+    _end_with_parent()
+    started, settings = records.now(), snakemake.params.settings
+    Path(snakemake.log[0]).parent.mkdir(parents=True, exist_ok=True)
+    with open(snakemake.log[0], "w", buffering=1, encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
         logging.basicConfig(stream=file, level=logging.INFO, format="%(asctime)s %(message)s", force=True)
         logging.captureWarnings(True)
         try:
-            yield snakemake.params.settings
+            _raw.clear()
+            with records.unchanged(snakemake.input) as inputs:
+                yield settings
+            outputs = {path: files.sha256(path) for path in snakemake.output if path != snakemake.output.record}
+            anonymous = snakemake.config.get("anonymous", False)
+            record = records.statement(
+                snakemake.rule, dict(snakemake.wildcards.items()), settings, outputs, inputs, _raw, started, anonymous, records.gpu()
+            )
+            files.write_json(snakemake.output.record, record)
         except UserError as error:
             log.error("error: %s", _one_line(error))
         except Exception as error:
@@ -37,6 +55,44 @@ def step(snakemake) -> Iterator[dict]:
         else:
             return
     sys.exit(1)
+
+
+def came_from(name: str, sha256: str) -> None:
+    """Say in the record of the running job that it used something from outside the workflow: its name and the sha256 of its bytes."""
+    _raw.append({"name": name, "digest": {"sha256": sha256}})
+
+
+_raw: list[dict] = []
+
+
+def _end_with_parent() -> None:
+    """End this process when the Snakemake that started it is gone: its job would go on and write beside the next run's.
+
+    ``rules/common.smk`` leaves the process's number in the environment: Snakemake may be gone before this is called, since a script loads
+    its libraries first.
+    """
+    parent = int(os.environ.get("PQAG_PARENT", os.getppid()))
+    direct = os.getppid() == parent  # else a shell stands between, which outlives Snakemake
+
+    def gone() -> bool:
+        if direct:
+            return os.getppid() != parent
+        try:
+            os.kill(parent, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:  # it is there, and another user's
+            pass
+        return False
+
+    def watch() -> None:
+        while not gone():
+            time.sleep(0.2)
+        os._exit(1)
+
+    if gone():
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _one_line(error: Exception) -> str:

@@ -1,71 +1,27 @@
-"""Files that are either absent or complete: every writer fills a temporary file beside the target, syncs it and renames it."""
+"""Arrays as HDF5 files, written atomically, in the form in which a reader notices every flipped byte."""
 
 import contextlib
-import json
-import os
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-
-@contextlib.contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of ``path``; on a clean exit its content becomes ``path``, on an exception it is removed.
-
-    File and folder are synced before and after the rename, so that neither a kill nor a power cut leaves half a file under the final name.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        _sync(part)
-        os.replace(part, path)
-        _sync(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write ``content`` atomically."""
-    with atomic(path) as part:
-        part.write_bytes(content)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` as UTF-8 with Unix line ends, atomically."""
-    write_bytes(path, text.encode())
-
-
-def write_json(path: str | Path, value) -> None:
-    """Write plain Python values as indented JSON, atomically; NaN and infinity are refused (ValueError), being no JSON."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def read_json(path: str | Path):
-    """The value that ``write_json`` wrote."""
-    return json.loads(Path(path).read_text())
+from pqag.files import write_bytes
 
 
 @contextlib.contextmanager
 def writing_hdf5(path: str | Path) -> Iterator[h5py.File]:
     """Yield a new HDF5 file in the newest format, which becomes ``path`` on a clean exit.
 
-    Format "latest" with chunks and checksums (``write_dataset``) is what lets a reader notice every flipped byte.
+    Format "latest" with chunks and checksums (``write_dataset``) is what lets a reader notice every flipped byte. The file is built in
+    memory: when a write fails while it closes an object, as on a full disk, h5py goes on without a word, and what lies there is no HDF5.
     """
-    with atomic(path) as part, h5py.File(part, "w", libver="latest") as file:
+    content = io.BytesIO()
+    with h5py.File(content, "w", libver="latest") as file:
         yield file
-        file.flush()
+    write_bytes(path, content.getbuffer())
 
 
 def write_dataset(file: h5py.File, name: str, array: np.ndarray) -> None:
@@ -91,6 +47,14 @@ def read_hdf5(path: str | Path, *names: str) -> list[np.ndarray]:
     """The arrays stored under ``names``, in that order."""
     with h5py.File(path) as file:
         return [file[name][()] for name in names]
+
+
+def dataset_names(path: str | Path) -> list[str]:
+    """The names of all arrays in the HDF5 file, sorted; those in groups with slashes."""
+    names: list[str] = []
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    return sorted(names)
 
 
 def read_attributes(path: str | Path) -> dict[str, object]:

@@ -1,11 +1,13 @@
 """The tables: tidy rows from metrics, LaTeX in the paper's layout, and the comparison with the paper's own numbers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from pqag.cells import MACRO, Cells
 from pqag.retrieval import DISTANCES, bootstrap_interval
 
 #: What identifies a cell; names and values as in ``paper_tables.csv``.
@@ -67,15 +69,18 @@ def against_paper(rows: pd.DataFrame, attacks: dict[str, dict]) -> pd.DataFrame:
     return both.rename(columns={"map_ours": "ours", "map_paper": "paper"})
 
 
-def in_paper_layout(rows: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
-    """mAP with (distance, attack) down and (data set, model, bits) across, in the order of ``rows``: the layout of the paper's Table 1."""
+def in_paper_layout(rows: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
+    """mAP with (distance, attack) down and (data set, model, bits) across, in the order of ``rows``: the layout of the paper's Table 1.
+
+    ``rows`` are those of ``with_cells``, so that numbers are marks; ``titles`` by data set.
+    """
     frame = pd.DataFrame(
         {
             "distance": rows["distance"],
             "attack": rows["attack"].map(lambda a: ATTACK_NAMES.get(a, a)),
             "dataset": rows["dataset"].map(titles),
             "model": rows["target_model"].map(MODEL_NAMES),
-            "bits": rows["target_bits"].map("{} bits".format),
+            "bits": rows["bits"],
             "map": rows["map"],
         }
     )
@@ -86,71 +91,111 @@ def in_paper_layout(rows: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
     return wide.reindex(index=pd.MultiIndex.from_tuples(lines), columns=pd.MultiIndex.from_tuples(order))
 
 
+def with_cells(rows: pd.DataFrame, metrics: Mapping[str, dict], cells: Cells, bits: Sequence[int], record: str) -> pd.DataFrame:
+    """``rows`` with the mark of a cell in place of every mAP, and a column ``bits`` to head columns with.
+
+    ``metrics`` are the files they were made of, by path; ``bits`` are those of the settings, which ``record`` will hold.
+    """
+    sources: dict[tuple, list[tuple[str, str]]] = {}
+    for path, one in metrics.items():
+        for distance in DISTANCES:
+            sources.setdefault((*(one[k] for k in KEYS[1:-2]), distance, one["attack"]), []).append((path, f"/{distance}/map"))
+    marks = []
+    for row in rows[KEYS[1:]].itertuples(index=False):
+        source = (
+            "" if row.source_model == row.target_model and row.source_bits == row.target_bits else f"{row.source_model}/{row.source_bits}/"
+        )
+        trained = "" if row.training == "pretrained" else f"{row.training}/"
+        name = f"{row.dataset}/{trained}{row.attack}/{source}{row.target_model}/{row.target_bits}/{row.distance}"
+        marks.append(cells.put(name, sources[tuple(row)], ".1f", 100))
+    heads = {b: f"{cells.put(f'bits/{b}', [(record, f'{_SETTINGS}/bits/{i}')], 'd', value=b)} bits" for i, b in enumerate(bits)}
+    return rows.assign(map=marks, bits=rows["target_bits"].map(heads))
+
+
 def caption(
     what: str,
-    metrics: list[dict],
-    titles: dict[str, str],
-    widths: dict[str, float],
-    accuracies: dict[tuple[str, str], float],
-    attacks: dict[str, dict],
+    cells: Cells,
+    metrics: Mapping[str, dict],
+    titles: Mapping[str, str],
+    histories: Mapping[tuple[str, str], Sequence[str]],
+    settings: Mapping[str, Any],
+    record: str,
 ) -> str:
-    """What a reader must know to read the table: protocol, sizes, floor and chance of each data set, networks, attacks, seeds.
+    """What a reader must know to read the table, every number a mark of ``cells``: protocol, sizes, floor and chance of each data set,
+    networks and their accuracy on held-out images after the last epoch, attacks, seeds.
 
-    ``titles`` by data set, ``widths`` by model, ``accuracies`` in [0, 1] by (data set, model), ``attacks`` the settings of each by name.
+    ``metrics`` by path; ``titles`` by data set; ``histories``, paths of training.csv, one a seed, by (data set, model); ``settings`` those
+    of the rule (``widths``, ``attacks``, ``seeds``), which ``record``, the path of the table's own record, will hold.
     """
+
+    def setting(name: str, value: float, *path: str | int) -> str:
+        return cells.put(name, [(record, "/".join((_SETTINGS, *map(str, path))))], "d" if isinstance(value, int) else "g", value=value)
+
     sentences = [f"{what}, averaged over the whole ranking and over the orders of tied items."]
     for dataset, title in titles.items():
-        own = [one for one in metrics if one["dataset"] == dataset]
-        known = ", ".join(f"{MODEL_NAMES[model]} {100 * value:.1f}" for (name, model), value in accuracies.items() if name == dataset)
+        first = next(path for path, one in metrics.items() if one["dataset"] == dataset)
+        queries, database = (cells.put(f"{dataset}/{key}", [(first, f"/{key}")], "d") for key in ("queries", "database"))
+        floor, chance = (cells.put(f"{dataset}/{key}", [(first, f"/map_{key}")], ".1f", 100) for key in ("floor", "chance"))
+        accuracies = []
+        for (name, model), paths in histories.items():
+            if name == dataset:
+                mark = cells.put(f"{dataset}/accuracy/{model}", [(path, "-1/test_accuracy") for path in paths], ".1f", 100)
+                accuracies.append(f"{MODEL_NAMES[model]} {mark}")
         sentences.append(
-            f"{title}: {own[0]['queries']} queries, {own[0]['database']} database images, worst possible {100 * own[0]['map_floor']:.1f}, "
-            f"chance {100 * own[0]['map_chance']:.1f}; accuracy of the networks (%): {known}."
+            f"{title}: {queries} queries, {database} database images, worst possible {floor}, chance {chance}; "
+            f"accuracy of the networks (%): {', '.join(accuracies)}."
         )
-    narrow = [f"{MODEL_NAMES[model]} {width:g}" for model, width in widths.items() if width != 1]
+    narrow = [
+        f"{MODEL_NAMES[model]} {setting(f'width/{model}', width, 'widths', model)}"
+        for model, width in settings["widths"].items()
+        if width != 1
+    ]
     if narrow:
         sentences.append(f"Channels of the networks as a share of the original's: {', '.join(narrow)}.")
     balls: dict[tuple, list[str]] = {}
-    for name, attack in attacks.items():
-        balls.setdefault((attack["epsilon"], attack["step"], attack["iterations"]), []).append(ATTACK_NAMES.get(name, name))
-    for (epsilon, step, iterations), names in balls.items():
-        sentences.append(f"{', '.join(names)}: pixels within {epsilon:g} of 255, {iterations} steps of {step:g}.")
-    seeds = sorted({one["seed"] for one in metrics})
-    sentences.append(f"Seed {seeds[0]}." if len(seeds) == 1 else f"Mean over seeds {', '.join(map(str, seeds))}.")
+    for name, attack in settings["attacks"].items():
+        balls.setdefault(tuple(attack[key] for key in ("epsilon", "iterations", "step")), []).append(name)
+    for values, names in balls.items():
+        shown = zip(("epsilon", "iterations", "step"), values)
+        epsilon, iterations, step = (setting(f"{key}/{names[0]}", value, "attacks", names[0], key) for key, value in shown)
+        words = ", ".join(ATTACK_NAMES.get(name, name) for name in names)
+        sentences.append(f"{words}: pixels within {epsilon} grey levels, {iterations} steps of {step}.")
+    seeds = [setting(f"seed/{seed}", seed, "seeds", i) for i, seed in enumerate(settings["seeds"])]
+    sentences.append(f"Seed {seeds[0]}." if len(seeds) == 1 else f"Mean over seeds {', '.join(seeds)}.")
     return " ".join(sentences)
 
 
-def mean_accuracies(histories: Iterable[tuple[tuple[str, str], str | Path]]) -> dict[tuple[str, str], float]:
-    """Accuracy on held-out images after the last epoch, in [0, 1], by (data set, model), mean over the files that bear the same pair.
-
-    ``histories`` are such pairs with the path of a training.csv (``pqag.training.Epoch``, one line an epoch).
-    """
-    finals: dict[tuple[str, str], list[float]] = {}
-    for key, path in histories:
-        finals.setdefault(key, []).append(float(pd.read_csv(path)["test_accuracy"].iloc[-1]))
-    return {key: float(np.mean(values)) for key, values in finals.items()}
+#: Where a record keeps the settings of its job.
+_SETTINGS = "/predicate/buildDefinition/externalParameters/settings"
 
 
-def as_text(layout: pd.DataFrame) -> str:
-    """The layout for a terminal, one decimal."""
-    return layout.to_string(float_format="{:.1f}".format)
+def as_text(layout: pd.DataFrame, cells: Cells) -> str:
+    """The layout for a terminal."""
+    plain = layout.map(cells.plain, na_action="ignore")
+    plain.columns = pd.MultiIndex.from_tuples([tuple(map(cells.plain, key)) for key in layout.columns])
+    return plain.to_string(na_rep="--")
 
 
-def as_latex(layout: pd.DataFrame, caption: str, label: str) -> str:
-    """The layout as a ``table`` environment for the booktabs package, one decimal; names and caption are escaped."""
-    count = len(layout.columns)
+def as_latex(layout: pd.DataFrame, caption: str, label: str, cells: Cells) -> str:
+    """The layout, with marks for numbers, as a ``table`` environment for the booktabs package; names and caption are escaped."""
     caption = " ".join(caption.split())  # a blank line would end the paragraph, and with it the caption
     body = (
-        layout.style.format("{:.1f}", escape="latex", na_rep="--")
-        .format_index(escape="latex", axis=0)
-        .format_index(escape="latex", axis=1)
-        .to_latex(hrules=True, multirow_align="naive", multicol_align="c", column_format="ll" + "r" * count)
+        layout.style.format(na_rep="--")
+        .format_index(escape_latex, axis=0)
+        .format_index(escape_latex, axis=1)
+        .to_latex(hrules=True, multirow_align="naive", multicol_align="c", column_format="ll" + "r" * len(layout.columns))
     )
     second = body.index(f"\n{DISTANCES[1]} &") + 1
     body = body[:second] + "\\midrule\n" + body[second:]
-    return (
-        "% needs \\usepackage{booktabs}\n\\begin{table}\n\\centering\n\\small\n"
+    return cells.latex(
+        f"% needs \\usepackage{{booktabs}}\n{MACRO}\n\\begin{{table}}\n\\centering\n\\small\n"
         f"\\caption{{{escape_latex(caption)}}}\n\\label{{{label}}}\n{body}\\end{{table}}\n"
     )
+
+
+def listing(cells: Cells, names: Iterable[str]) -> dict[str, Any]:
+    """The cells as plain values for a JSON file, with the names that hold digits (data sets, models, attacks), as LaTeX prints them."""
+    return {"cells": cells.entries, "names": sorted({escape_latex(name) for name in names if any(c.isdigit() for c in name)})}
 
 
 def escape_latex(text: str) -> str:

@@ -1,11 +1,10 @@
-"""The workflow under test: planned in process, and the tiny study run once for all tests of a session."""
+"""The workflow under test: run as a user would, and planned in process."""
 
 import logging
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -29,14 +28,23 @@ class Planned(logging.Handler):
             self.jobs.append((record.rule_name, dict(record.wildcards)))
 
 
+def write_config(file, config):
+    """Write a configuration (a mapping) as YAML."""
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
 def dry_run(folder, config, *targets):
     """What ``snakemake -n TARGETS`` in ``folder`` finds out with ``config`` (a mapping): jobs to run, and Snakemake's whole workflow."""
     from snakemake.api import SnakemakeApi
     from snakemake.logging import logger
     from snakemake.settings import types
 
+    from pqag.provenance import code_digest
+
+    code_digest.cache_clear()  # a process of Snakemake reads the code once, and here many are played in one
     file = folder / "config.yaml"
-    file.write_text(yaml.safe_dump(config, sort_keys=False))
+    before = file.read_bytes() if file.exists() else None
+    write_config(file, config)
     profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
     planned = Planned()
     with SnakemakeApi(types.OutputSettings(quiet={types.Quietness.ALL}, dryrun=True)) as api:
@@ -56,23 +64,10 @@ def dry_run(folder, config, *targets):
             return planned.jobs, workflow._workflow_store
         finally:
             logger.removeHandler(planned)
+            if before is not None:
+                file.write_bytes(before)
 
 
 def plan(folder, config, *targets):
     """Jobs that ``snakemake -n TARGETS`` would run in ``folder`` with ``config``, as (rule, wildcards)."""
     return dry_run(folder, config, *targets)[0]
-
-
-@pytest.fixture
-def tiny():
-    """The configuration of the tiny study, free to change."""
-    return yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
-
-
-@pytest.fixture(scope="session")
-def study(tmp_path_factory):
-    """A folder in which the tiny study was run, and what the run printed. Tests may plan there, but must change nothing."""
-    folder = tmp_path_factory.mktemp("study")
-    done = snakemake(folder, "--configfile", ROOT / "config/tiny.yaml", "--cores", 2, "all")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done

@@ -2,12 +2,20 @@
 
 A logger plugin of Snakemake (its official way to replace the console output), found because set-up puts the folder around it on the path
 of the virtual environment. ``--logger`` of another name, or ``--workflow-profile none``, gives Snakemake's own output back.
+
+Snakemake imports every plugin before it reads a config, whichever logger is chosen; so this is also the place where its reader of study
+files is replaced by ours, see ``read_studies_safely``.
 """
 
+import functools
+import importlib.util
 import logging
 import sys
 from pathlib import Path
 
+import snakemake.common.configfile
+import snakemake.settings.types
+from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
@@ -68,6 +76,8 @@ class LogHandler(LogHandlerBase):
                 return _failure(record.rule_name, [path.split(" (")[0] for path in record.log])
             case LogEvent.ERROR if getattr(record, "exception", "") == "LockException":
                 return "Another run is going on in this folder; wait for it, or stop it, first."
+            case LogEvent.ERROR if getattr(record, "exception", "") == StudyRefused.__name__:
+                return record.getMessage().splitlines()[1]  # below the name of the exception and the place in the Snakefile
             case LogEvent.ERROR if getattr(record, "exception", "") in ("CalledProcessError", "RuleException"):
                 return None  # the JOB_ERROR that comes with it says more
             case None | LogEvent.ERROR:
@@ -82,3 +92,45 @@ def _failure(rule: str, logs: list[str]) -> str:
         if path.is_file() and (lines := path.read_text(errors="replace").strip().splitlines()) and "error: " in lines[-1]:
             return f"{rule} failed: {lines[-1].split('error: ', 1)[1]}\n  log: {path}"
     return f"{rule} failed without a word of why in its log ({', '.join(logs) or 'it has none'}): it was killed, or ran out of memory"
+
+
+# ------------------------------------------------------------------------------------------------------------------------ study files
+
+
+class StudyRefused(WorkflowError):
+    """A study file that is none, told in one sentence."""
+
+
+def read_studies_safely() -> None:
+    """Put ``read_study`` in place of Snakemake's ``load_configfile``, for ``--configfile`` and for the workflow's own ``configfile:``.
+
+    Raises AttributeError where Snakemake has no such function there any more: better no start than one that runs what a study says.
+    """
+    for module in (snakemake.settings.types, snakemake.common.configfile):
+        _ = module.load_configfile
+        module.load_configfile = read_study
+
+
+def read_study(path: str | Path) -> dict:
+    """What ``pqag.studyfile`` reads; raises StudyRefused.
+
+    The module is loaded from the repository that this file lies in, under a name of its own: the workflow that will run may be that of
+    another copy, whose ``pqag`` must not be shadowed.
+    """
+    studyfile = _studyfile()
+    try:
+        return studyfile.read(path)
+    except studyfile.Refused as error:
+        raise StudyRefused(str(error)) from None
+
+
+@functools.cache
+def _studyfile():
+    path = Path(__file__).resolve().parents[3] / "scripts/pqag/studyfile.py"
+    spec = importlib.util.spec_from_file_location(f"{__name__}.studyfile", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+read_studies_safely()

@@ -1,0 +1,188 @@
+"""Write docs/staleness.md, what a change makes stale: `make docs`. tests/workflow/test_plan.py holds it against Snakemake's plans."""
+
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent / "scripts"), str(HERE)]
+
+from rulegraph import arrows  # noqa: E402
+
+from pqag import config, provenance, settings  # noqa: E402
+
+#: A change of every key of a study, as a value other than the one config/tiny.yaml has.
+CHANGES: dict[str, Any] = {
+    "study": "other",
+    "datasets.synthetic.sha256": "0" * 64,
+    "datasets.synthetic.train": 900,
+    "datasets.synthetic.database": 310,
+    "datasets.synthetic.queries": 61,
+    "datasets.synthetic.split_seed": 1,
+    "models.vgg16.width": 0.25,
+    **{
+        f"{section}.{key}": value
+        for section in ("training", "models.vgg16.training")
+        for key, value in {
+            "epochs": 3,
+            "batch_size": 99,
+            "learning_rate": 0.05,
+            "momentum": 0.8,
+            "weight_decay": 0.001,
+            "label_smoothing": 0.05,
+            "crop": 1,
+            "flip": False,
+            "precision": "float32",
+        }.items()
+    },
+    "attacks.apd.loss": "aod",
+    "attacks.apd.epsilon": 4,
+    "attacks.apd.step": 1,
+    "attacks.apd.iterations": 7,
+    "attacks.apd.random_start": False,
+    "attacks.basic.feature": "raw",
+    "attacks.apd.assignment": "euclidean",
+    "attacks.apd.temperature": 0.5,
+    "bits": [16, 24],
+    "seeds": [0, 1],
+    "quantizer.subspaces": 2,
+    "quantizer.iterations": 3,
+    "threads.pretrain": 2,
+    "threads.attack": 2,
+    "device": "cpu",
+    "anonymous": True,
+}
+
+#: The source is no key of a generated data set; where the content is not pinned by its hash it counts as the sha256 does.
+UNTRIED = {"datasets.*.source": "the same as `datasets.*.sha256`, and nothing where the content is pinned by its hash"}
+
+#: Rules that every change of a study file brings, of its comments even: they write down the study and list the files.
+ALWAYS = {"study", "manifest", "all"}
+
+
+def tiny() -> dict[str, Any]:
+    """The study that the changes are tried on."""
+    return yaml.safe_load((HERE.parent / "config/tiny.yaml").read_text())
+
+
+def changed(study: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A copy of ``study`` with one key, written with dots, set to ``value``."""
+    result = section = copy.deepcopy(study)
+    *path, last = key.split(".")
+    for part in path:
+        section = section.setdefault(part, {})
+    section[last] = value
+    return result
+
+
+def general(key: str) -> str:
+    """The key of the schema: names of data sets, models and attacks as a star."""
+    first, *rest = key.split(".")
+    return ".".join([first, "*", *rest[1:]]) if first in ("datasets", "models", "attacks") else key
+
+
+def schema_keys(section: type = config.Study, prefix: str = "") -> list[str]:
+    """Every key of the schema, in its order, written with dots and stars."""
+    keys = []
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        inner = getattr(kind, "__args__", ())
+        nested = [one for one in (kind, *inner) if isinstance(one, type) and issubclass(one, config.BaseModel)]
+        star = "*." if any(one is str or getattr(one, "__origin__", None) is str for one in inner) and nested else ""
+        if nested:
+            keys.extend(schema_keys(nested[0], f"{prefix}{name}.{star}"))
+        else:
+            keys.append(f"{prefix}{name}")
+    return keys
+
+
+def downstream(rules: set[str]) -> set[str]:
+    """``rules`` and all that use their results."""
+    edges = arrows()
+    reached, grown = set(), set(rules)
+    while reached != grown:
+        reached = set(grown)
+        grown |= {b for a, b in edges if a in reached}
+    return reached
+
+
+#: A job of each rule, to compare settings of.
+_JOB = {"dataset": "synthetic", "model": "vgg16", "bits": "16", "seed": "0"}
+
+
+def of_key(key: str) -> set[str]:
+    """The rules whose settings, or whose files' names or number, change with a key; what follows from them is not among them."""
+    before, after = tiny(), changed(tiny(), key, CHANGES[key])
+    if key == "study":
+        return {rule for rule in settings.RULES if rule not in ALWAYS | {"fetch"}}
+    if key == "bits":
+        return {"quantize", "evaluate_clean", "attack", "extract_adversarial", "evaluate", "table1"}
+    if key == "seeds":
+        return {"pretrain", "table1"}
+    job = _JOB | {"attack": key.split(".")[1] if key.startswith("attacks.") else "apd"}
+    resolved = [config.parse_study(study).resolved() for study in (before, after)]
+    return {rule for rule in settings.RULES if rule not in ALWAYS and _differs(rule, job, resolved)}
+
+
+def _differs(rule: str, job: dict[str, str], resolved: list[dict[str, Any]]) -> bool:
+    one, other = (settings.settings(rule, job, study) for study in resolved)
+    return one != other
+
+
+def of_module(name: str) -> set[str]:
+    """The rules whose script imports a module of the library, by the path of the module within it."""
+    path = provenance.LIBRARY / name
+    return {rule for rule in settings.RULES if path in provenance.modules_of(settings.script_of(rule))}
+
+
+def in_words(rules: set[str]) -> str:
+    """Rules in the order of the workflow."""
+    return ", ".join(rule for rule in settings.RULES if rule in rules) or "nothing"
+
+
+def page() -> str:
+    """The whole of docs/staleness.md."""
+    lines = [HEAD]
+    lines += ["| key | read by | made again |", "|---|---|---|"]
+    rows = {general(key): key for key in CHANGES}
+    for key in schema_keys():
+        if key in UNTRIED:
+            lines.append(f"| `{key}` | fetch | {UNTRIED[key]} |")
+        else:
+            direct = of_key(rows[key])
+            lines.append(f"| `{key}` | {in_words(direct)} | {in_words(downstream(direct) - ALWAYS)} |")
+    lines += [MODULES, "| module | imported by | made again |", "|---|---|---|"]
+    for path in sorted(provenance.LIBRARY.rglob("*.py")):
+        name = str(path.relative_to(provenance.LIBRARY))
+        direct = of_module(name)
+        lines.append(f"| `{name}` | {in_words(direct)} | {in_words(downstream(direct) - ALWAYS)} |")
+    return "\n".join([*lines, ""])
+
+
+HEAD = """\
+<!-- Generated by `make docs`; tests/workflow/test_plan.py holds every line against what Snakemake plans. -->
+# What a change makes stale
+
+Snakemake makes a result again when its settings, its inputs or its environment changed. The settings of a rule
+(`scripts/pqag/settings.py`) are exactly the keys of the study that it depends on, and the digest of its code: of its script and of every
+module of the library that the script imports, by meaning. Comments and layout do not count, nor do the times of source files: a fresh
+checkout makes nothing stale. The rerun triggers are set in `profiles/default/config.yaml`: `params` (the settings), `input`, `mtime` (of
+inputs and outputs, not of code) and `software-env`; not `code`, which goes by the time stamps of scripts. Package versions in `.venv` are
+no trigger: they are in every record, and `audit diff` and `audit rerun` tell them.
+
+## Keys of a study
+
+A change of the file, of a comment even, also makes `study.json` and `MANIFEST.sha256` again; `all` always runs, for it verifies. Of a
+key that belongs to one data set, model or attack only the jobs of that one are made again, and the tables.
+"""
+
+MODULES = """
+## Modules of the library
+"""
+
+
+if __name__ == "__main__":
+    (HERE / "staleness.md").write_text(page())

@@ -1,0 +1,108 @@
+"""A study as a folder to deposit that says what is in it and how it came about: a Workflow Run RO-Crate.
+
+It follows Provenance Run Crate 0.5 on RO-Crate 1.1. Files lie in it as they do where the workflow ran, so that the records and
+MANIFEST.sha256 hold there as they are and the other verbs of the audit work there too. Needs rocrate and PyYAML; the other verbs do not
+import this module.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from pqag import files, records
+from pqag.audit.crate import Description
+from pqag.audit.verify import Study, verify
+from pqag.errors import UserError
+
+#: What the study is computed with, as patterns in the repository; tests stay out.
+CODE = ("Snakefile", "Makefile", "README.md", "LICENSE", "CITATION.cff", "rules/*", "scripts/**/*", "envs/*", "profiles/**/*", "docs/*")
+#: Images, weights, features, codebooks: in the crate only where everything is asked for.
+LARGE = (".h5", ".pt")
+
+
+def export(folder: Path, output: Path | None = None, everything: bool = False, force: bool = False) -> tuple[Path, int, int]:
+    """Write the crate of the study in ``folder``; returns its folder, how many files it holds, and how many of the study it leaves out.
+
+    The crate goes to ``crate`` in the study, or to ``output``, in place of an earlier crate there. ``everything`` puts in the files of
+    ``LARGE`` too. Written again from the same study it has the same bytes. Raises UserError where ``audit verify`` finds a fault, unless
+    ``force``, and where ``output`` holds anything else.
+    """
+    faults, _, study = verify(folder)
+    if faults and not force:
+        number = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
+        raise UserError(f"{folder} has {number}, first: {faults[0]}; `audit verify` lists them, and --force exports the study as it is")
+    if not study.records:
+        raise UserError(f"{folder} has no record that can be read, so there is nothing to say of it")
+    output = output or folder / "crate"
+    _refuse_to_overwrite(output, study)
+    configs = _configs(study)
+    sources = dict(sorted((_code() | configs | _results(study, everything)).items()))
+    with _replacing(output) as part:
+        for name, source in sources.items():
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, part / name)
+        Description(study, part, set(sources), sorted(configs)).crate.write(part)
+    return output, len(sources), len(set(study.made_by) - set(sources))
+
+
+def _code() -> dict[str, Path]:
+    """The files of ``CODE`` by their names in the crate."""
+    found = [path for pattern in CODE for path in records.REPOSITORY.glob(pattern) if path.is_file() and "__pycache__" not in path.parts]
+    return {str(path.relative_to(records.REPOSITORY)): path for path in found}
+
+
+def _configs(study: Study) -> dict[str, Path]:
+    """The config files that the study was run with, where they still are: as in this folder or the repository, else in config/."""
+    found = {}
+    for name, recorded in _configured(study).items():
+        path = Path(name).resolve()
+        if path.is_file() and files.sha256(path) == recorded:
+            inside = [path.relative_to(root) for root in (Path.cwd(), records.REPOSITORY.resolve()) if path.is_relative_to(root)]
+            found[str(inside[0] if inside else Path("config", path.name))] = path
+    return found
+
+
+def _configured(study: Study) -> dict[str, str]:
+    """sha256 of the config files by path, as study.json says; what is wrong with that file is told by verify."""
+    try:
+        return dict(files.read_json(study.folder / "study.json")["configfiles"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _results(study: Study, everything: bool) -> dict[str, Path]:
+    """Records and results, whose names in the crate are those they have here."""
+    found = {name: Path(name) for name in (*study.records, *study.made_by)}
+    for name, path in found.items():
+        if path.is_absolute() or ".." in path.parts or path.is_symlink():
+            raise UserError(f"{name} lies outside of this folder or is a link, so it is no result to export")
+    return {name: path for name, path in found.items() if path.is_file() and (everything or path.suffix not in LARGE)}
+
+
+def _refuse_to_overwrite(output: Path, study: Study) -> None:
+    """Raise UserError unless ``output`` can become a crate without anything else being lost, or taken for a result."""
+    place, results = output.resolve(), study.folder.resolve()
+    if Path.cwd().is_relative_to(place) or results.is_relative_to(place):
+        raise UserError(f"{output} holds the study itself: name another folder for the crate")
+    if place.is_relative_to(results) and place != results / "crate":
+        raise UserError(f"{output} lies among the results of the study: only {study.folder}/crate may, or a folder elsewhere")
+    earlier = (output / "ro-crate-metadata.json").is_file() and (output / study.folder).is_dir()
+    if output.exists() and not (earlier or (output.is_dir() and not any(output.iterdir()))):
+        raise UserError(f"{output} is there already and is no crate of this study: name another folder, or take it away")
+
+
+@contextlib.contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``folder``; on a clean exit it takes its place, on an exception it is removed."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

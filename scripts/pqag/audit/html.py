@@ -1,0 +1,222 @@
+"""A page that shows the tables of a study and, for every number, how it was made from the raw files.
+
+One file that needs no other and no network. Whatever comes from the study is text in it: escaped where it stands in the markup, and set by
+``textContent`` where the script shows it; the policy in its head lets no script run but the page's own. Needs the standard library alone.
+"""
+
+import base64
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from pqag import cells, files, records
+from pqag.audit import latex
+from pqag.audit.verify import DAMAGE, Fault, Study, printable, verify
+from pqag.audit.why import listed
+from pqag.errors import UserError
+
+TEMPLATE = Path(__file__).with_name("page.html")
+
+
+def page(folder: Path) -> tuple[str, int]:
+    """The page of the study in ``folder``, and how many faults it shows. It holds no time of its own: the same study, the same bytes."""
+    faults, remarks, study = verify(folder)
+    listings = _listings(folder)
+    template = TEMPLATE.read_text(encoding="utf-8")
+    parts = {
+        "policy": _policy(template),
+        "study": _text(folder.name),
+        "verdict": _verdict(study, faults, remarks),
+        "tables": "".join(_table(path, listing) for path, listing in listings.items()) or "<p>The study has no tables yet.</p>",
+        "data": _json(_data(study, listings, faults)),
+    }
+    # In one go, so that nothing in the data is taken for a place to fill in. What is no character (half a surrogate pair) becomes "?".
+    filled = re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], template)
+    return filled.encode(errors="replace").decode(), len(faults)
+
+
+def _policy(template: str) -> str:
+    """A Content-Security-Policy that forbids everything but the template's own style and script, by their sha256."""
+
+    def allowed(tag: str) -> str:
+        content = re.search(f"<{tag}>(.*?)</{tag}>", template, re.DOTALL)[1]
+        return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+    return f"default-src 'none'; script-src {allowed('script')}; style-src {allowed('style')}; base-uri 'none'; form-action 'none'"
+
+
+def _json(value: Any) -> str:
+    """JSON that can stand in an element ``script``: no tag can begin in it, and NaN and infinity, which JSON lacks, are words."""
+    plain = json.loads(json.dumps(value), parse_constant=str)
+    return json.dumps(plain, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _text(text: str) -> str:
+    """``text`` as markup, in which nothing is left that would not be seen."""
+    return escape(printable(text))
+
+
+# ------------------------------------------------------------------------------------------------------------------------- static parts
+
+
+def _verdict(study: Study, faults: list[Fault], remarks: list[str]) -> str:
+    checked = f"{len(study.made_by)} files of {len(study.records)} jobs"
+    manifest = study.folder / "MANIFEST.sha256"
+    root = files.sha256(manifest) if manifest.is_file() else "missing"
+    if faults:
+        mends = "".join(f"<p>To mend: {_text(mend)}.</p>\n" for mend in dict.fromkeys(fault.mend for fault in faults))
+        summary = f"<summary>{len(faults)} fault{'s' * (len(faults) > 1)} in {checked}</summary>"
+        items = (f"<code>{_text(fault.file)}</code> {_text(fault.what)}" for fault in faults)
+        verdict = f'<details class="bad"{" open" * (len(faults) <= 8)}>{summary}{_list(items)}{mends}</details>'
+    else:
+        verdict = f'<p class="good">No fault in {checked}</p>'
+    return (
+        f'{verdict}\n<p class="root">sha256 of <code>{_text(str(manifest))}</code>, which lists the sha256 of every file:<br>'
+        f"<code>{root}</code></p>\n{_list(map(_text, remarks))}"
+    )
+
+
+def _list(items: Iterable[str]) -> str:
+    lines = "".join(f"<li>{item}</li>\n" for item in items)
+    return f"<ul>\n{lines}</ul>" if lines else ""
+
+
+def _listings(folder: Path) -> dict[Path, dict[str, Any]]:
+    """The cells of each table by its .tex file; a listing that cannot be read, which is a fault, is left out."""
+    found = {}
+    for path in sorted(folder.glob("tables/*.cells.json")):
+        with contextlib.suppress(UserError):
+            found[path.with_name(path.name.removesuffix(".cells.json") + ".tex")] = listed(path)
+    return found
+
+
+def _table(path: Path, listing: Mapping[str, Any]) -> str:
+    """A table as it is printed, with a link for every number; where that cannot be read, its cells in a list."""
+    name = re.sub(r"^table(?=\d)", "Table ", path.stem)
+    try:
+        table = latex.read(_content(path))
+    except DAMAGE:
+        rows = "".join(f'<tr><th scope="row">{_text(one)}</th><td>{_link(one, cell["text"])}</td></tr>' for one, cell in listing.items())
+        caption, rows = "The file of this table cannot be read; these are its cells.", f"<tbody>{rows}</tbody>"
+    else:
+        caption, rows = _html(table.caption, listing), _rows(table, listing)
+    return (
+        f'<section class="table"><h2>{_text(name)}</h2><p>{caption}</p>\n'
+        f'<div class="scroll" tabindex="-1"><table aria-label="{_text(name)}">{rows}</table></div></section>\n'
+    )
+
+
+def _html(text: str, listing: Mapping[str, Any]) -> str:
+    """LaTeX as HTML, with a link for every cell that is listed."""
+    return "".join(_link(one, printed) if one in listing else _text(printed) for printed, one in latex.pieces(text))
+
+
+def _link(identity: str, text: str) -> str:
+    return f'<a href="#{escape(quote(identity, safe="/:", errors="replace"))}">{_text(text)}</a>'
+
+
+def _rows(table: latex.Table, listing: Mapping[str, Any]) -> str:
+    """The lines of a table. A column that begins a span of the header is marked, to stand a little apart."""
+    starts = {column for line in table.header for _, span, column in _columns(line) if span > 1}
+
+    def line(fields: Iterable[tuple[str, str, int]]) -> str:
+        marked = ((f'{tag} class="start"' if column in starts else tag, tag.split()[0], text) for tag, text, column in fields)
+        return f"<tr>{''.join(f'<{opened}>{_html(text, listing)}</{closed}>' for opened, closed, text in marked)}</tr>\n"
+
+    head = "".join(line((_tag_of_head(text, span), text, column) for text, span, column in _columns(one)) for one in table.header)
+    bodies = ("".join(map(line, _body(group, table.heads))) for group in table.groups)
+    return f"<thead>\n{head}</thead>\n" + "".join(f"<tbody>\n{body}</tbody>\n" for body in bodies)
+
+
+def _columns(line: Iterable[latex.Field]) -> Iterator[tuple[str, int, int]]:
+    """The fields of a line with the column that each begins in."""
+    column = 0
+    for text, span in line:
+        yield text, span, column
+        column += span
+
+
+def _tag_of_head(text: str, span: int) -> str:
+    if not text:
+        return "td"
+    return f'th scope="colgroup" colspan="{span}"' if span > 1 else 'th scope="col"'
+
+
+def _body(group: list[list[latex.Field]], heads: int) -> Iterator[list[tuple[str, str, int]]]:
+    """Tag, LaTeX and column of every field, by lines. If the first column names the first line alone, that name is one for the group."""
+    named = len(group) > 1 and not any(line[0][0] for line in group[1:])
+    for number, line in enumerate(group):
+        fields = [('th scope="row"' if column < heads else "td", text, column) for text, _, column in _columns(line)]
+        if named:
+            fields[:1] = [] if number else [(f'th scope="rowgroup" rowspan="{len(group)}"', *fields[0][1:])]
+        yield fields
+
+
+# ------------------------------------------------------------------------------------------------------------------ data for the script
+
+
+class _Shared(list):
+    """Values that many jobs have in common, each once; a job holds its place."""
+
+    def place(self, value: Any) -> int:
+        if value not in self:
+            self.append(value)
+        return self.index(value)
+
+
+def _data(study: Study, listings: Mapping[Path, Mapping[str, Any]], faults: Iterable[Fault]) -> dict[str, Any]:
+    """What the script walks along: cells, jobs by their inputs and outputs, faults, and the files that the settings came from."""
+    shared = _Shared()
+    try:
+        config = dict(json.loads(_content(study.folder / "study.json"))["configfiles"])
+    except DAMAGE:  # a fault
+        config = {}
+    return {
+        "study": str(study.folder),
+        "cells": [_cell(cell, str(path)) for path, listing in listings.items() for cell in listing.values()],
+        "jobs": [_job(path, record, shared) for path, record in sorted(study.records.items())],
+        "shared": shared,
+        "config": config,
+        "faults": [[fault.file, fault.what] for fault in faults],
+    }
+
+
+def _content(path: Path) -> str:
+    if not path.is_file():  # a pipe would never end
+        raise FileNotFoundError(path)
+    return path.read_text(encoding="utf-8")
+
+
+def _cell(cell: Mapping[str, Any], path: str) -> dict[str, Any]:
+    return {**cell, "table": path, "sources": [{**source, "value": _value(source)} for source in cell["sources"]]}
+
+
+def _value(source: Mapping[str, str]) -> float | None:
+    try:
+        return cells.look_up(cells.read(source["file"]), source["pointer"]) if Path(source["file"]).is_file() else None
+    except DAMAGE:  # a fault
+        return None
+
+
+def _job(path: str, record: Mapping[str, Any], shared: _Shared) -> dict[str, Any]:
+    definition, details = record["predicate"]["buildDefinition"], record["predicate"]["runDetails"]
+    outer, inner, times = definition["externalParameters"], definition["internalParameters"], details["metadata"]
+    return {
+        "record": path,
+        "recordDigest": files.sha256(path),
+        **{key: outer[key] for key in ("rule", "wildcards", "settings")},
+        **{key: inner[key] for key in ("code", "seeds", "threads", "git")},
+        **{key: times[key] for key in ("startedOn", "finishedOn")},
+        "outputs": records.outputs(record),
+        "inputs": records.dependencies(record, "input"),
+        "raw": records.dependencies(record, "raw"),
+        "modules": shared.place(records.dependencies(record, "code")),
+        "versions": shared.place(details["builder"]["version"]),
+        "machine": shared.place(details["byproducts"][0]["annotations"]),
+    }

@@ -1,0 +1,185 @@
+"""Does the recorded code, with the recorded settings, give the same result again?"""
+
+import contextlib
+import json
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pqag import files, records, storage
+from pqag.audit.verify import Study, load
+from pqag.audit.why import chain, find
+from pqag.errors import UserError
+from pqag.settings import settings
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An output made again: whether its bytes are the same, and else the difference of its numbers (see the function ``difference``)."""
+
+    name: str
+    same: bool
+    difference: float
+
+
+def rerun(folder: Path, target: str, deep: bool, cores: int) -> Iterator[Comparison | str]:
+    """Run the job that made ``target``, a file or a cell, at its recorded commit in a clean worktree; compare what comes out.
+
+    The inputs are the recorded ones, checked; with ``deep`` only the fetched images are, and all that follows is computed again. Yields a
+    comparison for every output of the job, and in words what differs between both runs. Raises UserError where the code or the settings
+    cannot be had back, or the job fails.
+    """
+    study = load(folder)
+    names = [target] if target in study.made_by else [source["file"] for source in find(folder, target)["sources"]]
+    for name in dict.fromkeys(study.made_by.get(name, name) for name in names):
+        yield from _again(study, name, deep, cores)
+
+
+def _again(study: Study, path: str, deep: bool, cores: int) -> Iterator[Comparison | str]:
+    record = study.records[path]
+    outputs = records.outputs(record)
+    _check_settings(study, path, record)
+    commit = record["predicate"]["buildDefinition"]["internalParameters"]["git"]["commit"]
+    if commit is None:
+        raise UserError(f"{path} names no commit, for it was made outside git: its code cannot be had back")
+    with _worktree(commit) as worktree:
+        _check_code(worktree, path, record, commit)
+        needed = [name for _, name, made in chain(study, next(iter(outputs))) if made and _is_fetched(made)] if deep else []
+        for name in needed or records.dependencies(record, "input"):
+            if name in outputs:
+                raise UserError(f"{name} comes from outside, so it can be fetched again (`snakemake --forcerun {name}`), but not computed")
+            _copy(study, name, worktree)
+        _run(worktree, study, [*outputs], cores)
+        again = records.read(worktree / path)
+        for name, digest in outputs.items():
+            same = records.outputs(again)[name] == digest
+            yield Comparison(name, same, 0.0 if same else difference(Path(name), worktree / name))
+        yield from _circumstances(record, again)
+
+
+def _is_fetched(record: Mapping[str, Any]) -> bool:
+    return record["predicate"]["buildDefinition"]["externalParameters"]["rule"] == "fetch"
+
+
+def _check_settings(study: Study, path: str, record: Mapping[str, Any]) -> None:
+    parameters = record["predicate"]["buildDefinition"]["externalParameters"]
+    try:
+        today = settings(parameters["rule"], parameters["wildcards"], files.read_json(study.folder / "study.json"))
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is of a job that {study.folder}/study.json does not have: run the study first") from error
+    if {**today, "code": ""} != {**records.settings_of(record), "code": ""}:
+        raise UserError(f"{path} was made with other settings than {study.folder}/study.json has: run the study first")
+
+
+def _check_code(worktree: Path, path: str, record: Mapping[str, Any], commit: str) -> None:
+    """The commit holds the code that ran: uncommitted changes elsewhere do not matter."""
+    for name, digest in records.dependencies(record, "code").items():
+        if not (worktree / name).is_file() or files.sha256(worktree / name) != digest:
+            raise UserError(f"{path} ran with an uncommitted {name}, so commit {commit[:12]} does not hold its code")
+
+
+@contextlib.contextmanager
+def _worktree(commit: str) -> Iterator[Path]:
+    """The repository at ``commit`` in a temporary folder."""
+
+    def git(*arguments: str) -> None:
+        done = subprocess.run(["git", "-C", str(records.REPOSITORY), "worktree", *arguments], capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f"git worktree {arguments[0]} failed: {(done.stderr.strip().splitlines() or ['no words'])[-1]}")
+
+    with tempfile.TemporaryDirectory(prefix="rerun-") as scratch:
+        worktree = Path(scratch, "worktree")
+        git("add", "--detach", str(worktree), commit)
+        try:
+            yield worktree
+        finally:
+            git("remove", "--force", str(worktree))
+
+
+def _copy(study: Study, name: str, worktree: Path) -> None:
+    """Put a file that is what its job made, and the record of that, into the worktree."""
+    records.checked_sha256(name)
+    for path in filter(None, (name, study.made_by.get(name))):
+        (worktree / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, worktree / path)
+
+
+def _run(worktree: Path, study: Study, targets: list[str], cores: int) -> None:
+    config = files.read_json(study.folder / "study.json")
+    del config["configfiles"]
+    (worktree / "rerun.json").write_text(json.dumps(config))
+    command = f"-m snakemake --configfile rerun.json --cores {cores} --workflow-profile none --rerun-triggers mtime --quiet all --".split()
+    done = subprocess.run([sys.executable, *command, *targets], cwd=worktree, capture_output=True, text=True)
+    if done.returncode:
+        logs = sorted(worktree.glob("results/*/logs/**/*.log"), key=lambda log: log.stat().st_mtime)
+        words = (logs[-1].read_text() if logs else "") + done.stderr
+        reasons = [line for line in words.splitlines() if "rror" in line] or ["it says nothing"]
+        raise UserError(f"the job could not be run again: {reasons[-1]}")
+
+
+def _circumstances(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """Versions and machine that differ."""
+    then, now = (one["predicate"]["runDetails"] for one in (before, after))
+    for name in sorted({*then["builder"]["version"], *now["builder"]["version"]}):
+        old, new = (one["builder"]["version"].get(name, "absent") for one in (then, now))
+        if old != new:
+            yield f"{name} was {old}, is {new}"
+    for name in ("cpu", "gpu"):
+        old, new = (one["byproducts"][0]["annotations"][name] for one in (then, now))
+        if old != new:
+            yield f"{name} was {old}, is {new}"
+
+
+def difference(one: Path, other: Path) -> float:
+    """The largest difference of the numbers in two files of the same kind, relative to the largest number of the array, column or list it
+    stands in; infinite where anything else differs."""
+    first, second = _arrays(one), _arrays(other)
+    if first.keys() != second.keys() or any(first[name].shape != second[name].shape for name in first):
+        return math.inf
+    return max((_relative(first[name], second[name]) for name in first), default=0.0)
+
+
+def _relative(one: np.ndarray, other: np.ndarray) -> float:
+    if np.array_equal(one, other):
+        return 0.0
+    if one.dtype.kind not in "biuf" or other.dtype.kind not in "biuf":
+        return math.inf
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    return float(np.abs(one - other).max() / (np.abs(one).max() or 1))
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """All values of a file, as named arrays."""
+    if path.suffix == ".h5":
+        names = storage.dataset_names(path)
+        attributes = {f"attribute {name}": np.array(value) for name, value in storage.read_attributes(path).items()}
+        return dict(zip(names, storage.read_hdf5(path, *names))) | attributes
+    if path.suffix == ".pt":
+        from pqag import checkpoints
+
+        return {name: value.numpy() for name, value in checkpoints.load(path)["weights"].items()}
+    if path.suffix == ".json":
+        return _leaves(files.read_json(path))
+    if path.suffix == ".csv":
+        frame = pd.read_csv(path)
+        return {name: column.to_numpy() for name, column in frame.items()}
+    return {"text": np.array(path.read_text(encoding="utf-8"))}
+
+
+def _leaves(value: Any, name: str = "") -> dict[str, np.ndarray]:
+    """The values of JSON, a list without lists in it as one array."""
+    if isinstance(value, list) and not any(isinstance(one, dict | list) for one in value):
+        return {name: np.array(value, dtype=float if all(isinstance(one, int | float) for one in value) else object)}
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {key: array for part, inner in items for key, array in _leaves(inner, f"{name}/{part}").items()}
+    return {name: np.array(value)}

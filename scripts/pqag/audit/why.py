@@ -1,0 +1,149 @@
+"""Where does a number come from? From the cell of a table back to the raw files."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pqag import cells, files, records
+from pqag.audit.verify import DAMAGE, Fault, Study, job, load, printable
+from pqag.errors import UserError
+
+
+def all_cells(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every cell of every table of the study, by its id; raises UserError where a listing is damaged."""
+    return {identity: cell for path in sorted(folder.glob("tables/*.cells.json")) for identity, cell in listed(path).items()}
+
+
+def listed(path: Path) -> dict[str, dict[str, Any]]:
+    """The cells of one listing, by their ids; raises UserError where it is damaged."""
+    found = {}
+    try:
+        if not path.is_file():  # a pipe would never end
+            raise FileNotFoundError("no such file")
+        for cell in files.read_json(path)["cells"]:
+            numbers, texts = [cell["value"], cell["scale"]], [source[key] for source in cell["sources"] for key in ("file", "pointer")]
+            well_formed = all(isinstance(one, int | float) for one in numbers) and all(
+                isinstance(one, str) for one in [*texts, cell["text"]]
+            )
+            if not re.fullmatch(r"[^:]+:.+", cell["id"]) or not texts or not well_formed:
+                raise ValueError(cell["id"])
+            found[cell["id"]] = {key: cell[key] for key in ("id", "text", "value", "format", "scale", "sources")}
+    except DAMAGE as error:
+        raise UserError(f"{path} is no list of cells: {type(error).__name__} {error}") from None
+    return found
+
+
+def find(folder: Path, query: str) -> dict[str, Any]:
+    """The one cell that ``query`` means: "table1:aod/vgg16/24/ADC", in any order, less what is needed to tell it from the others.
+
+    Raises UserError that lists the candidates, the nearest first, where it means none or several.
+    """
+    known = all_cells(folder)
+    if not known:
+        raise UserError(f"{folder} has no tables yet: run the study first")
+    if query in known:
+        return known[query]
+    table, colon, rest = query.partition(":")
+    words = _words(rest if colon else query)
+
+    def met(identity: str) -> int:
+        """How many of the words the cell has; none where it is of another table."""
+        own, parts = identity.split(":", 1)[0], _words(identity.split(":", 1)[1])
+        return sum(words.count(word) <= parts.count(word) for word in words) if not colon or own == table else -1
+
+    found = [identity for identity in known if met(identity) == len(words)]
+    if len(found) == 1:
+        return known[found[0]]
+    candidates = found or sorted(known, key=met, reverse=True)
+    more = f" and {len(candidates) - 8} more" if len(candidates) > 8 else ""
+    means = f"{len(found)} cells:" if found else f"no cell of {folder}; nearest are"
+    raise UserError(f"{query} means {means} {', '.join(candidates[:8])}{more}")
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[/\s]+", text.lower()) if word]
+
+
+def chain(study: Study, path: str) -> list[tuple[int, str, dict[str, Any] | None]]:
+    """The files that ``path`` was made from, as (depth, path, record of the job that made it), each once, in the order of a walk to the
+    raw data that goes down before it goes on."""
+    return [(depth, name, study.record(name)) for depth, name, again in _walk(study, path, set()) if not again]
+
+
+def _walk(study: Study, path: str, seen: set[str]) -> Iterator[tuple[int, str, bool]]:
+    """Every file on the way from ``path`` to the raw data: its depth, its name, whether it was ``seen`` before and is not gone into again.
+
+    ``seen`` is added to.
+    """
+    pending = [(0, path)]
+    while pending:
+        depth, name = pending.pop()
+        yield depth, name, name in seen
+        if name not in seen and (record := study.record(name)):
+            pending.extend((depth + 1, needed) for needed in sorted(records.dependencies(record, "input"), reverse=True))
+        seen.add(name)
+
+
+def explain(folder: Path, query: str) -> Iterator[str | Fault]:
+    """The lines of the answer to ``why``: for a cell or for a file of the study. Where what is told is no longer so, a fault."""
+    study = load(folder)
+    names = [os.path.normpath(query), str(folder / query)]
+    starts = [name for name in names if name in study.made_by or name in study.records][:1]
+    if not starts and Path(names[0]).is_file():
+        raise UserError(f"{names[0]} was made by no recorded job of {folder}")
+    if not starts:
+        cell = find(folder, query)
+        starts = list(dict.fromkeys(source["file"] for source in cell["sources"]))
+        yield from _cell(cell)
+    seen: set[str] = set()
+    for start in starts:
+        target = next(iter(records.outputs(study.records[start])), start) if start in study.records else start
+        for depth, name, again in _walk(study, target, seen):
+            if again:
+                yield printable(f"{'  ' * depth}{name}, as above")
+            else:
+                yield from _file(depth, name, study.record(name))
+
+
+def _cell(cell: Mapping[str, Any]) -> Iterator[str | Fault]:
+    scale = f"{cell['scale']:g} x " if cell["scale"] != 1 else ""
+    mean = "the mean" if len(cell["sources"]) > 1 else "the value"
+    yield printable(f"{cell['id']} prints {cell['text']} for {cell['value']!r}, which is {scale}{mean} of")
+    for source in cell["sources"]:
+        yield printable(f"  {source['file']} at {source['pointer']}")
+    if fault := cells.faults(dict(cell)):
+        yield Fault(cell["id"], fault)
+    yield ""
+
+
+def _file(depth: int, name: str, record: Mapping[str, Any] | None) -> Iterator[str | Fault]:
+    lines = [name, "  no record says how it was made"] if record is None else [name, *_told(name, record)]
+    yield from (printable("  " * depth + line) for line in lines)
+    if record is not None:
+        try:
+            same = files.sha256(name) == records.outputs(record)[name]
+        except (OSError, ValueError):
+            same = False
+        if not same:
+            yield Fault(name, "is missing, or no longer what its job made; `audit verify` tells more")
+
+
+def _told(name: str, record: Mapping[str, Any]) -> Iterator[str]:
+    """What the record of a file says of how it was made."""
+    definition = record["predicate"]["buildDefinition"]
+    inner = definition["internalParameters"]
+    settings = ", ".join(f"{key}={_short(value)}" for key, value in definition["externalParameters"]["settings"].items())
+    yield f"  sha256 {records.outputs(record)[name]}"
+    yield f"  made by {job(record)}{f' with {settings}' if settings else ''}"
+    dirty = " and uncommitted changes" if inner["git"]["dirty"] else ""
+    seeds = "".join(f", {key} {value}" for key, value in inner["seeds"].items())
+    started = record["predicate"]["runDetails"]["metadata"]["startedOn"]
+    yield f"  commit {inner['git']['commit'] or 'unknown'}{dirty}, code {inner['code'][:12]}, threads {inner['threads']}{seeds}, {started}"
+    for raw, digest in records.dependencies(record, "raw").items():
+        yield f"  raw {raw} sha256 {digest}"
+
+
+def _short(value: Any) -> str:
+    return "…" if isinstance(value, dict | list) and len(str(value)) > 60 else str(value)

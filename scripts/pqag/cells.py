@@ -1,0 +1,117 @@
+"""The numbers of a table, each with the place it was read from: what lets ``audit`` trace and check every number in a .tex file.
+
+A number is put into a text as a mark, which becomes ``\\cell{id}{number}`` in LaTeX and the bare number elsewhere. A cell is a mapping:
+``id`` ("table1:…"), ``text`` as printed, ``value``, ``format``, ``scale`` and ``sources``, so that ``value`` = ``scale`` x mean of the
+sources and ``text`` = ``value`` in that format. A source is a file and a pointer into it: of JSON as in RFC 6901, of a CSV file
+``row/column`` with rows from 0, or from -1 backwards. Needs the standard library alone.
+"""
+
+import csv
+import functools
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+#: What LaTeX does with a cell; a document of its own may define it otherwise, to link to the audit page for instance.
+MACRO = r"\providecommand{\cell}[2]{#2}"
+_MARK = re.compile("\x02(\\d+)\x03")
+_IDENTITY = re.compile(r"[A-Za-z0-9_./:+-]+")
+
+
+class Cells:
+    """The cells of one table, filled while its text is built."""
+
+    def __init__(self, table: str):
+        self.table = table
+        self.entries: list[dict[str, Any]] = []
+        self._read = functools.cache(read)
+
+    def put(self, name: str, sources: Iterable[tuple[str, str]], spec: str = "g", scale: float = 1, value: float | None = None) -> str:
+        """Add a cell and return its mark. ``sources`` are (path, pointer); ``value`` is given where the source is yet to be written.
+
+        Raises ValueError for a name that LaTeX would not take as it is.
+        """
+        if not _IDENTITY.fullmatch(name):
+            raise ValueError(f"{name!r} cannot name a cell: allowed are letters, digits and _ . / : + -")
+        places = [{"file": str(path), "pointer": pointer} for path, pointer in sources]
+        if value is None:
+            value = mean([look_up(self._read(place["file"]), place["pointer"]) for place in places], scale)
+        entry = {"id": f"{self.table}:{name}", "text": format(value, spec), "value": value, "format": spec, "scale": scale}
+        self.entries.append(entry | {"sources": places})
+        return f"\x02{len(self.entries) - 1}\x03"
+
+    def plain(self, text: str) -> str:
+        """``text`` with every mark as its number."""
+        return _MARK.sub(lambda mark: self.entries[int(mark[1])]["text"], text)
+
+    def latex(self, text: str) -> str:
+        """``text`` with every mark as ``\\cell{id}{number}``."""
+        return _MARK.sub(lambda mark: "\\cell{{{id}}}{{{text}}}".format(**self.entries[int(mark[1])]), text)
+
+
+def mean(values: Sequence[float], scale: float = 1) -> float:
+    """``scale`` x mean of ``values``; a single value keeps its type, so that whole numbers print as such."""
+    return scale * (values[0] if len(values) == 1 else math.fsum(values) / len(values))
+
+
+def read(path: str | Path) -> Any:
+    """The content of a JSON file, or of a CSV file as a list of mappings."""
+    if str(path).endswith(".csv"):
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def look_up(content: Any, pointer: str) -> float:
+    """The number at ``pointer``; raises KeyError, IndexError, ValueError or TypeError where there is none."""
+    for part in pointer.removeprefix("/").split("/"):
+        content = content[int(part)] if isinstance(content, list) else content[part.replace("~1", "/").replace("~0", "~")]
+    if isinstance(content, str):
+        return float(content)
+    if isinstance(content, bool) or not isinstance(content, int | float):
+        raise TypeError(f"{pointer} is no number")
+    return content
+
+
+def faults(cell: dict[str, Any], read: Callable[[str], Any] = read) -> str | None:
+    """What is wrong with a cell beside its sources as they are now, which ``read`` reads; None where all is well."""
+    try:
+        values = [look_up(read(source["file"]), source["pointer"]) for source in cell["sources"]]
+        value = mean(values, cell["scale"])
+        text, same = format(value, cell["format"]), math.isclose(value, cell["value"], rel_tol=1e-12)
+    except (OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError, csv.Error) as error:
+        return f"its source cannot be read: {type(error).__name__} {error}"
+    if not same:
+        return f"says {cell['value']!r}, but its source gives {value!r}"
+    if text != cell["text"]:
+        return f"prints {cell['text']}, but {value!r} rounds to {text}"
+    return None
+
+
+_CELL = re.compile(r"\\cell\{([^{}]*)\}\{([^{}]*)\}")
+_STRUCTURE = re.compile(
+    r"(?<!\\)%.*|\\(?:label|ref|begin|end|usepackage)\{[^{}]*\}|\\multi(?:column|row)\{\d+\}|"
+    r"\\c(?:mid)?rule(?:\([lr]*\))?\{[^{}]*\}|\\cline\{[^{}]*\}|\\providecommand\{\\cell\}\[2\]\{#2\}"
+)
+
+
+def faults_of_latex(text: str, cells: Iterable[dict[str, Any]], names: Iterable[str]) -> list[str]:
+    """What is wrong with the numbers of a .tex file: a cell that is not listed or prints otherwise, a number that is no cell.
+
+    ``names`` are words that hold digits without being numbers of ours (VGG16), as LaTeX prints them.
+    """
+    known = {cell["id"]: cell["text"] for cell in cells}
+    found = []
+    for identity, printed in _CELL.findall(text):
+        if identity not in known:
+            found.append(f"the cell {identity} is not listed")
+        elif known[identity] != printed:
+            found.append(f"the cell {identity} prints {printed}, but is listed as {known[identity]}")
+    rest = _CELL.sub(" ", _STRUCTURE.sub(" ", text))
+    for name in sorted(names, key=len, reverse=True):
+        rest = rest.replace(name, " ")
+    found.extend(f"the number {number} was typed by hand" for number in re.findall(r"\d+(?:[.,]\d+)*", rest))
+    return found

@@ -1,0 +1,97 @@
+"""What the result of each rule depends on: its keys of the study and the digest of its code. The only place that says so.
+
+Snakemake compares these settings with those of the last run to find what is stale, every record holds them, and ``audit verify`` compares
+both. Needs the standard library alone.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pqag.provenance import LIBRARY, code_digest
+
+#: The rules that share another's script.
+SCRIPTS = {"extract_adversarial": "extract", "evaluate_clean": "evaluate"}
+
+
+def script_of(rule: str) -> Path:
+    """The script that ``rule`` runs."""
+    return LIBRARY.parent / f"{SCRIPTS.get(rule, rule)}.py"
+
+
+def settings(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of one job of ``rule``, sorted by name, then ``code``.
+
+    ``study`` is ``Study.resolved()`` of ``pqag.config``: every key present. Raises KeyError where the study has no such data set, model or
+    attack, or the rule is unknown.
+    """
+    return dict(sorted(_FROM_STUDY[rule](wildcards, study).items())) | {"code": code_digest(script_of(rule))}
+
+
+def _pick(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: section[key] for key in keys}
+
+
+def _fetch(wildcards, study):
+    """Where content is pinned by its hash, ``resolved`` leaves no source: a moved archive makes nothing stale."""
+    return _pick(study["datasets"][wildcards["dataset"]], "sha256", "source")
+
+
+def _prepare(wildcards, study):
+    return _pick(study["datasets"][wildcards["dataset"]], "train", "database", "queries", "split_seed")
+
+
+def _pretrain(wildcards, study):
+    model = study["models"][wildcards["model"]]
+    return model["training"] | {"width": model["width"], "threads": study["threads"]["pretrain"], "device": study["device"]}
+
+
+def _extract(wildcards, study):
+    return {"threads": study["threads"]["attack"], "device": study["device"]}
+
+
+def _quantize(wildcards, study):
+    subspaces = study["quantizer"]["subspaces"]
+    codewords = 2 ** (int(wildcards["bits"]) // subspaces)
+    return {"subspaces": subspaces, "codewords": codewords, "iterations": study["quantizer"]["iterations"]}
+
+
+def _attack(wildcards, study):
+    return study["attacks"][wildcards["attack"]] | _extract(wildcards, study)
+
+
+def _evaluate(wildcards, study):
+    return {}
+
+
+def _table(wildcards, study):
+    """What a table shows, and in which order; Snakemake itself does not notice when the order of input files changes."""
+    widths = {name: model["width"] for name, model in study["models"].items()}
+    return {"datasets": list(study["datasets"]), "widths": widths} | _pick(study, "attacks", "bits", "seeds")
+
+
+def _study(wildcards, study):
+    return dict(study)
+
+
+def _manifest(wildcards, study):
+    return {}
+
+
+_FROM_STUDY = {
+    "fetch": _fetch,
+    "prepare": _prepare,
+    "pretrain": _pretrain,
+    "extract": _extract,
+    "extract_adversarial": _extract,
+    "quantize": _quantize,
+    "attack": _attack,
+    "evaluate": _evaluate,
+    "evaluate_clean": _evaluate,
+    "table1": _table,
+    "study": _study,
+    "manifest": _manifest,
+}
+
+#: Every rule that computes, in the order of the data.
+RULES = tuple(_FROM_STUDY)

@@ -1,0 +1,636 @@
+"""The page of a study: its markup by a parser, its chains against the records, hostile names, and all of it in headless Chromium."""
+
+import base64
+import csv
+import hashlib
+import http.server
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pqag import files, records, tables
+from pqag.audit import html, latex
+from pqag.audit.verify import load, printable, verify
+from pqag.audit.why import chain
+
+from ..conftest import SCRIPTS
+from .browser import Browser
+
+RESULTS = Path("results/tiny")
+APD = "table1:synthetic/apd/vgg16/16/ADC"
+
+
+# ------------------------------------------------------------------------------------------------------------------ tables, read back
+
+PRINTED = r"""% needs booktabs, 100 % of it
+\providecommand{\cell}[2]{#2}
+\begin{table}
+\caption{A \{b\} \& c\_d: \cell{t:n/x}{60} queries, 5\% of \textbackslash{}all.}
+\label{tab:x}
+\begin{tabular}{llrrr}
+\toprule
+ &  & \multicolumn{2}{c}{One \& two} & Three \\
+ &  & \cell{t:bits/16}{16} bits & 24 bits & 16 bits \\
+\midrule
+SDC & Clean & \cell{t:a}{93.7} & \cell{t:b}{81.6} & -- \\
+ & p\_q & \cell{t:c}{7.0} & 8.0 & \cell{t:d}{100.0} \\
+\midrule
+ADC & Clean & \cell{t:e}{1.0} & \cell{t:f}{2.0} & \cell{t:g}{3.0} \\
+\bottomrule
+\end{tabular}
+\end{table}
+"""
+
+
+def test_a_table_is_read_as_it_is_printed():
+    table = latex.read(PRINTED)
+    assert list(latex.pieces(table.caption)) == [("A {b} & c_d: ", None), ("60", "t:n/x"), (" queries, 5% of \\all.", None)]
+    assert (table.heads, len(table.groups)) == (2, 2)
+    assert table.header[0] == [("", 1), ("", 1), (r"One \& two", 2), ("Three", 1)]
+    assert [text for text, _ in table.header[1]] == ["", "", r"\cell{t:bits/16}{16} bits", "24 bits", "16 bits"]
+    first, second = table.groups[0]
+    assert [list(latex.pieces(text)) for text, _ in first][2:4] == [
+        [("", None), (n, i), ("", None)] for n, i in (("93.7", "t:a"), ("81.6", "t:b"))
+    ]
+    assert list(latex.pieces(first[4][0])) == [("–", None)]
+    assert list(latex.pieces(second[1][0])) == [("p_q", None)]
+    assert len(table.groups[1]) == 1
+
+
+@given(st.text(st.characters(blacklist_categories=["Cs"])).filter(lambda text: "--" not in text))
+def test_a_name_is_read_back_whatever_it_holds(text):
+    assert "".join(piece for piece, _ in latex.pieces(tables.escape_latex(text))) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no table", r"\begin{tabular}{ll", r"\caption{x}\begin{tabular}{l} a \\", r"\begin{tabular}{l}\end{tabular}"]
+)
+def test_what_is_no_table_is_refused(text):
+    with pytest.raises(ValueError):
+        latex.read(text)
+
+
+# ------------------------------------------------------------------------------------------------------------------------ the markup
+
+
+class Element:
+    def __init__(self, tag, attributes):
+        self.tag, self.attributes, self.children = tag, attributes, []
+
+    def all(self, tag):
+        for child in self.children:
+            if isinstance(child, Element):
+                if child.tag == tag:
+                    yield child
+                yield from child.all(tag)
+
+    @property
+    def text(self):
+        return "".join(child if isinstance(child, str) else child.text for child in self.children)
+
+
+class Tree(HTMLParser):
+    """The elements of a page; refuses tags that are not closed in order."""
+
+    VOID = {"meta", "br", "link", "img", "input"}
+
+    def __init__(self, page):
+        super().__init__()
+        self.open = [Element("", {})]
+        self.feed(page)
+        self.close()
+        assert len(self.open) == 1, self.open[-1].tag
+        self.root = self.open[0]
+
+    def handle_starttag(self, tag, attrs):
+        assert len(dict(attrs)) == len(attrs), attrs
+        element = Element(tag, dict(attrs))
+        self.open[-1].children.append(element)
+        if tag not in self.VOID:
+            self.open.append(element)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop().tag == tag
+
+    def handle_data(self, data):
+        self.open[-1].children.append(data)
+
+
+def data_of(tree):
+    return json.loads(next(script for script in tree.all("script") if script.attributes.get("id") == "data").text)
+
+
+@pytest.fixture
+def finished(study, monkeypatch):
+    """In the folder of the tiny study, where nothing may be changed."""
+    monkeypatch.chdir(study[0])
+    return study[0]
+
+
+@pytest.fixture
+def copied(study, tmp_path, monkeypatch):
+    """In a copy of the tiny study; its images come from two raw files, so its records say."""
+    shutil.copytree(study[0], tmp_path / "study", ignore=shutil.ignore_patterns(".snakemake"))
+    monkeypatch.chdir(tmp_path / "study")
+    path = Path("data/synthetic.prov.json")
+    record = json.loads(path.read_text())
+    raw = [{"name": f"part{i}.gz", "digest": {"sha256": str(i) * 64}, "annotations": {"role": "raw"}} for i in (1, 2)]
+    record["predicate"]["buildDefinition"]["resolvedDependencies"] += raw
+    path.write_text(json.dumps(record))
+    return Path.cwd()
+
+
+def rows():
+    with (RESULTS / "tables/table1.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_static_table_has_every_number_where_it_belongs(finished):
+    """By distance, attack and column, against the CSV file; and each is a link to its cell."""
+    tree = Tree(html.page(RESULTS)[0]).root
+    (table,) = tree.all("table")
+    header = [
+        [(one.text, int(one.attributes.get("colspan", 1))) for one in line.children if isinstance(one, Element)]
+        for line in next(table.all("thead")).all("tr")
+    ]
+    assert header == [
+        [("", 1), ("", 1), ("Synthetic patterns", 2)],
+        [("", 1), ("", 1), ("AlexNet", 1), ("VGG16", 1)],
+        [("", 1), ("", 1), ("16 bits", 1), ("16 bits", 1)],
+    ]
+    found = {}
+    for body in table.all("tbody"):
+        distance = next(th for th in body.all("th") if th.attributes["scope"] == "rowgroup")
+        lines = list(body.all("tr"))
+        assert distance.attributes["rowspan"] == str(len(lines)) == "4"
+        for line in lines:
+            attack = next(th for th in line.all("th") if th.attributes["scope"] == "row").text.lower()
+            for model, field in zip(("alexnet", "vgg16"), line.all("td"), strict=True):
+                (link,) = field.all("a")
+                assert link.attributes["href"] == f"#table1:synthetic/{attack}/{model}/16/{distance.text}"
+                found[distance.text, attack, model] = field.text
+    assert found == {(row["distance"], row["attack"], row["target_model"]): f"{float(row['map']):.1f}" for row in rows()}
+
+
+def test_every_number_of_the_caption_is_a_link(finished):
+    tree = Tree(html.page(RESULTS)[0]).root
+    caption = next(tree.all("section")).children[1]
+    printed = (RESULTS / "tables/table1.txt").read_text()
+    assert f"Table 1. {caption.text}".split() == printed.split("\n\n")[0].split()
+    alone = "".join(child if isinstance(child, str) else "" for child in caption.children)
+    assert re.findall(r"\d+", alone.replace("VGG16", "")) == []
+    assert len(list(caption.all("a"))) > 8
+
+
+def test_every_link_leads_to_a_cell(finished):
+    tree = Tree(html.page(RESULTS)[0]).root
+    identities = {cell["id"] for cell in data_of(tree)["cells"]}
+    assert {unquote(link.attributes["href"].removeprefix("#")) for link in tree.all("a")} == identities
+
+
+def test_the_page_needs_no_other_file_and_allows_none(finished):
+    page, _ = html.page(RESULTS)
+    tree = Tree(page).root
+    attributes = [
+        (element.tag, *one) for tag in {*re.findall(r"<(\w+)", page)} for element in tree.all(tag) for one in element.attributes.items()
+    ]
+    assert not [one for one in attributes if one[1] in ("src", "srcset", "action", "data", "style") or one[1].startswith("on")]
+    assert all(one[2].startswith("#") for one in attributes if one[1] == "href")
+    assert not re.search(r"@import|url\(|innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|new Function", page)
+    policy = next(one for one in tree.all("meta") if one.attributes.get("http-equiv") == "Content-Security-Policy").attributes["content"]
+    hashes = {}
+    for tag in ("script", "style"):
+        (text,) = (element.text for element in tree.all(tag) if element.attributes == {})
+        hashes[tag] = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    assert policy.split("; ") == [
+        "default-src 'none'",
+        f"script-src 'sha256-{hashes['script']}'",
+        f"style-src 'sha256-{hashes['style']}'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+
+
+def test_verdict_and_root_digest(finished):
+    page, faults = html.page(RESULTS)
+    _, remarks, study = verify(RESULTS)
+    text = Tree(page).root.text
+    assert faults == 0
+    assert f"No fault in {len(study.made_by)} files of {len(study.records)} jobs" in text
+    assert hashlib.sha256((RESULTS / "MANIFEST.sha256").read_bytes()).hexdigest() in text
+    assert all(remark in text for remark in remarks)
+
+
+def audit(*arguments):
+    return subprocess.run([sys.executable, SCRIPTS / "audit.py", "html", *arguments], capture_output=True, text=True)
+
+
+def test_the_command_writes_the_same_bytes_again_and_verify_minds_no_page(copied):
+    before = verify(RESULTS)[0]
+    for arguments in (["tiny"], ["results/tiny", "--output", "elsewhere/page.html"]):
+        done = audit(*arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"elsewhere/page.html: {len(before)} faults in the study\n"
+    assert Path("elsewhere/page.html").read_bytes() == (RESULTS / "audit.html").read_bytes() == html.page(RESULTS)[0].encode()
+    assert verify(RESULTS)[0] == before
+
+
+def test_the_command_runs_on_the_standard_library_alone(finished, tmp_path):
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        f"import sys; sys.path.append({str(SCRIPTS)!r}); import audit; sys.exit(audit.main(sys.argv[1:]))",
+    ]
+    done = subprocess.run([*command, "html", "tiny", "--output", str(tmp_path / "page.html")], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "page.html").read_text() == html.page(RESULTS)[0]
+
+
+def test_a_study_that_is_not_there_is_one_sentence(finished):
+    done = audit("nowhere")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: results/nowhere is no folder of results; studies that were run: results/tiny\n"
+
+
+def test_all_faults_stand_on_the_page(copied):
+    (RESULTS / "synthetic/vgg16-pretrained/seed0/weights.pt").write_bytes(b"other")
+    (RESULTS / "left.txt").write_text("by nobody")
+    faults, _, study = verify(RESULTS)
+    page, number = html.page(RESULTS)
+    tree = Tree(page).root
+    (details,) = tree.all("details")
+    assert number == len(faults) > 2
+    assert next(details.all("summary")).text == f"{len(faults)} faults in {len(study.made_by)} files of {len(study.records)} jobs"
+    assert [item.text for item in details.all("li")] == [f"{fault.file} {fault.what}" for fault in faults]
+    assert [one.text for one in details.all("p")] == [f"To mend: {mend}." for mend in dict.fromkeys(fault.mend for fault in faults)]
+    assert data_of(tree)["faults"] == [[fault.file, fault.what] for fault in faults]
+
+
+def test_a_damaged_table_still_gives_a_page(copied):
+    path = RESULTS / "tables/table1.tex"
+    path.write_text(path.read_text().replace(r"\end{tabular}", ""))
+    tree = Tree(html.page(RESULTS)[0]).root
+    listed = {line.children[0].text: line.children[1].text for line in next(tree.all("table")).all("tr")}
+    cells = files.read_json(RESULTS / "tables/table1.cells.json")["cells"]
+    assert listed == {cell["id"]: cell["text"] for cell in cells}
+    for damaged in ("table1.cells.json", "table1.tex"):
+        (RESULTS / "tables" / damaged).write_bytes(b"\xff{")
+        assert html.page(RESULTS)[1] > 0
+    (RESULTS / "MANIFEST.sha256").unlink()
+    (RESULTS / "study.json").write_text("{}")
+    assert "missing" in Tree(html.page(RESULTS)[0]).root.text
+
+
+def test_a_number_that_is_typed_by_hand_is_no_link(copied):
+    path = RESULTS / "tables/table1.tex"
+    path.write_text(re.sub(rf"\\cell\{{{APD}\}}\{{.*?\}}", "99.9", path.read_text()))
+    fields = [field for field in Tree(html.page(RESULTS)[0]).root.all("td") if field.text == "99.9"]
+    assert len(fields) == 1
+    assert not list(fields[0].all("a"))
+
+
+def test_data_that_is_not_quite_json_does_not_break_the_page(copied):
+    """Python reads NaN and halves of surrogate pairs in JSON; browsers do not."""
+    path = RESULTS / "tables/table1.cells.json"
+    content = files.read_json(path)
+    content["cells"][0] |= {"value": math.nan, "text": "half \ud800", "format": math.inf}
+    path.write_text(json.dumps(content))
+    page, _ = html.page(RESULTS)
+    cell = data_of(Tree(page.encode().decode()).root)["cells"][0]
+    assert (cell["value"], cell["text"], cell["format"]) == ("NaN", "half \ud800", "Infinity")
+    json.loads(re.search(r'id="data">(.*)</script>', page)[1], parse_constant=pytest.fail)
+
+
+def test_what_cannot_be_seen_is_written_out(copied):
+    """Or a name could turn the text around it."""
+    path = RESULTS / "tables/table1.tex"
+    path.write_text(path.read_text().replace("AlexNet", "Alex\u202eNet\u200b"))
+    page, _ = html.page(RESULTS)
+    assert '<th scope="col" class="start">Alex\\u202eNet\\u200b</th>' in page
+
+
+# ------------------------------------------------------------------------------------------------------------------------ hostile names
+
+#: Each says 13 to the console where it runs.
+HOSTILE = [
+    "<script>console.log(13)</script>",
+    "</script><script>console.log(13)</script>",
+    "<img src=x onerror=console.log(13)>",
+    '"><svg onload=console.log(13)>',
+    "' tabindex=0 autofocus onfocus='console.log(13)",
+    '" tabindex=0 autofocus onfocus="console.log(13)',
+    "--></style></title></textarea></noscript></script><script>console.log(13)</script>",
+    "<!--<script>--><iframe srcdoc='<script>parent.console.log(13)</script>'></iframe>",
+]
+#: Names that a careless script or template stumbles over.
+ODD = ["{{data}}", "__proto__", "constructor", "$& $1 \\1", "</script", "a\u2028\u2029b", "&lt;b&gt;&amp;#60;"]
+
+
+def poison(payload):
+    """Put ``payload`` into every name and setting of the study here that holds "aod", and into the title of the data set; into the ids in
+    the .tex file only where it leaves that a table. Names of files get it without slashes, which would make folders."""
+
+    def replaced(value):
+        if isinstance(value, dict):
+            return {replaced(key): replaced(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [replaced(inner) for inner in value]
+        if not isinstance(value, str):
+            return value
+        return value.replace("aod", payload.replace("/", "") if value.startswith("results/") else payload)
+
+    for path in [*Path().rglob(f"*{records.SUFFIX}"), *RESULTS.glob("tables/*.cells.json"), RESULTS / "study.json"]:
+        path.write_text(json.dumps(replaced(files.read_json(path))))
+    path = RESULTS / "tables/table1.tex"
+    text = path.read_text()
+    for name in ("Synthetic patterns", "AOD"):
+        text = text.replace(name, tables.escape_latex(payload))
+    path.write_text(text if breaks_latex(payload) else text.replace("aod", payload))
+
+
+def breaks_latex(text):
+    return bool(re.search(r"[{}&%\\]", text))
+
+
+@pytest.mark.parametrize("payload", HOSTILE + ODD)
+def test_hostile_names_are_text(copied, payload):
+    poison(payload)
+    page, _ = html.page(RESULTS)
+    tree = Tree(page).root
+    assert [len(list(tree.all(tag))) for tag in ("script", "style", "title", "table", "img", "iframe", "svg")] == [2, 1, 1, 1, 0, 0, 0]
+    (title,) = (field.text for field in tree.all("th") if field.attributes["scope"] == "colgroup")
+    printed = printable(payload.replace("--", "–"))
+    assert title == printed
+    assert sum(field.text == printed for field in tree.all("th") if field.attributes["scope"] == "row") == 2
+    data = data_of(tree)
+    assert any(job["wildcards"].get("attack") == payload for job in data["jobs"])
+    assert "<" not in re.search(r'id="data">(.*)</script>', page)[1]
+    links = [link for link in tree.all("a") if unquote(link.attributes["href"]) == f"#table1:synthetic/{payload}/vgg16/16/ADC"]
+    assert len(links) == (not breaks_latex(payload))
+
+
+# -------------------------------------------------------------------------------------------------------------------------- in Chromium
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        assert "REQUIRE_CHROMIUM" not in os.environ, "Chromium is wanted here, but not installed"
+        pytest.skip("Chromium is not installed")
+    found = Browser(program, tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def site(tmp_path):
+    """Serves pages: ``site(text)`` is the address of one. ``site.asked`` are the paths that were asked for."""
+    pages, asked = {}, []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200 if self.path in pages else 404)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(pages.get(self.path, "").encode())
+
+        def log_message(self, *arguments):
+            pass
+
+    def add(text):
+        pages[f"/{len(pages)}.html"] = text
+        return f"http://127.0.0.1:{server.server_address[1]}{list(pages)[-1]}"
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    add.asked = asked
+    yield add
+    server.shutdown()
+    server.server_close()
+
+
+def link(identity):
+    return f'a[href="#{quote(identity, safe="/:")}"]'
+
+
+STEPS = "[...document.querySelectorAll('.steps > li .name')].map(one => one.textContent.replace(/^\\d+ /, ''))"
+
+
+def test_a_click_shows_the_chain_down_to_the_raw_files(browser, site, copied):
+    page = browser.open(site(html.page(RESULTS)[0]))
+    assert page.evaluate(STEPS) == []
+    page.click(link(APD))
+    names = page.evaluate(STEPS)
+    metrics = "results/tiny/synthetic/vgg16-pretrained/seed0/16bits/metrics/apd.vgg16-pretrained-16bits.json"
+    assert names[:2] == [APD, metrics]
+    assert names[-2:] == ["part1.gz", "part2.gz"]
+    study = load(RESULTS)
+    assert sorted(names[1:-2]) == sorted(name for _, name, _ in chain(study, metrics))
+    needs = {
+        (name, needed) for name in names[1:-2] for role in ("input", "raw") for needed in records.dependencies(study.record(name), role)
+    }
+    assert all(names.index(name) < names.index(needed) for name, needed in needs)
+    drawn = page.evaluate("[...document.querySelectorAll('.graph [data-ends]')].map(one => one.dataset.ends)")
+    pairs = {tuple(names[int(place)] for place in ends.split()) for ends in drawn if len(ends.split()) == 2}
+    assert pairs == needs | {(APD, metrics)}
+    boxes = page.evaluate("[...document.querySelectorAll('.graph button')].map(one => one.title)")
+    assert boxes == names
+    assert page.evaluate("location.hash") == f"#{APD}"
+    assert page.evaluate(f"document.querySelector('{link(APD)}').getAttribute('aria-current')") == "true"
+    assert page.complaints == []
+    assert [address.rsplit("/", 1)[1] for address in page.requests] == ["0.html"]
+    assert set(site.asked) <= {"/0.html", "/favicon.ico"}
+
+
+def test_each_step_says_all_that_its_record_says(browser, site, copied):
+    page = browser.open(site(html.page(RESULTS)[0]) + f"#{APD}")
+    steps = page.evaluate("[...document.querySelectorAll('.steps > li')].map(one => one.textContent)")
+    study, names = load(RESULTS), page.evaluate(STEPS)
+    for name, text in zip(names[1:-2], steps[1:-2], strict=True):
+        record = study.record(name)
+        definition, details = record["predicate"]["buildDefinition"], record["predicate"]["runDetails"]
+        inner, outer = definition["internalParameters"], definition["externalParameters"]
+        words = [name, records.outputs(record)[name], f"made by{outer['rule']}", inner["code"], f"threads {inner['threads']}"]
+        words += [inner["git"]["commit"] or "unknown", details["metadata"]["startedOn"][:10], study.made_by[name]]
+        words += [f"{key} {value}" for key, value in {**outer["wildcards"], **inner["seeds"]}.items()]
+        words += [
+            f"{key} {value if isinstance(value, str) else json.dumps(value)}".replace(".0", "") for key, value in outer["settings"].items()
+        ]
+        words += [f"{module}{digest}" for module, digest in records.dependencies(record, "code").items()]
+        words += [f"{package}{version}" for package, version in details["builder"]["version"].items()]
+        assert [word for word in words if word not in text.replace(".0", "") and word not in text] == [], name
+    assert all(str(i) * 64 in text for i, text in zip((1, 2), steps[-2:]))
+    row = next(row for row in rows() if (row["distance"], row["attack"], row["target_model"]) == ("ADC", "apd", "vgg16"))
+    assert page.evaluate("document.querySelector('.value dd').textContent") == row["map"]
+    assert "/ADC/map of 2 apd.vgg16-pretrained-16bits.json" in page.evaluate("document.querySelector('.value').textContent")
+
+
+def test_every_cell_opens_and_ends_in_what_came_from_outside(browser, site, copied):
+    """In raw files, or for a setting in the config file that set it."""
+    page = browser.open(site(html.page(RESULTS)[0]))
+    config = list(files.read_json(RESULTS / "study.json")["configfiles"])
+    ends = {}
+    for cell in files.read_json(RESULTS / "tables/table1.cells.json")["cells"]:
+        page.click(link(cell["id"]))
+        assert page.evaluate("document.querySelector('#chain h2').textContent") == cell["text"]
+        assert page.evaluate("document.querySelector('#chain header .code').textContent") == cell["id"]
+        ends[cell["id"]] = page.evaluate(STEPS)[-1]
+    settings = {identity for identity in ends if re.match(r"table1:(bits|seed|width|epsilon|step|iterations)/", identity)}
+    assert len(settings) >= 5
+    for identity, end in ends.items():
+        assert end == (config[-1] if identity in settings else "part2.gz"), identity
+    assert page.complaints == []
+
+
+def test_generated_images_are_said_to_have_no_raw_file(browser, site, finished):
+    page = browser.open(site(html.page(RESULTS)[0]) + f"#{APD}")
+    assert page.evaluate(STEPS)[-1] == "data/synthetic.h5"
+    assert "there is no raw file" in page.evaluate("document.querySelector('.steps > li:last-child').textContent")
+    assert page.evaluate("document.querySelectorAll('.faulty, .fault').length") == 0
+
+
+def test_the_keyboard_suffices(browser, site, copied):
+    page = browser.open(site(html.page(RESULTS)[0]))
+    focused = "document.activeElement.getAttribute('href')"
+    page.evaluate(f"document.querySelector('{link('table1:synthetic/clean/alexnet/16/SDC')}').focus()")
+    trail = []
+    for key in ("ArrowRight", "ArrowDown", "ArrowDown", "ArrowDown", "ArrowDown", "ArrowLeft", "ArrowUp"):
+        page.press(key)
+        trail.append(page.evaluate(focused).removeprefix("#table1:synthetic/"))
+    across = ["clean/vgg16/16/SDC", "basic/vgg16/16/SDC", "apd/vgg16/16/SDC", "aod/vgg16/16/SDC", "clean/vgg16/16/ADC"]
+    assert trail == [*across, "clean/alexnet/16/ADC", "aod/alexnet/16/SDC"]
+    page.press("Enter")
+    assert page.evaluate("document.querySelector('#chain header .code').textContent") == "table1:synthetic/aod/alexnet/16/SDC"
+    assert page.evaluate("document.activeElement.tagName") == "H2"
+    page.press("Tab")
+    page.press("Tab")
+    page.press("Enter")  # the link to the metrics
+    assert page.evaluate("document.activeElement.querySelector('.name').textContent").startswith("2 results/tiny/synthetic/alexnet")
+    page.press("Escape")
+    assert page.evaluate(STEPS) == []
+    assert page.evaluate("location.hash") == ""
+    assert page.evaluate(focused) == "#table1:synthetic/aod/alexnet/16/SDC"
+    assert page.complaints == []
+
+
+def test_the_address_is_a_permanent_link(browser, site, copied):
+    address = site(html.page(RESULTS)[0])
+    page = browser.open(f"{address}#{APD}")
+    assert page.evaluate(STEPS)[0] == APD
+    other = APD.replace("ADC", "SDC")
+    page.click(link(other))
+    page.evaluate("history.back()")
+    page.settle()
+    assert page.evaluate(STEPS)[0] == APD
+    page.click(".close")
+    assert page.evaluate(STEPS) == []
+    page.evaluate("history.back()")
+    page.settle()
+    assert page.evaluate(STEPS)[0] == APD
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("fragment", ["nowhere", "%E0%A4%A", "__proto__", "%00", "<script>console.log(13)</script>"])
+def test_an_address_that_names_no_cell_opens_none(browser, site, finished, fragment):
+    page = browser.open(f"{site(html.page(RESULTS)[0])}#{fragment}")
+    assert page.evaluate("document.querySelector('#chain').textContent") == "Choose a number: its chain appears here."
+    assert page.complaints == []
+
+
+def test_the_page_works_from_a_file(browser, tmp_path, finished):
+    (tmp_path / "page.html").write_text(html.page(RESULTS)[0])
+    page = browser.open(f"file://{tmp_path}/page.html", width=400)
+    page.click(link(APD))
+    assert page.evaluate(STEPS)[0] == APD
+    assert page.evaluate("document.querySelector('#chain').getBoundingClientRect().top") < 100, "it is scrolled to"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400, "nothing sticks out"
+    page.click(".close")
+    assert page.evaluate("location.href") == f"file://{tmp_path}/page.html"
+    assert page.complaints == []
+    assert page.requests == [f"file://{tmp_path}/page.html"]
+
+
+def test_a_fault_is_shown_where_it_lies(browser, site, copied):
+    """A number has one in its chain or has none: the weights of one network are no matter of the other's."""
+    Path("data/synthetic.prov.json").write_bytes(Path("data/synthetic.prov.json").read_bytes())
+    path = RESULTS / "synthetic/vgg16-pretrained/seed0/weights.pt"
+    path.write_bytes(b"other")
+    faults = [f"{fault.file} {fault.what}" for fault in verify(RESULTS)[0]]
+    page = browser.open(site(html.page(RESULTS)[0]) + f"#{APD}")
+    shown = page.evaluate("[...document.querySelectorAll('.steps .fault')].map(one => one.textContent)")
+    assert set(shown) <= set(faults)
+    assert sum(fault.startswith(f"{path} is not what its job made") for fault in shown) == 1
+    assert page.evaluate("document.querySelector('.graph .fault[title$=\"weights.pt\"]') !== null")
+    assert page.evaluate("document.querySelector('#chain > .fault').textContent") == f"{len(shown)} faults in this chain"
+    page.click(link(APD.replace("vgg16", "alexnet")))
+    assert str(path) not in page.evaluate("document.querySelector('#chain').textContent")
+
+
+@pytest.mark.parametrize("payload", HOSTILE + ODD)
+def test_hostile_names_run_nothing(browser, site, copied, payload):
+    poison(payload)
+    page = browser.open(site(html.page(RESULTS)[0]))
+    before = page.evaluate("document.querySelectorAll('*').length")
+    identities = page.evaluate("[...cells.keys()]")
+    assert sum(payload in identity for identity in identities) >= 4
+    for identity in identities:
+        page.evaluate(f"location.hash = encodeURIComponent({json.dumps(identity)})")
+        page.settle()
+        assert page.evaluate(STEPS)[0] == identity
+    page.evaluate(f"location.hash = encodeURIComponent({json.dumps(f'table1:synthetic/{payload}/vgg16/16/ADC')})")
+    page.settle()
+    text = page.evaluate("document.querySelector('#chain').textContent")
+    assert f"attack {printable(payload)}, bits 16" in text
+    assert page.evaluate("document.querySelectorAll('script, style, title, img, iframe').length") == 4
+    assert (
+        page.evaluate(
+            "[...document.querySelectorAll('*')].flatMap(one => one.getAttributeNames()).filter(name => /^on|autofocus/.test(name))"
+        )
+        == []
+    )
+    page.press("Escape")
+    assert page.evaluate("document.querySelectorAll('*').length") == before
+    assert page.complaints == []
+    assert len(page.requests) == 1
+
+
+@pytest.mark.parametrize("payload", HOSTILE)
+def test_the_same_names_do_run_in_a_naive_page(browser, site, payload):
+    words = json.dumps(payload)
+    page = browser.open(
+        site(f"<p title=\"{payload}\"></p><p title='{payload}'></p><td>{payload}</td><script>const name = {words}</script>")
+    )
+    said = [one["args"][0]["value"] for one in page.complaints if "args" in one]
+    assert 13 in said
+
+
+def test_the_policy_stops_a_script_that_got_in(browser, site, finished):
+    """Were a name ever to break out of its place."""
+    page, _ = html.page(RESULTS)
+    broken = page.replace(
+        "</main>", "<script>document.title = 'taken'</script><img src=/taken onerror=\"document.title = 'taken'\"></main>"
+    )
+    assert broken != page
+    opened = browser.open(site(broken))
+    assert opened.evaluate("document.title") == "Audit of the study tiny"
+    assert any("Content Security Policy" in one["entry"]["text"] for one in opened.complaints)
+    assert "/taken" not in site.asked
+    without = re.sub(r"<meta http-equiv=.*?>", "", broken)
+    assert browser.open(site(without)).evaluate("document.title") == "taken"
+    assert "/taken" in site.asked

@@ -1,0 +1,159 @@
+"""A result made again from its record, in a repository made for the test."""
+
+import json
+import math
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pqag import checkpoints, files, records, storage
+from pqag.audit import rerun
+from pqag.errors import UserError
+
+from ..workflow.conftest import ROOT
+
+METRICS = "results/tiny/synthetic/vgg16-pretrained/seed0/16bits/metrics/apd.vgg16-pretrained-16bits.json"
+
+
+def git(repository, *arguments):
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    return subprocess.run(["git", "-C", str(repository), *who, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def again(study, tmp_path, monkeypatch):
+    """The tiny study in a folder of its own, made, so its records say, by the one commit of a new repository that holds today's code."""
+    repository, folder = tmp_path / "repository", tmp_path / "study"
+    for name in subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines():
+        if (ROOT / name).is_file():
+            (repository / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, repository / name)
+    for path in (ROOT / "scripts").rglob("*.py"):  # those not yet known to git too
+        (repository / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, repository / path.relative_to(ROOT))
+    git(tmp_path, "init", "--quiet", str(repository))
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message", "all")
+    commit = git(repository, "rev-parse", "HEAD")
+    shutil.copytree(study[0], folder, ignore=shutil.ignore_patterns(".snakemake"))
+    for path in folder.rglob(f"*{records.SUFFIX}"):
+        record = json.loads(path.read_text())
+        record["predicate"]["buildDefinition"]["internalParameters"]["git"] = {"commit": commit, "dirty": False, "difference_sha256": None}
+        path.write_text(json.dumps(record))
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(records, "REPOSITORY", repository)
+    return repository, folder
+
+
+def run(what, deep=False):
+    """The comparisons by name, and the words."""
+    found = list(rerun.rerun(Path("results/tiny"), what, deep, cores=1))
+    return {one.name: one for one in found if not isinstance(one, str)}, [one for one in found if isinstance(one, str)]
+
+
+def test_a_cell_comes_out_in_the_same_bytes(again):
+    compared, words = run("table1:apd/vgg16/16/ADC")
+    assert compared == {METRICS: rerun.Comparison(METRICS, True, 0.0)}
+    assert words == []
+    assert git(again[0], "worktree", "list").count("\n") == 0, "the worktree is taken away"
+
+
+@pytest.mark.slow
+def test_a_cell_computed_again_from_the_images(again):
+    compared, _ = run("table1:apd/vgg16/16/ADC", deep=True)
+    assert compared == {METRICS: rerun.Comparison(METRICS, True, 0.0)}
+
+
+def test_another_result_is_told(again):
+    """What was recorded was another result: the value of one query."""
+    value = json.loads(Path(METRICS).read_text())
+    value["ADC"]["average_precision"][0] += 0.5
+    files.write_json(METRICS, value)
+    path = Path(METRICS.replace(".json", records.SUFFIX))
+    record = json.loads(path.read_text())
+    record["subject"][0]["digest"]["sha256"] = files.sha256(METRICS)
+    path.write_text(json.dumps(record))
+    [one] = run(METRICS)[0].values()
+    assert not one.same and 0.2 < one.difference <= 1
+
+
+def test_a_changed_input_is_refused(again):
+    path = Path("results/tiny/synthetic/vgg16-pretrained/seed0/16bits/codebook.h5")
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(UserError, match=r"codebook\.h5 is not what its job made"):
+        run(METRICS)
+
+
+def test_code_that_was_not_committed_is_told(again):
+    repository, _ = again
+    (repository / "scripts/pqag/retrieval.py").write_text("# other\n")
+    git(repository, "commit", "--all", "--quiet", "--message", "other")
+    path = Path(METRICS.replace(".json", records.SUFFIX))
+    record = json.loads(path.read_text())
+    record["predicate"]["buildDefinition"]["internalParameters"]["git"]["commit"] = git(repository, "rev-parse", "HEAD")
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"uncommitted scripts/pqag/retrieval\.py"):
+        run(METRICS)
+
+
+def test_other_settings_than_the_studys_are_told(again):
+    study = json.loads(Path("results/tiny/study.json").read_text())
+    study["attacks"]["apd"]["iterations"] = 7
+    files.write_json("results/tiny/study.json", study)
+    with pytest.raises(UserError, match="other settings"):
+        run("results/tiny/synthetic/vgg16-pretrained/seed0/16bits/adversarial/apd.h5")
+
+
+def test_what_was_fetched_is_no_result(again):
+    with pytest.raises(UserError, match="comes from outside"):
+        run("data/synthetic.h5", deep=True)
+
+
+# -------------------------------------------------------------------------------------------------------------------- comparison
+
+
+def pair(tmp_path, name, write, one, other):
+    for folder, value in (("a", one), ("b", other)):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / name, value)
+    return rerun.difference(tmp_path / "a" / name, tmp_path / "b" / name)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "wanted"),
+    [
+        ({"a": [1.0, 4.0]}, {"a": [1.0, 3.0]}, 0.25),
+        ({"a": 8.0, "b": {"c": 2}}, {"a": 8.0, "b": {"c": 1}}, 0.5),
+        ({"a": 1.0}, {"a": 1.0}, 0.0),
+        ({"a": 1.0}, {"b": 1.0}, math.inf),
+        ({"a": [1.0]}, {"a": [1.0, 2.0]}, math.inf),
+        ({"a": "x"}, {"a": "y"}, math.inf),
+        ({"a": [1.0, None]}, {"a": [1.0, None]}, 0.0),
+        ({"a": [1.0, None]}, {"a": [1.0, 2.0]}, math.inf),
+    ],
+)
+def test_difference_of_json_by_hand(tmp_path, one, other, wanted):
+    assert pair(tmp_path, "x.json", files.write_json, one, other) == wanted
+
+
+def test_difference_of_hdf5_by_hand(tmp_path):
+    one, other = {"x": np.array([[200.0, 1]]), "y": np.arange(3)}, {"x": np.array([[200.0, 3]]), "y": np.arange(3)}
+    assert pair(tmp_path, "x.h5", storage.write_hdf5, one, other) == 0.01
+
+
+def test_difference_of_weights_by_hand(tmp_path):
+    def write(path, value):
+        checkpoints.save(path, {"weights": {"w": torch.tensor(value)}})
+
+    assert pair(tmp_path, "x.pt", write, [4.0, 2.0], [4.0, 1.0]) == 0.25
+
+
+def test_difference_of_csv_by_hand(tmp_path):
+    def write(path, value):
+        path.write_text(f"epoch,loss\n0,{value}\n1,0.5\n")
+
+    assert pair(tmp_path, "x.csv", write, 2.0, 1.0) == 0.5

@@ -1,0 +1,279 @@
+"""Whatever is done to a study is found, and named; and nothing else is."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from pqag import files
+from pqag.audit.verify import printable, verify
+
+from ..workflow.conftest import plan
+from . import edits
+from .edits import FILES, MANIFEST, MANIFEST_RECORD, STUDY, VICTIM, copied, named, write
+
+
+@pytest.fixture
+def folder(study, tmp_path, monkeypatch):
+    """The tiny study in a folder of its own, which is the working directory."""
+    monkeypatch.chdir(copied(study[0], tmp_path))
+    return tmp_path
+
+
+def told():
+    """The faults as they are printed."""
+    return [str(fault) for fault in verify(STUDY)[0]]
+
+
+def test_what_nobody_touched_has_no_fault(folder):
+    faults, remarks, study = verify(STUDY)
+    assert faults == []
+    assert len(study.records) == 33 and len(study.made_by) == 45
+    assert sorted(map(str, folder.rglob("*.prov.json"))) == sorted(str(folder / name) for name in study.records)
+    assert all("uncommitted" in remark or "outside git" in remark for remark in remarks)
+
+
+# ---------------------------------------------------------------------------------------------------------------- tamper matrix
+
+
+@pytest.mark.parametrize(("edit", "kind"), edits.MATRIX)
+def test_every_edit_to_every_kind_of_file_is_found(folder, edit, kind):
+    path = edits.apply(edit, kind)
+    assert path in named()
+
+
+@pytest.mark.parametrize("edit", edits.ONCE)
+def test_every_other_edit_is_found(folder, edit):
+    path = edits.apply(edit)
+    assert path in named()
+
+
+@pytest.mark.parametrize("kind", sorted(edits.LAST - {"table tex", "cells", "study"}))
+def test_who_makes_everything_fit_is_given_away_by_the_digest_of_the_list_alone(folder, kind):
+    """The limit: of a file that nothing was made from, the record, the list and the list's record all forged."""
+    before = files.sha256(MANIFEST)
+    edits.flip_and_fit_all(FILES[kind])
+    assert told() == []
+    assert files.sha256(MANIFEST) != before
+
+
+SILENT = [
+    *(("one bit flipped, time kept", kind) for kind in ("data", "images", "weights", "codebook", "queries", "features", "metrics")),
+    *(("one bit flipped, time kept", kind) for kind in ("table csv", "table tex", "cells", "study", "record of weights")),
+    ("cut in half, time kept", "weights"),
+    ("emptied, time kept", "metrics"),
+    ("another network's in its place", "queries"),
+    ("swapped with another network's, and the records", "metrics"),
+    ("a link to the same bytes", "weights"),
+    ("a file that no job made", None),
+    ("what a killed writer left", None),
+    ("a link in the place of a folder", None),
+    ("a line taken out of the list", None),
+    ("the config deleted", None),
+]
+
+
+@pytest.mark.parametrize(("edit", "kind"), SILENT)
+def test_snakemake_alone_has_nothing_to_say(study, tmp_path, monkeypatch, tiny, edit, kind):
+    """Why there is verify: for these Snakemake plans the rule that verifies, which always runs, and nothing else."""
+    monkeypatch.chdir(copied(study[0], tmp_path, snakemake=True))
+    path = edits.apply(edit, kind)
+    assert plan(tmp_path, tiny) == [("all", {})]
+    assert path in named()
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_what_is_deleted_is_made_again(study, tmp_path, monkeypatch, tiny, kind):
+    """Which is what verify says to do about a damaged file."""
+    monkeypatch.chdir(copied(study[0], tmp_path, snakemake=True))
+    job = edits.job_of(FILES[kind])
+    edits.delete(FILES[kind])
+    assert job in plan(tmp_path, tiny)
+
+
+ANSWERS = {"nothing to do": "✘", "builds on it": "~", "makes it anew": "✔"}
+
+
+def snakemakes_answer(folder, config, job):
+    jobs = plan(folder, config)
+    if jobs == [("all", {})]:
+        return "nothing to do"
+    return "makes it anew" if job in jobs else "builds on it"
+
+
+def tamper_table(study, config):
+    """Every edit of the matrix and every other one done to copies of the study, and what Snakemake and audit find: as Markdown."""
+    answers = {}
+    for edit, kind in [*edits.MATRIX, *((edit, None) for edit in edits.ONCE)]:
+        with tempfile.TemporaryDirectory() as name:
+            folder = copied(study, Path(name), snakemake=True)
+            os.chdir(folder)
+            job = edits.job_of(FILES[kind]) if kind else None
+            path = edits.apply(edit, kind)
+            today = yaml.safe_load(Path("config.yaml").read_text()) if Path("config.yaml").exists() else config
+            answers[edit, kind] = snakemakes_answer(folder, today, job), path in named()
+    letters = dict(zip(edits.EDITS, "abcdefghijklmnopqrstuvwxyz"))
+    lines = [f"| | what was done | files | Snakemake: {' | '.join(ANSWERS)} | audit names it |", "|---|---|--:|--:|--:|--:|--:|"]
+    total = Counter()
+    for edit in edits.EDITS:
+        found = [answer for (one, _), answer in answers.items() if one == edit]
+        counts = Counter(answer for answer, _ in found)
+        total += counts
+        numbers = " | ".join(str(counts[answer]) for answer in ANSWERS)
+        lines.append(f"| {letters[edit]} | {edit} | {len(found)} | {numbers} | {sum(by_audit for _, by_audit in found)} |")
+    numbers = " | ".join(str(total[answer]) for answer in ANSWERS)
+    lines.append(f"| | all | {len(edits.MATRIX)} | {numbers} | {sum(by for (_, kind), (_, by) in answers.items() if kind)} |")
+    lines += ["", f"| kind of file | {' | '.join(letters.values())} |", f"|---|{'---|' * len(letters)}"]
+    for kind in FILES:
+        signs = [ANSWERS[answers[edit, kind][0]] if (edit, kind) in answers else "" for edit in edits.EDITS]
+        lines.append(f"| {kind} | {' | '.join(signs)} |")
+    lines += ["", "| what else was done | Snakemake | audit |", "|---|---|---|"]
+    for (edit, kind), (answer, by_audit) in answers.items():
+        if kind is None:
+            lines.append(f"| {edit} | {'plans jobs' if answer == 'builds on it' else answer} | {'names it' if by_audit else 'silent'} |")
+    return "\n".join(lines) + "\n", answers
+
+
+@pytest.mark.slow
+def test_the_tamper_table(study, tiny, monkeypatch, tmp_path):
+    """The whole table, written to the file that the variable TAMPER_TABLE names, for docs/audit.md."""
+    monkeypatch.chdir(tmp_path)  # to come back to
+    table, answers = tamper_table(study[0], tiny)
+    if "TAMPER_TABLE" in os.environ:
+        Path(os.environ["TAMPER_TABLE"]).write_text(table)
+    assert len(answers) == len(edits.MATRIX) + len(edits.ONCE)
+    assert all(by_audit for _, by_audit in answers.values())
+    silent = {case for case, (answer, _) in answers.items() if answer == "nothing to do"}
+    assert silent >= set(SILENT) and len(silent) > 80
+
+
+# -------------------------------------------------------------------------------------------------------------- no false alarm
+
+
+def test_times_logs_and_what_audit_writes_play_no_part(folder):
+    for path in [*folder.rglob("*.h5"), *folder.rglob("*.json"), Path("config.yaml")]:
+        path.touch()
+    for name in ("logs/extra.log", "benchmarks/extra.jsonl", "audit.html", "crate/results/tiny/study.prov.json"):
+        (STUDY / name).parent.mkdir(parents=True, exist_ok=True)
+        (STUDY / name).write_text("anything")
+    shutil.copyfile(FILES["record of weights"], "results/tiny/crate/weights.prov.json")
+    Path(VICTIM, "unfinished.pt").write_bytes(b"a training that goes on")
+    shutil.rmtree("results/tiny/logs")
+    assert told() == []
+
+
+def test_other_data_and_other_studies_beside_it_play_no_part(folder):
+    for name in ("data/other.h5", "data/other.prov.json", "results/other/study.json"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("anything")
+    assert told() == []
+
+
+def test_data_of_another_study_is_not_told_to_be_left_over(folder):
+    """Only what a job of this study read concerns it."""
+    shutil.copyfile("data/synthetic.h5", "data/cifar10.h5")
+    record = Path("data/synthetic.prov.json").read_text().replace("synthetic", "cifar10")
+    Path("data/cifar10.prov.json").write_text(record)
+    assert told() == []
+
+
+def test_a_study_on_another_disk(folder, tmp_path_factory):
+    """Folders above the study may be links; what lies in it may not."""
+    disk = tmp_path_factory.mktemp("disk")
+    for name in ("results", "data"):
+        shutil.move(folder / name, disk / name)
+        os.symlink(disk / name, folder / name)
+    assert told() == []
+
+
+# ---------------------------------------------------------------------------------------------------------------- every byte
+
+
+@pytest.fixture(scope="module")
+def shared(study, tmp_path_factory):
+    """A copy of the study for tests that put back what they change, and its files."""
+    folder = copied(study[0], tmp_path_factory.mktemp("shared"))
+    inside = [path for name in ("results", "data") for path in sorted((folder / name).rglob("*")) if path.is_file()]
+    return folder, [str(path.relative_to(folder)) for path in inside if not {"logs", "benchmarks"} & set(path.parts)]
+
+
+@pytest.fixture
+def there(shared, monkeypatch):
+    monkeypatch.chdir(shared[0])
+    return shared[1]
+
+
+def changed(path, content):
+    """What verify tells while ``path`` has another content."""
+    original, times = Path(path).read_bytes(), (Path(path).stat().st_atime_ns, Path(path).stat().st_mtime_ns)
+    write(path, content, keep_time=True)
+    try:
+        return verify(STUDY)[0]
+    finally:
+        write(path, original)
+        os.utime(path, ns=times)
+
+
+in_place = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@in_place
+@given(st.data())
+def test_every_flipped_bit_is_found(there, data):
+    """Of results and records: the record of the list, which no list can hold, bears a checksum of its own as all records do."""
+    assert len(there) == 78
+    path = data.draw(st.sampled_from(there) | st.just(MANIFEST_RECORD))
+    content = bytearray(Path(path).read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    assert path in {fault.file for fault in changed(path, bytes(content))}
+
+
+@in_place
+@given(st.data())
+def test_every_changed_value_in_a_record_is_found(there, data):
+    """And in words, whatever stands there: no record can make verify fail."""
+    path = data.draw(st.sampled_from([name for name in there if name.endswith((".prov.json", "study.json", "cells.json"))]))
+    value = json.loads(Path(path).read_text())
+    draw_change(data, value)
+    assert changed(path, files.json_text(value).encode())
+
+
+def draw_change(data, value):
+    """Put something else in a place of nested mappings and lists."""
+    while True:
+        key = data.draw(st.sampled_from(sorted(value) if isinstance(value, dict) else range(len(value))))
+        if not (isinstance(value[key], dict | list) and value[key]) or data.draw(st.integers(0, 4)) == 0:
+            break
+        value = value[key]
+    anything = st.sampled_from([None, True, -1, 1e300, "", "x" * 64, "\x1b[2J\n", "\0", "/", [], {}, [[]], {"name": {}}, ["results"]])
+    value[key] = data.draw(anything.filter(lambda new: new != value[key]))
+
+
+@pytest.mark.parametrize("kind", ["record of weights", "record of data", "study", "cells", "manifest", "record of manifest", "table tex"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[]", b"null", b"NaN", b"[" * 10**5, b'{"a":' * 10**5, b"\xff\xfe", b"0" * 5000, b"a  b\n"]
+)
+def test_no_content_makes_verify_fail(there, kind, content):
+    assert FILES[kind] in {fault.file for fault in changed(FILES[kind], content)} | ({FILES["cells"]} if kind == "table tex" else set())
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_what_json_does_not_know_is_found_in_a_record(there, number):
+    text = Path(FILES["record of weights"]).read_text().replace('"threads": 1', f'"threads": {number}')
+    assert any("its own checksum" in fault.what for fault in changed(FILES["record of weights"], text.encode()))
+
+
+@example("\x1b]0;title\x07\n")
+@example("\udcff")
+@given(st.text())
+def test_nothing_that_is_printed_steers_a_terminal(text):
+    shown = printable(text)
+    assert shown.isprintable() and shown.encode()
+    assert shown == text or not text.isprintable()

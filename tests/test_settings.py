@@ -1,0 +1,220 @@
+"""What each rule depends on: its keys of the study, and the digest of its code."""
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pqag import provenance
+from pqag.config import parse_study
+from pqag.settings import RULES, SCRIPTS, script_of, settings
+
+ROOT = Path(__file__).parents[1]
+
+#: Every value is another than the default and than its neighbours, so that none can stand for another.
+STUDY = {
+    "study": "small",
+    "datasets": {
+        "cifar10": {"source": "a/folder", "train": 40_000, "database": 8000, "queries": 500, "split_seed": 7},
+        "fashion_mnist": {"source": "b/folder", "sha256": "ab" * 32, "queries": 300},
+    },
+    "models": {"vgg16": {"width": 0.5, "training": {"epochs": 3, "flip": False}}, "alexnet": {"width": 0.25}},
+    "attacks": {"strong": {"loss": "apd", "epsilon": 16, "temperature": 0.5}, "basic": {"loss": "basic", "step": 1, "iterations": 9}},
+    "bits": [24, 16],
+    "seeds": [5, 4],
+    "training": {"epochs": 20, "batch_size": 64, "crop": 2},
+    "quantizer": {"subspaces": 8, "iterations": 11},
+    "threads": {"pretrain": 6, "attack": 3},
+    "device": "cpu",
+}
+RECIPE = {
+    "epochs": 20,
+    "batch_size": 64,
+    "learning_rate": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 0.0005,
+    "label_smoothing": 0.1,
+    "crop": 2,
+    "flip": True,
+    "precision": "auto",
+}
+STRONG = {
+    "loss": "apd",
+    "epsilon": 16,
+    "step": 2.55,
+    "iterations": 5,
+    "random_start": True,
+    "feature": "normalised",
+    "assignment": "inner_product",
+    "temperature": 0.5,
+}
+BASIC = STRONG | {"loss": "basic", "epsilon": 8, "step": 1, "iterations": 9, "temperature": 1}
+VICTIM = {"dataset": "cifar10", "model": "vgg16", "training": "pretrained", "seed": "5"}
+SOURCE = {"source_model": "alexnet", "source_training": "pretrained", "source_bits": "24"}
+RUNS = {"threads": 3, "device": "cpu"}
+
+
+@pytest.fixture
+def study():
+    """The study as the workflow hands it to ``settings``: resolved, and with the config files that it was read from."""
+    return parse_study(STUDY).resolved() | {"configfiles": {"config.yaml": "cd" * 32}}
+
+
+BY_HAND = [
+    ("fetch", {"dataset": "cifar10"}, {"sha256": None, "source": "a/folder"}),
+    ("fetch", {"dataset": "fashion_mnist"}, {"sha256": "ab" * 32, "source": None}),
+    ("prepare", {"dataset": "cifar10"}, {"train": 40_000, "database": 8000, "queries": 500, "split_seed": 7}),
+    ("prepare", {"dataset": "fashion_mnist"}, {"train": None, "database": 9000, "queries": 300, "split_seed": 0}),
+    ("pretrain", VICTIM, RECIPE | {"epochs": 3, "flip": False, "width": 0.5, "threads": 6, "device": "cpu"}),
+    ("pretrain", VICTIM | {"model": "alexnet"}, RECIPE | {"width": 0.25, "threads": 6, "device": "cpu"}),
+    ("extract", VICTIM | {"part": "database"}, RUNS),
+    ("extract_adversarial", VICTIM | SOURCE | {"attack": "strong"}, RUNS),
+    ("quantize", VICTIM | {"bits": "24"}, {"subspaces": 8, "codewords": 8, "iterations": 11}),
+    ("quantize", VICTIM | {"bits": "16"}, {"subspaces": 8, "codewords": 4, "iterations": 11}),
+    ("attack", VICTIM | {"bits": "24", "attack": "strong"}, STRONG | RUNS),
+    ("attack", VICTIM | {"bits": "24", "attack": "basic"}, BASIC | RUNS),
+    ("evaluate", VICTIM | SOURCE | {"bits": "24", "attack": "strong"}, {}),
+    ("evaluate_clean", VICTIM | {"bits": "24"}, {}),
+    (
+        "table1",
+        {},
+        {
+            "datasets": ["cifar10", "fashion_mnist"],
+            "widths": {"vgg16": 0.5, "alexnet": 0.25},
+            "attacks": {"strong": STRONG, "basic": BASIC},
+            "bits": [24, 16],
+            "seeds": [5, 4],
+        },
+    ),
+    (
+        "study",
+        {},
+        {
+            "study": "small",
+            "datasets": {
+                "cifar10": {"source": "a/folder", "sha256": None, "train": 40_000, "database": 8000, "queries": 500, "split_seed": 7},
+                "fashion_mnist": {"source": None, "sha256": "ab" * 32, "train": None, "database": 9000, "queries": 300, "split_seed": 0},
+            },
+            "models": {
+                "vgg16": {"width": 0.5, "training": RECIPE | {"epochs": 3, "flip": False}},
+                "alexnet": {"width": 0.25, "training": RECIPE},
+            },
+            "attacks": {"strong": STRONG, "basic": BASIC},
+            "bits": [24, 16],
+            "seeds": [5, 4],
+            "quantizer": {"subspaces": 8, "iterations": 11},
+            "threads": {"pretrain": 6, "attack": 3},
+            "device": "cpu",
+            "configfiles": {"config.yaml": "cd" * 32},
+        },
+    ),
+    ("manifest", {}, {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "wildcards", "by_hand"), BY_HAND, ids=[f"{rule} {' '.join(given.values())}" for rule, given, _ in BY_HAND]
+)
+def test_settings_of_every_rule_by_hand(study, rule, wildcards, by_hand):
+    got = settings(rule, wildcards, study)
+    assert got.pop("code") == provenance.code_digest(script_of(rule))
+    assert got == by_hand
+
+
+def test_every_rule_was_worked_out_by_hand():
+    assert {rule for rule, _, _ in BY_HAND} == set(RULES)
+
+
+def test_settings_stand_in_the_order_of_their_names_and_the_code_last(study):
+    """Snakemake compares them as text."""
+    for rule, wildcards, by_hand in BY_HAND:
+        assert list(settings(rule, wildcards, study)) == [*sorted(by_hand), "code"]
+
+
+def test_lists_and_sections_keep_the_order_of_the_study(study):
+    """It is that of the table."""
+    got = settings("table1", {}, study)
+    assert got["datasets"] == ["cifar10", "fashion_mnist"] and got["bits"] == [24, 16] and got["seeds"] == [5, 4]
+    assert list(got["attacks"]) == ["strong", "basic"] and list(got["widths"]) == ["vgg16", "alexnet"]
+
+
+def test_the_study_is_left_as_it_was(study):
+    before = copy.deepcopy(study)
+    for rule, wildcards, _ in BY_HAND:
+        settings(rule, wildcards, study)["added"] = "by who uses them"
+    assert study == before
+
+
+@pytest.mark.parametrize(
+    ("rule", "wildcards"),
+    [
+        ("no_rule", {}),
+        ("all", {}),
+        ("fetch", {"dataset": "synthetic"}),
+        ("prepare", {"dataset": "synthetic"}),
+        ("pretrain", VICTIM | {"model": "vgg11"}),
+        ("attack", VICTIM | {"bits": "24", "attack": "aod"}),
+        ("attack", VICTIM),
+        ("quantize", VICTIM),
+    ],
+)
+def test_what_the_study_does_not_have_is_an_error(study, rule, wildcards):
+    with pytest.raises(KeyError):
+        settings(rule, wildcards, study)
+
+
+@given(st.integers(1, 16), st.integers(1, 8))
+def test_codewords_are_two_to_the_bits_of_a_subspace(subspaces, bits_each):
+    """M subspaces with K codewords each tell K^M = 2^bits codes apart."""
+    study = {"quantizer": {"subspaces": subspaces, "iterations": 1}}
+    got = settings("quantize", {"bits": str(subspaces * bits_each)}, study)
+    assert got["codewords"] ** subspaces == 2 ** (subspaces * bits_each)
+    assert type(got["codewords"]) is int
+
+
+@pytest.mark.parametrize(("bits", "subspaces", "codewords"), [("16", 4, 16), ("24", 4, 64), ("36", 4, 512), ("16", 8, 4), ("4", 4, 2)])
+def test_codewords_by_hand(bits, subspaces, codewords):
+    assert settings("quantize", {"bits": bits}, {"quantizer": {"subspaces": subspaces, "iterations": 1}})["codewords"] == codewords
+
+
+def rules_with_a_script() -> dict[str, str]:
+    """Name and script of every rule of the workflow that has one, read from the files; ``use rule`` takes over the other's script."""
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))))
+    found, used = {}, {}
+    for block in re.split(r"^(?=rule |use rule |checkpoint )", text, flags=re.MULTILINE)[1:]:
+        if use := re.match(r"use rule (\w+) as (\w+) with:", block):
+            used[use[2]] = use[1]
+        elif script := re.search(r'^    script:\n        "\.\./scripts/(\w+)\.py"$', block, re.MULTILINE):
+            found[re.match(r"(?:rule|checkpoint) (\w+):", block)[1]] = script[1]
+    return found | {rule: found[other] for rule, other in used.items()}
+
+
+def test_the_rules_are_those_of_the_workflow_that_have_a_script():
+    assert set(RULES) == set(rules_with_a_script())
+    assert len(RULES) == len(set(RULES)) >= 12
+
+
+def test_the_scripts_are_those_of_the_workflow():
+    for rule, script in rules_with_a_script().items():
+        assert script_of(rule) == ROOT / f"scripts/{script}.py"
+        assert script_of(rule).is_file()
+    assert {rule: script for rule, script in rules_with_a_script().items() if rule != script} == SCRIPTS
+
+
+def test_every_rule_with_a_script_asks_for_its_own_settings():
+    """The rule's name stands in ``settings_of("…")`` again; ``use rule`` takes over the other's, which must be the same."""
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))
+    asked = set(re.findall(r'settings=settings_of\("(\w+)"\)', text))
+    assert asked == {rule for rule in RULES if rule not in SCRIPTS}
+    study = parse_study(STUDY).resolved()
+    everything = VICTIM | SOURCE | {"bits": "24", "attack": "strong", "part": "query"}
+    for rule, other in SCRIPTS.items():
+        assert settings(rule, everything, study) == settings(other, everything, study)
+
+
+def test_settings_need_the_standard_library_alone(python):
+    code = "import sys, pqag.settings; print({'torch', 'pandas', 'numpy', 'h5py', 'pydantic'} & set(sys.modules))"
+    assert python(code, capture_output=True, text=True, check=True).stdout == "set()\n"
