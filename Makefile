@@ -8,12 +8,15 @@ STUDY  ?= config.yaml
 # The environment's programs are called through its Python, which still works after the folder was moved.
 VENV := .venv/bin/python -m
 
-.PHONY: reproduce test setup envs docs
+.PHONY: reproduce resume test setup envs docs
 .DEFAULT_GOAL := reproduce
 
 reproduce: setup
 	@test -f "$(STUDY)" || { echo "There is no study $(STUDY); there are: config.yaml $(wildcard config/*.yaml)"; exit 1; }
 	@$(VENV) snakemake --configfile "$(STUDY)" --cores $(CORES) all
+
+# What was killed goes on by the same command; this is another name for it.
+resume: reproduce
 
 test: setup
 	@$(VENV) pytest

@@ -1,5 +1,6 @@
 """Write the rule graph into README.md, between its two marks: `make docs`. A test holds the two equal."""
 
+import functools
 import shlex
 import subprocess
 import sys
@@ -9,6 +10,7 @@ README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- rulegraph -->\n", "<!-- /rulegraph -->\n"
 
 
+@functools.cache
 def arrows() -> set[tuple[str, str]]:
     """The pairs (rule, rule that uses its result) of the default study; the manifest and `all` use every result, and of that
     only the end is shown."""

@@ -29,6 +29,8 @@ from pqag.errors import UserError
 
 from ..workflow.conftest import ROOT
 
+pytestmark = pytest.mark.filterwarnings("ignore:ConjunctiveGraph:DeprecationWarning")  # inside the validator
+
 STUDY = Path("results/tiny")
 METADATA = "ro-crate-metadata.json"
 CONTEXT = "https://w3id.org/ro/crate/1.1/context"
@@ -230,11 +232,21 @@ def test_it_holds_the_small_results_the_records_the_config_and_the_code(exported
             assert held.pop(name) == path.read_bytes(), name
     assert held.pop("config.yaml") == (study[0] / "config.yaml").read_bytes()
     assert held.pop("data/synthetic.prov.json")
+    assert b"table1:synthetic/aod/vgg16/16/ADC" in held.pop("results/tiny/audit.html")
     held.pop(METADATA)
     assert {"Snakefile", "LICENSE", "scripts/pqag/attacks.py", "scripts/pqag/paper_tables.csv", "rules/common.smk"} <= set(held)
     for name, content in held.items():
         assert content == (ROOT / name).read_bytes(), "the rest is code"
     assert not any(re.search(r"\.pyc$|^tests|^config/", name) for name in held)
+
+
+def test_hidden_and_compiled_files_are_no_code(repository):
+    before = set(exporting._code())
+    for name in ("scripts/.secret", "scripts/__pycache__/audit.pyc", "profiles/.cache/x"):
+        (records.REPOSITORY / name).parent.mkdir(parents=True, exist_ok=True)
+        (records.REPOSITORY / name).touch()
+    (records.REPOSITORY / "scripts/new.py").touch()
+    assert set(exporting._code()) == {"scripts/new.py", *before}
 
 
 def test_the_workflow_can_be_planned_from_its_crate_alone(crate):

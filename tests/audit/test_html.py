@@ -592,7 +592,7 @@ def test_hostile_names_run_nothing(browser, site, copied, payload):
     for identity in identities:
         page.evaluate(f"location.hash = encodeURIComponent({json.dumps(identity)})")
         page.settle()
-        assert page.evaluate(STEPS)[0] == identity
+        assert page.evaluate(STEPS)[0] == printable(identity)
     page.evaluate(f"location.hash = encodeURIComponent({json.dumps(f'table1:synthetic/{payload}/vgg16/16/ADC')})")
     page.settle()
     text = page.evaluate("document.querySelector('#chain').textContent")

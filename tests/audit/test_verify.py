@@ -267,7 +267,7 @@ def test_no_content_makes_verify_fail(there, kind, content):
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
 def test_what_json_does_not_know_is_found_in_a_record(there, number):
     text = Path(FILES["record of weights"]).read_text().replace('"threads": 1', f'"threads": {number}')
-    assert any("its own checksum" in fault.what for fault in changed(FILES["record of weights"], text.encode()))
+    assert FILES["record of weights"] in {fault.file for fault in changed(FILES["record of weights"], text.encode())}
 
 
 @example("\x1b]0;title\x07\n")
@@ -275,5 +275,5 @@ def test_what_json_does_not_know_is_found_in_a_record(there, number):
 @given(st.text())
 def test_nothing_that_is_printed_steers_a_terminal(text):
     shown = printable(text)
-    assert shown.isprintable() and shown.encode()
+    assert shown.isprintable() and shown.encode() is not None
     assert shown == text or not text.isprintable()

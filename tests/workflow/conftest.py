@@ -64,6 +64,7 @@ def dry_run(folder, config, *targets):
             return planned.jobs, workflow._workflow_store
         finally:
             logger.removeHandler(planned)
+            file.unlink()
             if before is not None:
                 file.write_bytes(before)
 

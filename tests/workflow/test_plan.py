@@ -195,4 +195,4 @@ def test_every_rule_states_what_it_needs(tmp_path, tiny):
         assert rule.log and rule.benchmark and rule.message and rule.conda_env, rule.name
         assert {"mem_mb", "runtime"} <= set(rule.resources), rule.name
         assert list(rule.params.keys()) == ["settings"], rule.name
-        assert "record" in rule.output, rule.name
+        assert "record" in list(rule.output.keys()), rule.name

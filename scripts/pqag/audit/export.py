@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pqag import files, records
+from pqag.audit import html
 from pqag.audit.crate import Description
 from pqag.audit.verify import Study, verify
 from pqag.errors import UserError
@@ -25,9 +26,9 @@ LARGE = (".h5", ".pt")
 def export(folder: Path, output: Path | None = None, everything: bool = False, force: bool = False) -> tuple[Path, int, int]:
     """Write the crate of the study in ``folder``; returns its folder, how many files it holds, and how many of the study it leaves out.
 
-    The crate goes to ``crate`` in the study, or to ``output``, in place of an earlier crate there. ``everything`` puts in the files of
-    ``LARGE`` too. Written again from the same study it has the same bytes. Raises UserError where ``audit verify`` finds a fault, unless
-    ``force``, and where ``output`` holds anything else.
+    The crate goes to ``crate`` in the study, or to ``output``, in place of an earlier crate there. It has the page of ``audit html`` too,
+    and with ``everything`` the files of ``LARGE``. Written again from the same study it has the same bytes. Raises UserError where ``audit
+    verify`` finds a fault, unless ``force``, and where ``output`` holds anything else.
     """
     faults, _, study = verify(folder)
     if faults and not force:
@@ -43,14 +44,16 @@ def export(folder: Path, output: Path | None = None, everything: bool = False, f
         for name, source in sources.items():
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, part / name)
-        Description(study, part, set(sources), sorted(configs)).crate.write(part)
-    return output, len(sources), len(set(study.made_by) - set(sources))
+        page = str(folder / "audit.html")
+        files.write_text(part / page, html.page(folder)[0])
+        Description(study, part, {*sources, page}, sorted(configs)).crate.write(part)
+    return output, len(sources) + 1, len(set(study.made_by) - set(sources))
 
 
 def _code() -> dict[str, Path]:
     """The files of ``CODE`` by their names in the crate."""
-    found = [path for pattern in CODE for path in records.REPOSITORY.glob(pattern) if path.is_file() and "__pycache__" not in path.parts]
-    return {str(path.relative_to(records.REPOSITORY)): path for path in found}
+    found = {path.relative_to(records.REPOSITORY): path for pattern in CODE for path in records.REPOSITORY.glob(pattern) if path.is_file()}
+    return {str(name): path for name, path in found.items() if not any(part.startswith((".", "__pycache__")) for part in name.parts)}
 
 
 def _configs(study: Study) -> dict[str, Path]:
