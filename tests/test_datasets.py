@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import os
 import pickle
 import shutil
 import socketserver
@@ -274,6 +275,73 @@ def test_plain_extraction_would_have_followed_the_link(tmp_path):
     with tarfile.open(archive) as tar:
         tar.extractall(tmp_path / "out", filter="fully_trusted")
     assert (tmp_path / "out" / "toy-labels").read_bytes() == TOY_LABELS
+
+
+@pytest.mark.parametrize(
+    ("members", "left"),
+    [
+        ([("../evil", b"evil")], "evil"),
+        ([("{folder}/evil", b"evil")], "evil"),
+        ([special("link", tarfile.SYMTYPE, ".."), ("link/evil", b"evil")], "evil"),
+        ([special("hard", tarfile.LNKTYPE, "../victim")], "out/hard"),
+        ([special("pipe", tarfile.FIFOTYPE)], "out/pipe"),
+    ],
+    ids=["..", "absolute", "through a link", "hard link", "pipe"],
+)
+def test_plain_extraction_would_have_obeyed_every_kind(tmp_path, members, left):
+    """The control of the members above."""
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / "out").mkdir()
+    named = [one if isinstance(one, tarfile.TarInfo) else (one[0].format(folder=tmp_path), one[1]) for one in members]
+    with tarfile.open(packed(tmp_path / "a.tar.gz", *named)) as tar:
+        tar.extractall(tmp_path / "out", filter="fully_trusted")
+    assert os.path.lexists(tmp_path / left)
+
+
+def test_a_hostile_archive_under_the_official_name_is_not_even_opened(tmp_path, monkeypatch):
+    archive = packed(tmp_path / "cifar-10-binary.tar.gz", ("../evil", b"evil"), ("data_batch_1.bin", b"evil"))
+    monkeypatch.setattr(tarfile, "open", lambda *_, **__: pytest.fail("it was opened"))
+    fails("its sha256 is", "that of the official cifar-10-binary.tar.gz is c4a38c50a1bc", name="cifar10", source=str(archive))
+
+
+@pytest.mark.parametrize("kind", ["a file", "a packed file", "an archive", "a download"])
+def test_what_unpacks_to_more_than_any_data_set_is_not_unpacked_to_its_end(toy, folder, tmp_path, scratch, monkeypatch, kind):
+    """50 MB, which pack to 50 kB, as the labels; the limit is lowered to 10 MB, and more is never written."""
+    monkeypatch.setattr(datasets, "LARGEST", 10**7)
+    bomb, written = bytes(5 * 10**7), []
+    (folder / "toy-labels").write_bytes(bomb)
+    if kind == "a packed file":
+        compress(folder)
+    archive = packed(tmp_path / "toy.tar.gz", ("toy-images", TOY_FILES["toy-images"]), ("toy-labels", bomb))
+    source = str(archive if kind == "an archive" else folder)
+    if kind == "a download":
+        toy(downloads=("http://example.org",), archive="toy-labels")
+        monkeypatch.setattr(datasets.urllib.request, "urlopen", lambda *_, **__: io.BytesIO(bomb))
+        source = None
+    cleanup = tempfile.TemporaryDirectory.cleanup
+
+    def weigh(self):
+        written.append(sum(path.stat().st_size for path in Path(self.name).rglob("*") if path.is_file()))
+        cleanup(self)
+
+    monkeypatch.setattr(tempfile.TemporaryDirectory, "cleanup", weigh)
+    fails("toy-labels is larger than 10,000,000 bytes, which no file of a data set is", source=source)
+    assert 0 < sum(written) <= 10**7 + len(TOY_FILES["toy-images"])
+
+
+def test_a_packed_bomb_is_one(tmp_path):
+    """The control: 50 kB that plain unpacking makes 50 MB of."""
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(bytes(5 * 10**7)))
+    assert path.stat().st_size < 60_000
+    with gzip.open(path) as content, (tmp_path / "out").open("wb") as out:
+        shutil.copyfileobj(content, out)
+    assert (tmp_path / "out").stat().st_size == 5 * 10**7
+
+
+def test_no_true_file_is_taken_for_a_bomb():
+    """Images of Fashion-MNIST's training split, a file of CIFAR-10, and its archive, which its page gives as 162 MB."""
+    assert max(16 + 60_000 * 28 * 28, 10_000 * 3073, 162 * 2**20) < datasets.LARGEST
 
 
 class Evil:

@@ -163,7 +163,7 @@ def test_a_job_that_wrote_nothing_was_probably_killed(tell, tmp_path, content):
     if content is not None:
         log.write_text(content)
     words = job_error(tell, str(log))
-    assert words == f"attack failed without a word of why in its log ({log}): it was killed, or ran out of memory\n"
+    assert words == f"attack failed without a word of why in its log ({log}): it was killed, or ran out of memory or disk\n"
 
 
 def test_a_job_without_a_log_says_so(tell):

@@ -81,6 +81,8 @@ def faults(cell: dict[str, Any], read: Callable[[str], Any] = read) -> str | Non
     try:
         values = [look_up(read(source["file"]), source["pointer"]) for source in cell["sources"]]
         value = mean(values, cell["scale"])
+        if len(cell["format"]) > 4:  # a width or precision in it may ask for gigabytes
+            raise ValueError(f"{cell['format'][:20]} is no format of ours")
         text, same = format(value, cell["format"]), math.isclose(value, cell["value"], rel_tol=1e-12)
     except (OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError, csv.Error) as error:
         return f"its source cannot be read: {type(error).__name__} {error}"

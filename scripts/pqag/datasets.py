@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -296,8 +297,8 @@ def _unpacked(dataset: Dataset, archive: Path, scratch: Path) -> Iterator[Path]:
         for member in tar:
             name = Path(member.name).name
             if member.isreg() and name in dataset.files:
-                with tar.extractfile(member) as content, (scratch / name).open("wb") as out:
-                    shutil.copyfileobj(content, out)
+                with tar.extractfile(member) as content:
+                    _write(content, scratch / name)
     yield scratch
 
 
@@ -329,8 +330,8 @@ def _debian(package: str, scratch: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _downloaded(dataset: Dataset, url: str, scratch: Path) -> Iterator[Path]:
     for file in (dataset.archive,) if dataset.archive else [f"{name}.gz" for name in dataset.files]:
-        with urllib.request.urlopen(f"{url}/{file}", timeout=60) as response, (scratch / file).open("wb") as out:
-            shutil.copyfileobj(response, out)
+        with urllib.request.urlopen(f"{url}/{file}", timeout=60) as response:
+            _write(response, scratch / file)
     if dataset.archive:
         with _unpacked(dataset, scratch / dataset.archive, scratch) as folder:
             yield folder
@@ -340,12 +341,26 @@ def _downloaded(dataset: Dataset, url: str, scratch: Path) -> Iterator[Path]:
 
 def _copy(folder: Path, name: str, target: Path) -> None:
     if (folder / name).is_file():
-        shutil.copyfile(folder / name, target)
+        with (folder / name).open("rb") as content:
+            _write(content, target)
     elif (folder / f"{name}.gz").is_file():
-        with gzip.open(folder / f"{name}.gz") as content, target.open("wb") as out:
-            shutil.copyfileobj(content, out)
+        with gzip.open(folder / f"{name}.gz") as content:
+            _write(content, target)
     else:
         raise UserError(f"{name} is missing")
+
+
+#: Bytes that no file or archive of a data set reaches: a stream that goes on is a bomb, which would fill the disk.
+LARGEST = 2**28
+
+
+def _write(content: BinaryIO, target: Path) -> None:
+    """Write what a stream holds to a file; raises UserError where it does not end before ``LARGEST``."""
+    with target.open("wb") as out:
+        while block := content.read(2**20):
+            if out.tell() + len(block) > LARGEST:
+                raise UserError(f"{target.name} is larger than {LARGEST:,} bytes, which no file of a data set is")
+            out.write(block)
 
 
 # --------------------------------------------------------------------------------------------------------------------- splitting

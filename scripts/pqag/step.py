@@ -1,6 +1,7 @@
 """What every script in ``scripts/`` shares: its log, its errors, its record, its device, its progress bar."""
 
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -29,32 +30,42 @@ def step(snakemake) -> Iterator[dict]:
     Before the body every input must be what its own record says; after it the record of this job is written, last of all. What came from
     outside the workflow is told by ``came_from``. A UserError ends the script with its one sentence as the last line of the log, any other
     exception with its traceback there; either way the exit status is 1 and the terminal is left to the workflow, which shows that last
-    line. A job whose Snakemake was killed ends too, so that the next run finds the field free.
+    line, unless the log cannot be written. A job whose Snakemake was killed ends too, so that the next run finds the field free.
     """
     _end_with_parent()
-    started, settings = records.now(), snakemake.params.settings
-    Path(snakemake.log[0]).parent.mkdir(parents=True, exist_ok=True)
-    with open(snakemake.log[0], "w", buffering=1, encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
+    started, settings, done = records.now(), snakemake.params.settings, False
+    try:
+        with _log_to(snakemake.log[0]):
+            try:
+                _raw.clear()
+                with records.unchanged(snakemake.input) as inputs:
+                    yield settings
+                outputs = {path: files.sha256(path) for path in snakemake.output if path != snakemake.output.record}
+                anonymous = snakemake.config.get("anonymous", False)
+                record = records.statement(
+                    snakemake.rule, dict(snakemake.wildcards.items()), settings, outputs, inputs, _raw, started, anonymous, records.gpu()
+                )
+                files.write_json(snakemake.output.record, record)
+                done = True
+            except UserError as error:
+                log.error("error: %s", _one_line(error))
+            except Exception as error:
+                traceback.print_exc()
+                log.error("error: %s", _sentence(error, snakemake.output[0]))
+    except OSError as error:  # the log cannot be written: what there is to say goes to the terminal
+        if not done:
+            print(f"error: {_sentence(error, snakemake.log[0])}", file=_terminal)
+    if not done:
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def _log_to(path: str) -> Iterator[None]:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", buffering=1, encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
         logging.basicConfig(stream=file, level=logging.INFO, format="%(asctime)s %(message)s", force=True)
         logging.captureWarnings(True)
-        try:
-            _raw.clear()
-            with records.unchanged(snakemake.input) as inputs:
-                yield settings
-            outputs = {path: files.sha256(path) for path in snakemake.output if path != snakemake.output.record}
-            anonymous = snakemake.config.get("anonymous", False)
-            record = records.statement(
-                snakemake.rule, dict(snakemake.wildcards.items()), settings, outputs, inputs, _raw, started, anonymous, records.gpu()
-            )
-            files.write_json(snakemake.output.record, record)
-        except UserError as error:
-            log.error("error: %s", _one_line(error))
-        except Exception as error:
-            traceback.print_exc()
-            log.error("error: %s: %s", type(error).__name__, _one_line(error) or "no further words")
-        else:
-            return
-    sys.exit(1)
+        yield
 
 
 def came_from(name: str, sha256: str) -> None:
@@ -97,6 +108,13 @@ def _end_with_parent() -> None:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def _sentence(error: Exception, path: str) -> str:
+    """What went wrong, in one line, for a job that was writing ``path``."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left on the disk of {Path(path).parent}: free some and run again"
+    return f"{type(error).__name__}: {_one_line(error) or 'no further words'}"
 
 
 def torch_device(settings: dict):

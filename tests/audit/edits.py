@@ -1,7 +1,7 @@
 """What someone can do to a finished study: every kind of edit to every kind of file, and the one-off ones.
 
 All paths are relative to the folder that the tiny study was run in, which is the working directory. ``copied`` links files, so an edit puts
-a new file in the place of the old one and never writes into it.
+a new file in the place of the old one and never writes into it, nor touches it.
 """
 
 import contextlib
@@ -50,10 +50,10 @@ RECORDS = {kind for kind, path in FILES.items() if path.endswith(records.SUFFIX)
 LAST = {"health", "table csv", "table tex", "table text", "cells", "comparison", "study"}
 
 
-def copied(study, folder, snakemake=False):
-    """The study in a folder of its own, with links to the same files; Snakemake's own memory only if it is wanted."""
+def copied(study, folder, snakemake=False, copy=os.link):
+    """The study in a folder of its own, with links to the same files, or copies; Snakemake's own memory only if it is wanted."""
     for name in ("results", "data"):
-        shutil.copytree(study / name, folder / name, copy_function=os.link)
+        shutil.copytree(study / name, folder / name, copy_function=copy)
     shutil.copyfile(study / "config.yaml", folder / "config.yaml")
     if snakemake:
         shutil.copytree(study / ".snakemake/metadata", folder / ".snakemake/metadata")
@@ -63,14 +63,13 @@ def copied(study, folder, snakemake=False):
 # -------------------------------------------------------------------------------------------------------------------- tools
 
 
-def write(path, content, keep_time=False):
-    """Put a new file in the place of the old one."""
+def write(path, content, keep_time=True):
+    """Put a new file in the place of the old one, with its times, as one would who does not want to be found out."""
     path = Path(path)
-    times = path.stat().st_atime_ns, path.stat().st_mtime_ns if path.exists() else 0
     new = path.with_name("new")
     new.write_bytes(content)
     if keep_time:
-        os.utime(new, ns=times)
+        os.utime(new, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
     os.replace(new, path)
 
 
@@ -81,11 +80,11 @@ def flipped(content, position=None):
     return bytes(changed)
 
 
-def substitute(path, old, new, keep_time=False):
+def substitute(path, old, new):
     """Put ``new`` for the one ``old`` in a text."""
     text = Path(path).read_text()
     assert text.count(old) == 1, (path, old)
-    write(path, text.replace(old, new).encode(), keep_time)
+    write(path, text.replace(old, new).encode())
 
 
 def change_record(path, change):
@@ -137,23 +136,23 @@ def twin(path):
 
 
 def flip(path):
-    write(path, flipped(Path(path).read_bytes()), keep_time=True)
+    write(path, flipped(Path(path).read_bytes()))
 
 
 def edit(path):
     """As by hand: another digit, or letter where there is none, and a new time."""
     content = Path(path).read_bytes()
     digit = re.search(rb"[0-8]", content) or re.search(rb"[a-y]", content)
-    write(path, content[: digit.start()] + bytes([content[digit.start()] + 1]) + content[digit.end() :])
+    write(path, content[: digit.start()] + bytes([content[digit.start()] + 1]) + content[digit.end() :], keep_time=False)
 
 
 def truncate(path):
     content = Path(path).read_bytes()
-    write(path, content[: len(content) // 2], keep_time=True)
+    write(path, content[: len(content) // 2])
 
 
 def empty(path):
-    write(path, b"", keep_time=True)
+    write(path, b"")
 
 
 def delete(path):
@@ -165,7 +164,7 @@ def delete_record(path):
 
 
 def replace_by_twin(path):
-    write(path, Path(twin(path)).read_bytes(), keep_time=True)
+    write(path, Path(twin(path)).read_bytes())
 
 
 def swap_with_twin(path):
@@ -173,8 +172,8 @@ def swap_with_twin(path):
     pairs = {path: twin(path)} if path.endswith(records.SUFFIX) else {path: twin(path), record_of(path): record_of(twin(path))}
     for one, other in pairs.items():
         content = Path(one).read_bytes()
-        write(one, Path(other).read_bytes(), keep_time=True)
-        write(other, content, keep_time=True)
+        write(one, Path(other).read_bytes())
+        write(other, content)
 
 
 def link(path):
@@ -200,10 +199,10 @@ def flip_and_fit_all(path):
 
 #: By its name: the edit, and the kinds of files that it can be done to.
 EDITS = {
-    "one bit flipped, time kept": (flip, set(FILES)),
-    "edited by hand": (edit, set(FILES)),
-    "cut in half, time kept": (truncate, set(FILES)),
-    "emptied, time kept": (empty, set(FILES)),
+    "one bit flipped": (flip, set(FILES)),
+    "edited by hand, with a new time": (edit, set(FILES)),
+    "cut in half": (truncate, set(FILES)),
+    "emptied": (empty, set(FILES)),
     "deleted": (delete, set(FILES)),
     "its record deleted": (delete_record, set(FILES) - RECORDS),
     "another network's in its place": (replace_by_twin, {kind for kind, path in FILES.items() if twin(path)}),

@@ -566,9 +566,9 @@ def test_the_page_works_from_a_file(browser, tmp_path, finished):
     assert page.requests == [f"file://{tmp_path}/page.html"]
 
 
-def test_a_fault_is_shown_where_it_lies(browser, site, copied):
+def test_a_fault_is_shown_where_it_lies(browser, site, copied, study):
     """A number has one in its chain or has none: the weights of one network are no matter of the other's."""
-    Path("data/synthetic.prov.json").write_bytes(Path("data/synthetic.prov.json").read_bytes())
+    shutil.copy(study[0] / "data/synthetic.prov.json", "data/synthetic.prov.json")
     path = RESULTS / "synthetic/vgg16-pretrained/seed0/weights.pt"
     path.write_bytes(b"other")
     faults = [f"{fault.file} {fault.what}" for fault in verify(RESULTS)[0]]
@@ -577,9 +577,27 @@ def test_a_fault_is_shown_where_it_lies(browser, site, copied):
     assert set(shown) <= set(faults)
     assert sum(fault.startswith(f"{path} is not what its job made") for fault in shown) == 1
     assert page.evaluate("document.querySelector('.graph .fault[title$=\"weights.pt\"]') !== null")
-    assert page.evaluate("document.querySelector('#chain > .fault').textContent") == f"{len(shown)} faults in this chain"
+    assert (
+        page.evaluate("document.querySelector('#chain > .fault').textContent")
+        == f"{len(shown)} fault{'s' * (len(shown) > 1)} in this chain"
+    )
     page.click(link(APD.replace("vgg16", "alexnet")))
-    assert str(path) not in page.evaluate("document.querySelector('#chain').textContent")
+    assert page.evaluate("document.querySelectorAll('#chain .fault').length") == 0
+    marked = page.evaluate("[...document.querySelectorAll('td a.faulty')].map(one => decodeURIComponent(one.hash))")
+    assert sorted(marked) == sorted(
+        f"#table1:synthetic/{row['attack']}/vgg16/16/{row['distance']}" for row in rows() if "vgg16" in row.values()
+    )
+
+
+def test_a_fault_of_one_number_is_not_shown_at_another(browser, site, copied):
+    path = RESULTS / "tables/table1.tex"
+    path.write_text(re.sub(rf"(\\cell\{{{APD}\}})\{{.*?\}}", r"\1{99.9}", path.read_text()))
+    page = browser.open(site(html.page(RESULTS)[0]) + f"#{APD}")
+    shown = "[...document.querySelectorAll('.steps .fault')].map(one => one.textContent)"
+    assert sum(f"the cell {APD} prints 99.9" in fault for fault in page.evaluate(shown)) == 1
+    page.click(link(APD.replace("ADC", "SDC")))
+    assert page.evaluate(shown) != [], "the file is still not what its job made"
+    assert not any("99.9" in fault for fault in page.evaluate(shown))
 
 
 @pytest.mark.parametrize("payload", HOSTILE + ODD)
@@ -589,10 +607,7 @@ def test_hostile_names_run_nothing(browser, site, copied, payload):
     before = page.evaluate("document.querySelectorAll('*').length")
     identities = page.evaluate("[...cells.keys()]")
     assert sum(payload in identity for identity in identities) >= 4
-    for identity in identities:
-        page.evaluate(f"location.hash = encodeURIComponent({json.dumps(identity)})")
-        page.settle()
-        assert page.evaluate(STEPS)[0] == printable(identity)
+    assert page.evaluate(f"[...cells.keys()].map(id => (show(id), {STEPS}[0]))") == [*map(printable, identities)]
     page.evaluate(f"location.hash = encodeURIComponent({json.dumps(f'table1:synthetic/{payload}/vgg16/16/ADC')})")
     page.settle()
     text = page.evaluate("document.querySelector('#chain').textContent")

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -14,10 +16,12 @@ from hypothesis import strategies as st
 
 from pqag import files
 from pqag.audit.verify import printable, verify
+from pqag.config import parse_study
+from pqag.errors import UserError
 
-from ..workflow.conftest import plan
+from ..workflow.conftest import ROOT, plan, snakemake, write_config
 from . import edits
-from .edits import FILES, MANIFEST, MANIFEST_RECORD, STUDY, VICTIM, copied, named, write
+from .edits import FILES, MANIFEST, MANIFEST_RECORD, STUDY, VICTIM, change_record, copied, flipped, named, write
 
 
 @pytest.fixture
@@ -65,13 +69,16 @@ def test_who_makes_everything_fit_is_given_away_by_the_digest_of_the_list_alone(
 
 
 SILENT = [
-    *(("one bit flipped, time kept", kind) for kind in ("data", "images", "weights", "codebook", "queries", "features", "metrics")),
-    *(("one bit flipped, time kept", kind) for kind in ("table csv", "table tex", "cells", "study", "record of weights")),
-    ("cut in half, time kept", "weights"),
-    ("emptied, time kept", "metrics"),
+    *(("one bit flipped", kind) for kind in ("data", "images", "weights", "codebook", "queries", "features", "metrics")),
+    *(("one bit flipped", kind) for kind in ("table csv", "table tex", "cells", "study", "record of weights")),
+    ("cut in half", "weights"),
+    ("emptied", "metrics"),
     ("another network's in its place", "queries"),
     ("swapped with another network's, and the records", "metrics"),
     ("a link to the same bytes", "weights"),
+    ("one bit flipped, and its record and the list made to fit", "weights"),
+    ("a number typed by hand into the .tex, and record and list made to fit", None),
+    ("threads changed in a record, and the list made to fit", None),
     ("a file that no job made", None),
     ("what a killed writer left", None),
     ("a link in the place of a folder", None),
@@ -151,13 +158,15 @@ def test_the_tamper_table(study, tiny, monkeypatch, tmp_path):
     assert len(answers) == len(edits.MATRIX) + len(edits.ONCE)
     assert all(by_audit for _, by_audit in answers.values())
     silent = {case for case, (answer, _) in answers.items() if answer == "nothing to do"}
-    assert silent >= set(SILENT) and len(silent) > 80
+    assert silent >= set(SILENT) and len(silent) > 150
 
 
 # -------------------------------------------------------------------------------------------------------------- no false alarm
 
 
-def test_times_logs_and_what_audit_writes_play_no_part(folder):
+def test_times_logs_and_what_audit_writes_play_no_part(study, tmp_path, monkeypatch):
+    folder = copied(study[0], tmp_path, copy=shutil.copy2)
+    monkeypatch.chdir(folder)
     for path in [*folder.rglob("*.h5"), *folder.rglob("*.json"), Path("config.yaml")]:
         path.touch()
     for name in ("logs/extra.log", "benchmarks/extra.jsonl", "audit.html", "crate/results/tiny/study.prov.json"):
@@ -212,13 +221,12 @@ def there(shared, monkeypatch):
 
 def changed(path, content):
     """What verify tells while ``path`` has another content."""
-    original, times = Path(path).read_bytes(), (Path(path).stat().st_atime_ns, Path(path).stat().st_mtime_ns)
-    write(path, content, keep_time=True)
+    original = Path(path).read_bytes()
+    write(path, content)
     try:
         return verify(STUDY)[0]
     finally:
         write(path, original)
-        os.utime(path, ns=times)
 
 
 in_place = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -256,12 +264,14 @@ def draw_change(data, value):
     value[key] = data.draw(anything.filter(lambda new: new != value[key]))
 
 
-@pytest.mark.parametrize("kind", ["record of weights", "record of data", "study", "cells", "manifest", "record of manifest", "table tex"])
-@pytest.mark.parametrize(
-    "content", [b"", b"{}", b"[]", b"null", b"NaN", b"[" * 10**5, b'{"a":' * 10**5, b"\xff\xfe", b"0" * 5000, b"a  b\n"]
-)
-def test_no_content_makes_verify_fail(there, kind, content):
-    assert FILES[kind] in {fault.file for fault in changed(FILES[kind], content)} | ({FILES["cells"]} if kind == "table tex" else set())
+NONSENSE = [b"", b"{}", b"[]", b"null", b"NaN", b"[" * 10**5, b'{"a":' * 10**5, b"\xff\xfe", b"0" * 5000, b"a  b\n"]
+DAMAGED = ["record of weights", "record of data", "study", "cells", "table tex", "manifest", "record of manifest"]
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_no_content_makes_verify_fail(there, kind):
+    for content in NONSENSE:
+        assert FILES[kind] in {fault.file for fault in changed(FILES[kind], content)}, content[:10]
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
@@ -275,5 +285,207 @@ def test_what_json_does_not_know_is_found_in_a_record(there, number):
 @given(st.text())
 def test_nothing_that_is_printed_steers_a_terminal(text):
     shown = printable(text)
-    assert shown.isprintable() and shown.encode() is not None
+    assert shown.isprintable() and shown.encode().decode() == shown
     assert shown == text or not text.isprintable()
+
+
+# ------------------------------------------------------------------------------------------------------------- what it says
+
+
+@pytest.mark.parametrize("kind", ["data", "images", "weights", "codebook", "queries", "features", "health", "comparison"])
+def test_one_cause_is_told_once(folder, kind):
+    edits.flip(FILES[kind])
+    [fault] = told()
+    assert fault.startswith(f"{FILES[kind]}: is not what its job made: sha256 {files.sha256(FILES[kind])}, recorded ")
+
+
+def test_a_study_that_was_not_run_to_its_end(folder):
+    Path(MANIFEST).unlink()
+    Path(MANIFEST_RECORD).unlink()
+    Path("results/tiny/study.json").unlink()
+    Path("results/tiny/study.prov.json").unlink()
+    assert told() == [
+        "results/tiny/study.json: is missing or damaged, so no setting can be checked",
+        "results/tiny/MANIFEST.sha256: is missing: the study was not run to its end",
+    ]
+
+
+def test_settings_that_differ_are_told_one_by_one(folder):
+    edits.ONCE["a setting changed in study.json, and record and list made to fit"]()
+    assert sorted(told()) == [
+        f"results/tiny/{path}: was made with {key} 5, but the study says 7"
+        for path, key in (
+            ("study.prov.json", "attacks.apd.iterations"),
+            ("synthetic/alexnet-pretrained/seed0/16bits/adversarial/apd.prov.json", "iterations"),
+            ("synthetic/vgg16-pretrained/seed0/16bits/adversarial/apd.prov.json", "iterations"),
+            ("tables/table1.prov.json", "attacks.apd.iterations"),
+        )
+    ]
+
+
+def study_becomes(change):
+    """study.json and all that holds it are as after a run with another config."""
+    study = json.loads(Path("results/tiny/study.json").read_text())
+    change(study)
+    write("results/tiny/study.json", files.json_text(study).encode())
+    edits.make_record_fit("results/tiny/study.json")
+
+    def settings_too(record):
+        record["predicate"]["buildDefinition"]["externalParameters"]["settings"] = study
+
+    change_record("results/tiny/study.prov.json", settings_too)
+    edits.make_list_fit()
+
+
+LEFT = {
+    f"results/tiny/synthetic/{model}-pretrained/seed0/{name}.prov.json": f"{rule} ("
+    for model in ("alexnet", "vgg16")
+    for name, rule in {
+        "16bits/adversarial/apd": "attack",
+        f"features/apd.{model}-pretrained-16bits": "extract_adversarial",
+        f"16bits/metrics/apd.{model}-pretrained-16bits": "evaluate",
+    }.items()
+}
+
+
+def test_jobs_that_the_study_no_longer_has_are_told_once_each(folder):
+    study_becomes(lambda study: study["attacks"].pop("apd"))
+    found = {fault.file: fault for fault in verify(STUDY)[0]}
+    assert set(found) == {*LEFT, "results/tiny/tables/table1.prov.json"}
+    for path, rule in LEFT.items():
+        assert f"of a job that the study does not have, {rule}" in str(found[path])
+        assert found[path].mend.startswith("delete the records named and what they say was made")
+    assert str(found[FILES["record of queries"]]).endswith("and so is what it made, apd.h5 and apd.health.json")
+    assert "results/tiny/tables/table1.prov.json: was made with attacks.apd, which the study does not have" in told()
+    for path in LEFT:
+        assert sum(path in line for line in told()) == 1
+
+
+def test_left_over_jobs_may_be_those_of_a_run_that_has_not_come_so_far(folder):
+    """Another config than that of study.json: they may belong to it, so nothing is to be deleted yet."""
+    study_becomes(lambda study: study["attacks"].pop("apd"))
+    edits.ONCE["the config edited"]()
+    found = {fault.file: fault for fault in verify(STUDY)[0]}
+    assert "config.yaml" in found
+    assert all(found[path].mend.startswith("run the study to its end; then delete") for path in LEFT)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda study: study.update(seeds=[1]),
+        lambda study: study.update(bits=[24]),
+        lambda study: study.update(datasets={"cifar10": study["datasets"]["synthetic"]}),
+        lambda study: study["models"].pop("vgg16"),
+    ],
+    ids=["seeds", "bits", "datasets", "models"],
+)
+def test_whatever_was_taken_out_of_the_study_is_left_over(folder, change):
+    study_becomes(change)
+    assert "of a job that the study does not have, quantize (bits=16, dataset=synthetic, model=vgg16, seed=0" in " ".join(told())
+    assert not any("no recorded job" in line or "no record" in line for line in told())
+
+
+def test_another_order_of_rows_is_another_table(folder):
+    study_becomes(lambda study: study.update(attacks=dict(reversed(study["attacks"].items()))))
+    assert told() == ["results/tiny/tables/table1.prov.json: was made with its settings in another order than the study's"]
+
+
+def test_a_copy_under_another_name_is_refused(folder):
+    os.rename("results/tiny", "results/mine")
+    with pytest.raises(UserError, match=r"results/mine is a copy: .* tells how results/tiny/.* was made; give it the name"):
+        verify(Path("results/mine"))
+
+
+# ---------------------------------------------------------------------------------------------------------------- code of today
+
+
+@pytest.fixture
+def repository(tmp_path_factory):
+    """A copy of the code, to be changed."""
+    folder = tmp_path_factory.mktemp("repository")
+    shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def audit(repository, folder, *arguments, python=(sys.executable,), **environment):
+    command = [*python, repository / "scripts/audit.py", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ | environment)
+
+
+def test_changed_code_is_told_with_the_records_of_what_it_made(folder, repository):
+    with (repository / "scripts/pqag/attacks.py").open("a") as file:
+        file.write("# a remark\n")
+    assert audit(repository, folder, "verify", "tiny").returncode == 0, "what it says did not change"
+    with (repository / "scripts/pqag/attacks.py").open("a") as file:
+        file.write("changed = 1\n")
+    done = audit(repository, folder, "verify", "tiny")
+    assert done.returncode == 1 and done.stderr == ""
+    lines = [line for line in done.stdout.splitlines() if "other code" in line and not line.startswith("error: ")]
+    assert {line.split(": ")[0] for line in lines} == {
+        f"results/tiny/synthetic/{model}-pretrained/seed0/16bits/adversarial/{attack}.prov.json"
+        for model in ("alexnet", "vgg16")
+        for attack in ("basic", "apd", "aod")
+    }
+    assert all(line.endswith(": was made by other code than today's: scripts/pqag/attacks.py") for line in lines)
+    assert done.stdout.splitlines()[-1].startswith("error: 6 faults in 45 files of 33 jobs of results/tiny; first: ")
+    assert any(line.startswith("to mend: run the study again") for line in done.stdout.splitlines())
+
+
+def test_verify_why_and_diff_need_the_standard_library_alone(study, repository, tmp_path):
+    """On a copy that was moved, without Snakemake's memory, from a copy of the code."""
+    copied(study[0], tmp_path / "here")
+    moved = (tmp_path / "here").rename(tmp_path / "there")
+    alone = [sys.executable, "-S", "-E", "-s"]
+    assert subprocess.run([*alone, "-c", "import numpy"], capture_output=True).returncode == 1
+    done = audit(repository, moved, "verify", "tiny", python=alone)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].endswith(f"sha256 of {MANIFEST}: {files.sha256(moved / MANIFEST)}")
+    for arguments, last in (
+        (["why", "table1:apd/vgg16/16/ADC", "--study", "tiny"], f"  {VICTIM}/features/database.h5, as above"),
+        (["diff", "tiny", "tiny"], "the two studies are the same"),
+    ):
+        done = audit(repository, moved, *arguments, python=alone)
+        assert (done.returncode, done.stderr, done.stdout.splitlines()[-1]) == (0, "", last)
+
+
+def test_the_locale_plays_no_part(folder, repository):
+    done = audit(repository, folder, "verify", "tiny", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_sha256sum_takes_the_list(study, tmp_path):
+    if shutil.which("sha256sum") is None:
+        pytest.skip("sha256sum is not installed (GNU coreutils)")
+    copied(study[0], tmp_path / "here")
+    moved = (tmp_path / "here").rename(tmp_path / "there")
+    command = ["sha256sum", "--check", "--strict", MANIFEST]
+    done = subprocess.run(command, cwd=moved, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 76 and all(line.endswith(": OK") for line in done.stdout.splitlines())
+    write(moved / FILES["weights"], flipped((moved / FILES["weights"]).read_bytes()))
+    assert subprocess.run(command, cwd=moved, capture_output=True).returncode == 1
+
+
+# ------------------------------------------------------------------------------------------------------------------- snakemake
+
+
+def test_a_forged_memory_of_snakemake_is_found_out(study, tmp_path, monkeypatch, tiny):
+    """--touch notes the new settings as if all had been made with them; what verify then says to do helps."""
+    folder = copied(study[0], tmp_path, snakemake=True, copy=shutil.copy2)
+    monkeypatch.chdir(folder)
+    tiny["attacks"]["apd"]["iterations"] = 7
+    write_config(folder / "config.yaml", tiny)
+    assert snakemake(folder, "--configfile", folder / "config.yaml", "--cores", 1, "--touch", "all").returncode == 0
+    assert plan(folder, tiny) == [("all", {})]
+    [fault] = verify(STUDY)[0]
+    assert fault.file == "config.yaml" and "delete study.json of the study first" in fault.mend
+    resolved = parse_study(tiny).resolved() | {"configfiles": {"config.yaml": files.sha256("config.yaml")}}
+    study_becomes(lambda study: study.update(resolved))
+    assert {fault.file for fault in verify(STUDY)[0]} == {
+        "results/tiny/synthetic/alexnet-pretrained/seed0/16bits/adversarial/apd.prov.json",
+        FILES["record of queries"],
+        FILES["record of table"],
+    }
+    Path("results/tiny/study.json").unlink()
+    assert [rule for rule, _ in plan(folder, tiny)] == ["study", "manifest", "all"]

@@ -91,7 +91,8 @@ def _failure(rule: str, logs: list[str]) -> str:
     for path in map(Path, logs):
         if path.is_file() and (lines := path.read_text(errors="replace").strip().splitlines()) and "error: " in lines[-1]:
             return f"{rule} failed: {lines[-1].split('error: ', 1)[1]}\n  log: {path}"
-    return f"{rule} failed without a word of why in its log ({', '.join(logs) or 'it has none'}): it was killed, or ran out of memory"
+    named = ", ".join(logs) or "it has none"
+    return f"{rule} failed without a word of why in its log ({named}): it was killed, or ran out of memory or disk"
 
 
 # ------------------------------------------------------------------------------------------------------------------------ study files

@@ -287,16 +287,26 @@ def _other_settings(record: Mapping[str, Any], resolved: Mapping[str, Any], dige
         code = records.dependencies(record, "code").items()
         changed = [file for file, recorded in code if digest(str(records.REPOSITORY / file)) != recorded]
         yield f"was made by other code than today's{': ' * bool(changed)}{', '.join(changed)}"
-    before, now = flat(used), flat(wanted)
-    for key in sorted({*before, *now}):
-        if before.get(key, "absent") != now.get(key, "absent"):
-            yield f"was made with {key} {before.get(key, 'absent')}, but the study says {now.get(key, 'absent')}"
-    if before == now and list(before) != list(now):
+    yield from _unequal(used, wanted)
+    if used == wanted and list(flat(used)) != list(flat(wanted)):
         yield "was made with its settings in another order than the study's"
     if inner["threads"] != wanted.get("threads", 1):
         yield f"says it ran with {inner['threads']} threads, but the study says {wanted.get('threads', 1)}"
     if inner["seeds"] != records.seeds_of(outer["wildcards"], wanted):
         yield f"says it ran with the seeds {inner['seeds']}, which are not those of its settings"
+
+
+def _unequal(used: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in sorted({*used, *wanted}):
+        name = f"{prefix}{key}"
+        if key not in wanted:
+            yield f"was made with {name}, which the study does not have"
+        elif key not in used:
+            yield f"was made without {name}, which the study has"
+        elif isinstance(used[key], dict) and isinstance(wanted[key], dict):
+            yield from _unequal(used[key], wanted[key], f"{name}.")
+        elif used[key] != wanted[key]:
+            yield f"was made with {name} {used[key]}, but the study says {wanted[key]}"
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

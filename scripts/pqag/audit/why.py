@@ -51,7 +51,7 @@ def find(folder: Path, query: str) -> dict[str, Any]:
     def met(identity: str) -> int:
         """How many of the words the cell has; none where it is of another table."""
         own, parts = identity.split(":", 1)[0], _words(identity.split(":", 1)[1])
-        return sum(words.count(word) <= parts.count(word) for word in words) if not colon or own == table else -1
+        return sum(min(words.count(word), parts.count(word)) for word in set(words)) if not colon or own == table else -1
 
     found = [identity for identity in known if met(identity) == len(words)]
     if len(found) == 1:

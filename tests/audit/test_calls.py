@@ -1,0 +1,119 @@
+"""How the audit is called: mistakes are told in one sentence, and where one stands does not matter."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ..workflow.conftest import ROOT
+from . import edits
+from .edits import FILES, STUDY, copied
+
+SPECIFICATION = importlib.util.spec_from_file_location("audit_command", ROOT / "scripts/audit.py")
+command = importlib.util.module_from_spec(SPECIFICATION)
+SPECIFICATION.loader.exec_module(command)
+
+
+@pytest.fixture
+def folder(study, tmp_path, monkeypatch):
+    """The tiny study in a folder of its own, which is the working directory."""
+    monkeypatch.chdir(copied(study[0], tmp_path))
+    return tmp_path
+
+
+BAD = {
+    "": "the following arguments are required: VERB",
+    "frobnicate": "invalid choice: 'frobnicate' (choose from ",
+    "verify nowhere": "results/nowhere is no folder of results; studies that were run: results/tiny",
+    "verify results/nowhere": "results/nowhere is no folder of results",
+    "verify": "results/default is no folder of results; studies that were run: results/tiny",
+    "verify results": "results holds several studies, give one of them; studies that were run: results/tiny",
+    "verify empty": "empty holds no record of any job: run the study first; studies that were run: results/tiny",
+    "verify results/empty": "results/empty holds no record of any job",
+    "verify results/tiny/study.json": "results/tiny/study.json is no folder of results",
+    "verify config.yaml": "is no folder of results",
+    "verify tiny tiny": "unrecognized arguments: tiny",
+    "verify --deep": "unrecognized arguments: --deep",
+    "why": "the following arguments are required: what",
+    "why aod": "results/default is no folder of results; studies that were run: results/tiny",
+    "why nonsense --study tiny": "nonsense means no cell of results/tiny; nearest are ",
+    "why aod --study nowhere": "results/nowhere is no folder of results",
+    "why aod --study": "expected one argument",
+    "why config.yaml --study tiny": "config.yaml was made by no recorded job of results/tiny",
+    "diff tiny": "the following arguments are required: other",
+    "diff tiny nowhere": "results/nowhere is no study: ",
+    "diff tiny empty": "empty is no study: ",
+    "diff tiny config.yaml": "is no study: ",
+}
+
+
+@pytest.mark.parametrize("call", BAD)
+def test_a_mistake_in_the_call_is_one_sentence(folder, capsys, call):
+    for name in ("empty", "results/empty"):
+        Path(name).mkdir()
+    assert command.main(call.split()) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    [line] = shown.err.splitlines()
+    assert line.startswith("error: ") and BAD[call] in line
+
+
+def test_every_verb_is_explained(capsys):
+    for verb in ("verify", "why", "diff", "rerun", "export", "html"):
+        with pytest.raises(SystemExit) as end:
+            command.main([verb, "--help"])
+        assert end.value.code == 0
+        assert capsys.readouterr().out.startswith(f"usage: audit {verb}")
+
+
+def test_the_exit_status_says_what_was_found(folder, capsys):
+    calls = (["verify", "tiny"], ["why", "apd/vgg16/adc", "--study", "tiny"], ["diff", "tiny", "tiny"])
+    for call in calls:
+        assert command.main(call) == 0
+    assert capsys.readouterr().err == ""
+    copied(folder, folder / "other")
+    edits.flip(FILES["metrics"])
+    for call in (*calls[:2], ["diff", "tiny", "other/results/tiny"]):
+        assert command.main(call) == 1
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert f"fault: {FILES['metrics']}: is missing, or no longer what its job made" in shown.out
+
+
+def test_what_verify_ends_with(folder, capsys):
+    edits.flip(FILES["weights"])
+    assert command.main(["verify", "tiny"]) == 1
+    first, mend, *notes, last = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{FILES['weights']}: is not what its job made")
+    assert mend.startswith("to mend: delete the files named and run the study again")
+    assert all(note.startswith("note: ") for note in notes)
+    assert last == f"error: 1 fault in 45 files of 33 jobs of results/tiny; first: {first}"
+
+
+@pytest.mark.parametrize("place", ["data", ".", "results/tiny/tables", "/"])
+def test_a_study_by_its_path_from_anywhere(folder, capsys, monkeypatch, place):
+    (folder / place).exists()
+    monkeypatch.chdir(folder / place)
+    path = os.path.relpath(folder / STUDY)
+    assert command.main(["verify", path]) == 0
+    assert "45 files of 33 jobs verified; sha256 of results/tiny/MANIFEST.sha256: " in capsys.readouterr().out
+    monkeypatch.chdir(folder / place)
+    assert command.main(["why", os.path.relpath(folder / FILES["images"])]) == 0, "the study is that of the file"
+    assert capsys.readouterr().out.startswith(FILES["images"])
+
+
+def test_a_name_means_the_study_though_a_folder_is_called_so(folder, capsys):
+    Path("tiny").mkdir()
+    assert command.main(["verify", "tiny"]) == 0
+    assert capsys.readouterr().out
+
+
+def test_a_closed_pipe_is_no_error(folder):
+    """As `audit why … | head -1` makes it."""
+    call = [sys.executable, str(ROOT / "scripts/audit.py"), "why", "results/tiny/tables/table1.csv"]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
