@@ -232,6 +232,13 @@ def changed(path, content):
 in_place = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.parametrize("key", ["study", "datasets", "models", "attacks", "bits", "seeds", "configfiles", "threads"])
+def test_a_key_of_the_study_with_one_bit_flipped_is_found(there, key):
+    """Such a study has no job at all; its own file is named all the same."""
+    content = Path(FILES["study"]).read_text().replace(f'"{key}":', f'"{chr(ord(key[0]) ^ 1)}{key[1:]}":', 1)
+    assert FILES["study"] in {fault.file for fault in changed(FILES["study"], content.encode())}
+
+
 @in_place
 @given(st.data())
 def test_every_flipped_bit_is_found(there, data):

@@ -232,7 +232,8 @@ def _left_over(study: Study, resolved: Mapping[str, Any] | None, digest: Digest)
     """
     if resolved is None:
         return {}
-    strange = {path: record for path, record in study.records.items() if not _has(resolved, record)}
+    own = {f"{study.folder}/{name}{records.SUFFIX}" for name in ("study", "MANIFEST")}  # which every study has, damaged as it may be
+    strange = {path: record for path, record in study.records.items() if path not in own and not _has(resolved, record)}
     read = {name for path, record in study.records.items() if path not in strange for name in records.dependencies(record, "input")}
     current = all(digest(name) == recorded for name, recorded in resolved["configfiles"].items())
     found = {}
