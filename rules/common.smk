@@ -31,8 +31,10 @@ except UserError as error:
 if os.path.exists(sys.executable):  # not quoted yet
     sys.executable = shlex.quote(sys.executable)
 
-# What results depend on, and the files that said so: `audit verify` holds the records against it.
+# What results depend on, the files that said so, and the keys given by --config: `audit verify` holds the records against it.
 RESOLVED = STUDY.resolved() | {"configfiles": {os.path.relpath(path): files.sha256(path) for path in workflow.configfiles}}
+if workflow.config_settings.config:
+    RESOLVED["overrides"] = sorted(workflow.config_settings.config)
 
 START = time.time()
 RESULTS = f"results/{STUDY.study}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from pqag import files
 from pqag.audit import diff, html, verify, why
 from pqag.errors import UserError
+from pqag.studyfile import printable
 
 DEFAULT = Path("results/default")
 
@@ -154,7 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
             _go_home(parsed)
         return parsed.run(parsed)
     except UserError as error:
-        print(f"error: {verify.printable(str(error))}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         print(f"error: this needs the package {error.name}, which `make setup` installs: call it by .venv/bin/python", file=sys.stderr)

@@ -415,3 +415,12 @@ def test_a_digit_anywhere_is_found_unless_it_is_not_printed():
             line = LATEX[LATEX.rfind("\n", 0, position) + 1 : position]
             assert re.search(rf"(?:{unprinted})\Z", line), line
     assert LATEX.index("table-1") in passed and LATEX.index("17\n") in passed
+
+
+def test_a_name_can_be_put_once(tmp_path):
+    """An id that stood for two numbers would trace one of them to the wrong place."""
+    table = Cells("table1")
+    table.put("a/b", [("x.json", "/y")], value=1)
+    with pytest.raises(ValueError, match="'a/b' names a cell of table1 already"):
+        table.put("a/b", [("x.json", "/z")], value=2)
+    assert [cell["value"] for cell in table.entries] == [1]

@@ -58,37 +58,40 @@ def sentence(study, origin="config.yaml"):
 # ----------------------------------------------------------------------------------------------------------------- what is right
 
 
+#: The defaults of a training and of an attack, by hand.
+RECIPE = {
+    "epochs": 16,
+    "batch_size": 128,
+    "learning_rate": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 0.0005,
+    "label_smoothing": 0.1,
+    "crop": 4,
+    "flip": True,
+    "precision": "auto",
+}
+ATTACK = {
+    "loss": "aod",
+    "epsilon": 8,
+    "step": 2.55,
+    "iterations": 5,
+    "random_start": True,
+    "feature": "normalised",
+    "assignment": "inner_product",
+    "temperature": 1.0,
+}
+
+
 def test_what_is_left_out_is_filled_in():
     study = parse_study({"study": "a", "datasets": {"cifar10": {}}, "models": {"vgg16": {}}, "attacks": {"x": {"loss": "aod"}}})
     assert study.model_dump() == {
         "study": "a",
         "datasets": {"cifar10": {"source": None, "sha256": None, "train": None, "database": 9000, "queries": 1000, "split_seed": 0}},
         "models": {"vgg16": {"width": 1.0, "training": dict.fromkeys(config.Training.model_fields)}},
-        "attacks": {
-            "x": {
-                "loss": "aod",
-                "epsilon": 8,
-                "step": 2.55,
-                "iterations": 5,
-                "random_start": True,
-                "feature": "normalised",
-                "assignment": "inner_product",
-                "temperature": 1.0,
-            }
-        },
+        "attacks": {"x": ATTACK},
         "bits": [16, 24, 36],
         "seeds": [0],
-        "training": {
-            "epochs": 16,
-            "batch_size": 128,
-            "learning_rate": 0.1,
-            "momentum": 0.9,
-            "weight_decay": 0.0005,
-            "label_smoothing": 0.1,
-            "crop": 4,
-            "flip": True,
-            "precision": "auto",
-        },
+        "training": RECIPE,
         "quantizer": {"subspaces": 4, "iterations": 25},
         "threads": {"pretrain": 2, "attack": 1},
         "device": "auto",
@@ -115,19 +118,6 @@ def test_codewords(bits, codewords):
     assert got == codewords and type(got) is int
 
 
-RECIPE = {
-    "epochs": 16,
-    "batch_size": 128,
-    "learning_rate": 0.1,
-    "momentum": 0.9,
-    "weight_decay": 0.0005,
-    "label_smoothing": 0.1,
-    "crop": 4,
-    "flip": True,
-    "precision": "auto",
-}
-
-
 def test_resolved_is_all_that_results_depend_on():
     """By hand: every default, each model with its whole recipe, and neither the study's own nor what changes no result."""
     study = {"study": "a", "datasets": {"cifar10": {}}, "models": {"vgg16": {}}, "attacks": {"x": {"loss": "aod"}}, "anonymous": True}
@@ -135,18 +125,7 @@ def test_resolved_is_all_that_results_depend_on():
         "study": "a",
         "datasets": {"cifar10": {"source": None, "sha256": None, "train": None, "database": 9000, "queries": 1000, "split_seed": 0}},
         "models": {"vgg16": {"width": 1.0, "training": RECIPE}},
-        "attacks": {
-            "x": {
-                "loss": "aod",
-                "epsilon": 8,
-                "step": 2.55,
-                "iterations": 5,
-                "random_start": True,
-                "feature": "normalised",
-                "assignment": "inner_product",
-                "temperature": 1.0,
-            }
-        },
+        "attacks": {"x": ATTACK},
         "bits": [16, 24, 36],
         "seeds": [0],
         "quantizer": {"subspaces": 4, "iterations": 25},

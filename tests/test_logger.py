@@ -237,11 +237,6 @@ def test_the_closing_remark_on_failed_jobs_is_left_out(tell):
     assert tell(message, LogEvent.ERROR, logging.ERROR, exception="WorkflowError") == ""
 
 
-def test_a_locked_folder_is_told_in_a_sentence(tell):
-    words = tell("Error: Directory cannot be locked ...", LogEvent.ERROR, logging.ERROR, exception="LockException")
-    assert words == "Another run is going on in this folder; wait for it, or stop it, first.\n"
-
-
 @pytest.mark.parametrize("exception", ["WorkflowError", "MissingInputException", "SyntaxError"])
 def test_other_exceptions_of_snakemake_are_shown(tell, exception):
     words = "Missing input files for rule attack:\n  data/x.h5"

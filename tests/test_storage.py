@@ -217,3 +217,26 @@ def test_a_single_value_is_stored_as_it_is(tmp_path):
     storage.write_hdf5(tmp_path / "a.h5", {"x": np.array(5)})
     [value] = storage.read_hdf5(tmp_path / "a.h5", "x")
     assert value == 5 and value.shape == ()
+
+
+FULL = """
+import resource, signal, sys
+import numpy as np
+from pqag import storage
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write over the limit fails, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, 10**5))
+try:
+    storage.write_hdf5(sys.argv[1], {name: np.random.default_rng(0).random(10**4) for name in "abcdef"})
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+def test_a_disk_that_is_full_is_an_error_and_keeps_the_old_file(tmp_path, python):
+    """h5py, writing to the disk itself, goes on without a word when a write fails while an object is closed."""
+    storage.write_hdf5(tmp_path / "a.h5", {"x": np.arange(3)})
+    done = python(FULL, tmp_path / "a.h5", capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "OSError\n"), done.stderr
+    assert names(tmp_path) == ["a.h5"]
+    assert storage.read_hdf5(tmp_path / "a.h5", "x")[0].tolist() == [0, 1, 2]

@@ -32,10 +32,12 @@ class Cells:
     def put(self, name: str, sources: Iterable[tuple[str, str]], spec: str = "g", scale: float = 1, value: float | None = None) -> str:
         """Add a cell and return its mark. ``sources`` are (path, pointer); ``value`` is given where the source is yet to be written.
 
-        Raises ValueError for a name that LaTeX would not take as it is.
+        Raises ValueError for a name that LaTeX would not take as it is, and for one that the table has already.
         """
         if not _IDENTITY.fullmatch(name):
             raise ValueError(f"{name!r} cannot name a cell: allowed are letters, digits and _ . / : + -")
+        if any(entry["id"] == f"{self.table}:{name}" for entry in self.entries):
+            raise ValueError(f"{name!r} names a cell of {self.table} already")
         places = [{"file": str(path), "pointer": pointer} for path, pointer in sources]
         if value is None:
             value = mean([look_up(self._read(place["file"]), place["pointer"]) for place in places], scale)
@@ -93,7 +95,8 @@ def faults(cell: dict[str, Any], read: Callable[[str], Any] = read) -> str | Non
     return None
 
 
-_CELL = re.compile(r"\\cell\{([^{}]*)\}\{([^{}]*)\}")
+#: A cell in LaTeX: its id and its number.
+CELL = re.compile(r"\\cell\{([^{}]*)\}\{([^{}]*)\}")
 _STRUCTURE = re.compile(
     r"(?<!\\)%.*|\\(?:label|ref|begin|end|usepackage)\{[^{}]*\}|\\multi(?:column|row)\{\d+\}|"
     r"\\c(?:mid)?rule(?:\([lr]*\))?\{[^{}]*\}|\\cline\{[^{}]*\}|\\providecommand\{\\cell\}\[2\]\{#2\}"
@@ -107,12 +110,12 @@ def faults_of_latex(text: str, cells: Iterable[dict[str, Any]], names: Iterable[
     """
     known = {cell["id"]: cell["text"] for cell in cells}
     found = []
-    for identity, printed in _CELL.findall(text):
+    for identity, printed in CELL.findall(text):
         if identity not in known:
             found.append(f"the cell {identity} is not listed")
         elif known[identity] != printed:
             found.append(f"the cell {identity} prints {printed}, but is listed as {known[identity]}")
-    rest = _CELL.sub(" ", _STRUCTURE.sub(" ", text))
+    rest = CELL.sub(" ", _STRUCTURE.sub(" ", text))
     for name in sorted(names, key=len, reverse=True):
         rest = rest.replace(name, " ")
     found.extend(f"the number {number} was typed by hand" for number in re.findall(r"\d+(?:[.,]\d+)*", rest))

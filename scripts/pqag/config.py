@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from pqag.datasets import DATASETS
 from pqag.errors import UserError
+from pqag.settings import codewords
 from pqag.studyfile import Refused, printable, read
 
 NETWORKS = ("alexnet", "vgg11", "vgg13", "vgg16", "resnet18", "resnet34", "resnet50")
@@ -133,7 +134,7 @@ class Study(_Section):
 
     def codewords(self, bits: int) -> int:
         """K, such that M log2 K = ``bits``."""
-        return 2 ** (bits // self.quantizer.subspaces)
+        return codewords(bits, self.quantizer.subspaces)
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "Study":

@@ -28,6 +28,11 @@ def settings(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any]) 
     return dict(sorted(_FROM_STUDY[rule](wildcards, study).items())) | {"code": code_digest(script_of(rule))}
 
 
+def codewords(bits: int, subspaces: int) -> int:
+    """K, such that M log2 K = ``bits`` for M = ``subspaces`` (the paper gives M log2 K as the length of a code)."""
+    return 2 ** (bits // subspaces)
+
+
 def _pick(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: section[key] for key in keys}
 
@@ -52,8 +57,11 @@ def _extract(wildcards, study):
 
 def _quantize(wildcards, study):
     subspaces = study["quantizer"]["subspaces"]
-    codewords = 2 ** (int(wildcards["bits"]) // subspaces)
-    return {"subspaces": subspaces, "codewords": codewords, "iterations": study["quantizer"]["iterations"]}
+    return {
+        "subspaces": subspaces,
+        "codewords": codewords(int(wildcards["bits"]), subspaces),
+        "iterations": study["quantizer"]["iterations"],
+    }
 
 
 def _attack(wildcards, study):

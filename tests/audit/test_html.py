@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from pqag import files, records, tables
 from pqag.audit import html, latex
-from pqag.audit.verify import load, printable, verify
+from pqag.audit.verify import load, verify
 from pqag.audit.why import chain
+from pqag.studyfile import printable
 
 from ..conftest import SCRIPTS
 from .browser import Browser

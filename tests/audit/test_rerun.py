@@ -113,6 +113,12 @@ def test_what_was_fetched_is_no_result(again):
         run("data/synthetic.h5", deep=True)
 
 
+@pytest.mark.parametrize("name", ["study.json", "MANIFEST.sha256"])
+def test_what_only_tells_of_a_run_is_not_computed_again(again, name):
+    with pytest.raises(UserError, match="only writes down"):
+        run(f"results/tiny/{name}")
+
+
 # -------------------------------------------------------------------------------------------------------------------- comparison
 
 

@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pqag import files
-from pqag.audit.verify import printable, verify
+from pqag.audit.verify import verify
 from pqag.config import parse_study
 from pqag.errors import UserError
+from pqag.studyfile import printable
 
 from ..workflow.conftest import ROOT, plan, snakemake, write_config
 from . import edits
@@ -230,6 +231,18 @@ def changed(path, content):
 
 
 in_place = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def test_keys_given_on_the_command_line_are_told(there):
+    """The config files are as they were, and yet say otherwise than what was run."""
+    study = json.loads(Path(FILES["study"]).read_text())
+    assert not [remark for remark in verify(STUDY)[1] if "--config" in remark]
+    original = Path(FILES["study"]).read_bytes()
+    try:
+        write(FILES["study"], files.json_text(study | {"overrides": ["bits"]}).encode())
+        assert "['bits'] came by --config, so the config files say otherwise" in verify(STUDY)[1]
+    finally:
+        write(FILES["study"], original)
 
 
 @pytest.mark.parametrize("key", ["study", "datasets", "models", "attacks", "bits", "seeds", "configfiles", "threads"])

@@ -228,3 +228,12 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bits(tmp_path, tiny):
     assert re.search(r"[1-7] of 8 epochs done before", log), log
     assert (killed / weights).read_bytes() == (undisturbed / weights).read_bytes()
     assert not unfinished.exists()
+
+
+def test_keys_of_the_command_line_are_written_down(tmp_path):
+    config = ["--configfile", ROOT / "config/tiny.yaml", "--cores", 1]
+    assert snakemake(tmp_path, *config, "--config", "device=cpu", "--", "results/tiny/study.json").returncode == 0
+    study = json.loads((tmp_path / "results/tiny/study.json").read_text())
+    assert (study["device"], study["overrides"]) == ("cpu", ["device"])
+    assert snakemake(tmp_path, *config, "--", "results/tiny/study.json").returncode == 0
+    assert "overrides" not in json.loads((tmp_path / "results/tiny/study.json").read_text())

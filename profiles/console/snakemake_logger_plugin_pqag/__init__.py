@@ -74,8 +74,6 @@ class LogHandler(LogHandlerBase):
                 return f"[{self.started}/{self.total}] {record.rule_msg or record.rule_name}"
             case LogEvent.JOB_ERROR:
                 return _failure(record.rule_name, [path.split(" (")[0] for path in record.log])
-            case LogEvent.ERROR if getattr(record, "exception", "") == "LockException":
-                return "Another run is going on in this folder; wait for it, or stop it, first."
             case LogEvent.ERROR if getattr(record, "exception", "") == StudyRefused.__name__:
                 return record.getMessage().splitlines()[1]  # below the name of the exception and the place in the Snakefile
             case LogEvent.ERROR if getattr(record, "exception", "") in ("CalledProcessError", "RuleException"):

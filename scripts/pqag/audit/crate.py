@@ -165,7 +165,7 @@ class Description:
         """What runs in the jobs of a rule: its script, with the settings it takes."""
         digests = sorted({record["predicate"]["buildDefinition"]["internalParameters"]["code"] for record in made})
         script = f"scripts/{script_of(rule).name}"
-        words = ast.get_docstring(ast.parse((self.part / script).read_text())) if script in self.inside else None
+        words = ast.get_docstring(ast.parse((self.part / script).read_text(encoding="utf-8"))) if script in self.inside else None
         return self.add(
             f"#rule/{rule}",
             "SoftwareApplication",

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pqag import files, records
-from pqag.audit.verify import DAMAGE, UNRECORDED, flat, printable, record_files, studies
+from pqag.audit.verify import DAMAGE, UNRECORDED, flat, record_files, studies
 from pqag.audit.why import all_cells
 from pqag.errors import UserError
+from pqag.studyfile import printable
 
 
 def differences(one: Path, other: Path) -> Iterator[str]:

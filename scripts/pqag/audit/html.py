@@ -17,9 +17,10 @@ from urllib.parse import quote
 
 from pqag import cells, files, records
 from pqag.audit import latex
-from pqag.audit.verify import DAMAGE, Fault, Study, printable, verify
+from pqag.audit.verify import DAMAGE, Fault, Study, verify
 from pqag.audit.why import listed
 from pqag.errors import UserError
+from pqag.studyfile import printable
 
 TEMPLATE = Path(__file__).with_name("page.html")
 

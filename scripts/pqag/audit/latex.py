@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pqag.cells import CELL
+
 #: A cell of a row: what it holds, as LaTeX, and how many columns it spans.
 Field = tuple[str, int]
 
-_CELL = re.compile(r"\\cell\{([^{}]*)\}\{([^{}]*)\}")
 _RULE = re.compile(r"\s*(\\(?:top|mid|bottom)rule\b|\\c(?:mid)?(?:line|rule)(?:\([lr]*\))?\{[^{}]*\})")
 _SPAN = re.compile(r"\\multi(column|row)\{(\d+)\}\{[^{}]*\}\{(.*)\}", re.DOTALL)
 _SIGNS = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", "--": "–"}
@@ -44,7 +45,7 @@ def read(text: str) -> Table:
 def pieces(text: str) -> Iterator[tuple[str, str | None]]:
     """The characters that LaTeX prints for ``text``, in pieces: each with the id of the cell that it is the number of, or None."""
     end = 0
-    for cell in _CELL.finditer(text):
+    for cell in CELL.finditer(text):
         yield _printed(text[end : cell.start()]), None
         yield _printed(cell[2]), cell[1]
         end = cell.end()

@@ -47,6 +47,8 @@ def rerun(folder: Path, target: str, deep: bool, cores: int) -> Iterator[Compari
 def _again(study: Study, path: str, deep: bool, cores: int) -> Iterator[Comparison | str]:
     record = study.records[path]
     outputs = records.outputs(record)
+    if record["predicate"]["buildDefinition"]["externalParameters"]["rule"] in ("study", "manifest"):
+        raise UserError(f"{path} only writes down what a run was made of: run the study again to have it anew")
     _check_settings(study, path, record)
     commit = record["predicate"]["buildDefinition"]["internalParameters"]["git"]["commit"]
     if commit is None:
@@ -115,13 +117,13 @@ def _copy(study: Study, name: str, worktree: Path) -> None:
 
 def _run(worktree: Path, study: Study, targets: list[str], cores: int) -> None:
     config = files.read_json(study.folder / "study.json")
-    del config["configfiles"]
-    (worktree / "rerun.json").write_text(json.dumps(config))
+    config = {key: value for key, value in config.items() if key not in ("configfiles", "overrides")}
+    (worktree / "rerun.json").write_text(json.dumps(config), encoding="utf-8")
     command = f"-m snakemake --configfile rerun.json --cores {cores} --workflow-profile none --rerun-triggers mtime --quiet all --".split()
     done = subprocess.run([sys.executable, *command, *targets], cwd=worktree, capture_output=True, text=True)
     if done.returncode:
         logs = sorted(worktree.glob("results/*/logs/**/*.log"), key=lambda log: log.stat().st_mtime)
-        words = (logs[-1].read_text() if logs else "") + done.stderr
+        words = (logs[-1].read_text(encoding="utf-8") if logs else "") + done.stderr
         reasons = [line for line in words.splitlines() if "rror" in line] or ["it says nothing"]
         raise UserError(f"the job could not be run again: {reasons[-1]}")
 

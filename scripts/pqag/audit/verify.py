@@ -11,6 +11,7 @@ from typing import Any
 from pqag import cells, files, records
 from pqag.errors import UserError
 from pqag.settings import settings
+from pqag.studyfile import printable
 
 #: Beside the records in a study: what says how long things took, a training that goes on, what audit itself writes.
 UNRECORDED = re.compile(r"(?:logs|benchmarks)/.*|.*/unfinished\.pt|audit\.html|(?:crate|\.crate\.part)/.*")
@@ -128,7 +129,7 @@ def verify(folder: Path) -> tuple[list[Fault], list[str], Study]:
         *_printed(live),
     ]
     faults.extend(_manifest(live, digest, set(left_over), {fault.file for fault in faults}))
-    return list(dict.fromkeys(faults)), _remarks(live), study
+    return list(dict.fromkeys(faults)), _remarks(live, resolved), study
 
 
 def _digest(path: str) -> str | None:
@@ -372,11 +373,13 @@ def _printed(study: Study) -> Iterator[Fault]:
             yield Fault(str(listing), f"is missing or damaged, so no number of {path} can be traced")
 
 
-def _remarks(study: Study) -> list[str]:
+def _remarks(study: Study, resolved: Mapping[str, Any] | None) -> list[str]:
     """What a reader should know, though nothing is wrong."""
     states = [record["predicate"]["buildDefinition"]["internalParameters"]["git"] for record in study.records.values()]
     machines = {str(record["predicate"]["runDetails"]["byproducts"][0]["annotations"]["cpu"]) for record in study.records.values()}
     remarks = []
+    if overrides := (resolved or {}).get("overrides"):
+        remarks.append(f"{overrides} came by --config, so the config files say otherwise")
     if dirty := sum(bool(git["dirty"]) for git in states):
         remarks.append(f"{dirty} of {len(states)} jobs ran with uncommitted changes, which their records hold only the sha256 of")
     if any(git["commit"] is None for git in states):
@@ -384,8 +387,3 @@ def _remarks(study: Study) -> list[str]:
     if len(machines) > 1:
         remarks.append(f"the jobs ran on {len(machines)} kinds of processor: {', '.join(sorted(machines))}")
     return [printable(remark) for remark in remarks]
-
-
-def printable(text: str) -> str:
-    """``text`` on one line, with nothing in it that could steer a terminal: names in a study from elsewhere may hold anything."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

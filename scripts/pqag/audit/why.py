@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pqag import cells, files, records
-from pqag.audit.verify import DAMAGE, Fault, Study, job, load, printable
+from pqag.audit.verify import DAMAGE, Fault, Study, job, load
 from pqag.errors import UserError
+from pqag.studyfile import printable
 
 
 def all_cells(folder: Path) -> dict[str, dict[str, Any]]:
