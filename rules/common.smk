@@ -14,6 +14,7 @@ from pqag import files
 from pqag.config import NETWORKS, parse_study, read_config
 from pqag.datasets import DATASETS
 from pqag.errors import UserError
+from pqag.scores import CLEAN, TABLES, scores, table_models, tables
 from pqag.settings import settings
 from snakemake.persistence import PersistenceBase
 
@@ -111,30 +112,40 @@ def settings_of(rule):
     return lambda wildcards: settings(rule, wildcards, RESOLVED)
 
 
-def white_box(dataset):
-    """The metrics of Table 1 for one data set: every attack on the victim it was made for, and the clean queries."""
-    for model in STUDY.models:
-        for bits in STUDY.bits:
-            source = f"{model}-pretrained-{bits}bits"
-            for queries in ("clean", *(f"{attack}.{source}" for attack in STUDY.attacks)):
-                for seed in STUDY.seeds:
-                    folder = VICTIM.format(dataset=dataset, model=model, training="pretrained", seed=seed)
-                    yield f"{folder}/{bits}bits/metrics/{queries}.json"
+def metrics(dataset, seed, score):
+    """The metrics of one score, see ``pqag.scores``."""
+    folder = VICTIM.format(dataset=dataset, model=score.model, training="pretrained", seed=seed)
+    queries = score.attack if score.attack == CLEAN else f"{score.attack}.{score.source_model}-pretrained-{score.source_bits}bits"
+    return f"{folder}/{score.bits}bits/metrics/{queries}.json"
+
+
+def of_table(table, pattern):
+    """The files named by ``pattern`` for every data set, model and seed of a table."""
+    return expand(pattern, dataset=STUDY.datasets, model=table_models(RESOLVED, table), seed=STUDY.seeds)
+
+
+def metrics_of_table(table):
+    """The metrics of a table, in the order of its rows; the seeds of a row side by side."""
+    return [metrics(dataset, seed, score) for dataset in STUDY.datasets for score in TABLES[table](RESOLVED) for seed in STUDY.seeds]
 
 
 def everything(wildcards):
     """Every file of the study, with the records: each is asked for by name, so that one which was deleted is made again."""
-    names = dict(dataset=STUDY.datasets, model=STUDY.models, training="pretrained", seed=STUDY.seeds)
-    victims = [rules.pretrain, rules.extract]
-    per_bits = [rules.quantize, rules.evaluate_clean]
-    attacked = [rules.attack, rules.extract_adversarial, rules.evaluate]
-    for one in (rules.study, rules.fetch, rules.prepare, *victims, *per_bits, rules.table1):
-        yield from expand(one.output, **names, part=["database", "query"], bits=STUDY.bits)
-    for model in STUDY.models:
-        for bits in STUDY.bits:
-            own = names | dict(model=model, source_model=model, source_training="pretrained", bits=bits, source_bits=bits)
-            for one in attacked:
-                yield from expand(one.output, **own, attack=STUDY.attacks)
+    names = dict(dataset=STUDY.datasets, training="pretrained", source_training="pretrained", seed=STUDY.seeds)
+    for one in (rules.study, rules.fetch, rules.prepare, *(getattr(rules, table) for table in tables(RESOLVED))):
+        yield from expand(one.output, **names)
+    files = {}
+    for score in scores(RESOLVED):
+        victim = names | score._asdict() | dict(part=["database", "query"])
+        source = victim | dict(model=score.source_model, bits=score.source_bits)
+        jobs = [(rules.pretrain, victim), (rules.extract, victim), (rules.quantize, victim)]
+        if score.attack == CLEAN:
+            jobs.append((rules.evaluate_clean, victim))
+        else:
+            jobs += [(rules.attack, source), (rules.extract_adversarial, victim), (rules.evaluate, victim)]
+        for one, wildcards_of in jobs:
+            files.update(dict.fromkeys(expand(one.output, **wildcards_of)))
+    yield from files
 
 
 def show_results():

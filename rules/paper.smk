@@ -1,11 +1,9 @@
-# The paper's tables.
+# The paper's tables: 1, white-box attacks; 3, transfer between code lengths; 4, transfer between networks.
 rule table1:
     input:
-        metrics=[path for dataset in STUDY.datasets for path in white_box(dataset)],
+        metrics=metrics_of_table("table1"),
         images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
-        histories=expand(
-            "<results>/{dataset}/{model}-pretrained/seed{seed}/training.csv", dataset=STUDY.datasets, model=STUDY.models, seed=STUDY.seeds
-        ),
+        histories=of_table("table1", "<results>/{dataset}/{model}-pretrained/seed{seed}/training.csv"),
     output:
         csv="<results>/tables/table1.csv",
         tex="<results>/tables/table1.tex",
@@ -27,4 +25,49 @@ rule table1:
     message:
         "Writing Table 1"
     script:
-        "../scripts/table1.py"
+        "../scripts/table.py"
+
+
+use rule table1 as table3 with:
+    input:
+        metrics=metrics_of_table("table3"),
+        images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
+        histories=of_table("table3", "<results>/{dataset}/{model}-pretrained/seed{seed}/training.csv"),
+    output:
+        csv="<results>/tables/table3.csv",
+        tex="<results>/tables/table3.tex",
+        text="<results>/tables/table3.txt",
+        cells="<results>/tables/table3.cells.json",
+        paper="<results>/tables/table3_vs_paper.csv",
+        record="<results>/tables/table3.prov.json",
+    log:
+        "<logs>/table3.log",
+    benchmark:
+        "<benchmarks>/table3.jsonl"
+    params:
+        settings=settings_of("table3"),
+    message:
+        "Writing Table 3"
+
+
+use rule table1 as table4 with:
+    input:
+        metrics=metrics_of_table("table4"),
+        images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
+        histories=of_table("table4", "<results>/{dataset}/{model}-pretrained/seed{seed}/training.csv"),
+    output:
+        csv="<results>/tables/table4.csv",
+        tex="<results>/tables/table4.tex",
+        text="<results>/tables/table4.txt",
+        cells="<results>/tables/table4.cells.json",
+        paper="<results>/tables/table4_vs_paper.csv",
+        drops="<results>/tables/table4_drops.csv",
+        record="<results>/tables/table4.prov.json",
+    log:
+        "<logs>/table4.log",
+    benchmark:
+        "<benchmarks>/table4.jsonl"
+    params:
+        settings=settings_of("table4"),
+    message:
+        "Writing Table 4"

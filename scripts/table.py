@@ -1,12 +1,23 @@
-"""Table 1: the white-box attacks, as tidy CSV, as LaTeX, as text, beside the paper's numbers, and its cells with their sources."""
+"""One table of the paper: as tidy CSV, as LaTeX, as text, beside the paper's numbers, and its cells with their sources."""
 
 import itertools
 import textwrap
 
 from pqag import cells, files, storage, tables
+from pqag.errors import UserError
 from pqag.step import step
 
+#: By the number of the table: what it shows, and its label in LaTeX.
+TABLES = {
+    1: ("White-box attacks: mAP (%)", "tab:white-box"),
+    3: ("{attack} queries made for one code length (down) on another (across): mAP (%), SDC / ADC", "tab:bits-transfer"),
+    4: ("{attack} queries made for one network (down) on another (across), {bits} bits: mAP (%)", "tab:model-transfer"),
+}
+
 with step(snakemake) as settings:
+    number = int(snakemake.rule.removeprefix("table"))
+    if not snakemake.input.metrics:
+        raise UserError(f"the study has no Table {number}: give tables.table{number}.models at least one model")
     metrics = {path: files.read_json(path) for path in snakemake.input.metrics}
     attributes = [storage.read_attributes(path) for path in snakemake.input.images]
     titles = {one["dataset"]: one["title"] for one in attributes}
@@ -14,15 +25,23 @@ with step(snakemake) as settings:
     for (dataset, model, _), path in zip(itertools.product(titles, settings["widths"], settings["seeds"]), snakemake.input.histories):
         histories.setdefault((dataset, model), []).append(path)
 
-    table1 = cells.Cells("table1")
-    rows = tables.tidy(metrics.values(), table=1)
-    caption = tables.caption("White-box attacks: mAP (%)", table1, metrics, titles, histories, settings, snakemake.output.record)
-    marked = tables.with_cells(rows, metrics, table1, settings["bits"], snakemake.output.record)
-    layout = tables.in_paper_layout(marked, titles)
+    table = cells.Cells(snakemake.rule)
+    rows = tables.tidy(metrics.values(), number)
     files.write_text(snakemake.output.csv, rows.to_csv(index=False, lineterminator="\n"))
-    files.write_text(snakemake.output.tex, tables.as_latex(layout, caption, "tab:white-box", table1))
-    files.write_json(snakemake.output.cells, tables.listing(table1, [*titles.values(), *tables.MODEL_NAMES.values(), *settings["attacks"]]))
-    text = f"{textwrap.fill(f'Table 1. {table1.plain(caption)}', 100)}\n\n{tables.as_text(layout, table1)}\n"
-    files.write_text(snakemake.output.text, text)
     compared = tables.against_paper(rows, settings["attacks"])
     files.write_text(snakemake.output.paper, compared.to_csv(index=False, lineterminator="\n"))
+
+    marked = tables.with_cells(rows, metrics, table, settings["bits"], snakemake.output.record)
+    what, label = TABLES[number]
+    attack = ", ".join(tables.ATTACK_NAMES.get(name, name) for name in settings["attacks"])
+    what = what.format(attack=attack, bits=marked["bits"].iloc[0].removesuffix(" bits"))
+    caption = tables.caption(what, table, metrics, titles, histories, settings, snakemake.output.record)
+    if number == 4:
+        drops = tables.drops_beside_paper(rows, settings["attacks"])
+        files.write_text(snakemake.output.drops, drops.to_csv(index=False, lineterminator="\n"))
+        caption += " " + tables.drops_in_words(drops, snakemake.output.drops, table, titles)
+    layout = tables.in_paper_layout(marked, titles)
+    files.write_text(snakemake.output.tex, tables.as_latex(layout, caption, label, table))
+    files.write_json(snakemake.output.cells, tables.listing(table, [*titles.values(), *tables.MODEL_NAMES.values(), *settings["attacks"]]))
+    text = f"{textwrap.fill(f'Table {number}. {table.plain(caption)}', 100)}\n\n{tables.as_text(layout, table)}\n"
+    files.write_text(snakemake.output.text, text)

@@ -37,6 +37,7 @@ def test_a_cell_by_hand(folder):
         "text": "12.3",
         "value": 100 * 0.12345,
         "format": ".1f",
+        "statistic": "mean",
         "scale": 100,
         "sources": [{"file": "metrics.json", "pointer": "/SDC/map"}],
     }

@@ -93,6 +93,11 @@ def test_what_is_left_out_is_filled_in():
         "seeds": [0],
         "training": RECIPE,
         "quantizer": {"subspaces": 4, "iterations": 25},
+        "tables": {
+            "table1": {"models": None},
+            "table3": {"models": None, "attack": None},
+            "table4": {"models": None, "attack": None, "bits": None},
+        },
         "threads": {"pretrain": 2, "attack": 1},
         "device": "auto",
         "anonymous": False,
@@ -129,6 +134,11 @@ def test_resolved_is_all_that_results_depend_on():
         "bits": [16, 24, 36],
         "seeds": [0],
         "quantizer": {"subspaces": 4, "iterations": 25},
+        "tables": {
+            "table1": {"models": ["vgg16"]},
+            "table3": {"models": ["vgg16"], "attack": "x"},
+            "table4": {"models": ["vgg16"], "attack": "x", "bits": 16},
+        },
         "threads": {"pretrain": 2, "attack": 1},
         "device": "auto",
     }

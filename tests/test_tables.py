@@ -1,6 +1,7 @@
 """Tables against cells read from the paper by hand, hand-made metrics, and pdflatex."""
 
 import io
+import math
 import os
 import re
 import shutil
@@ -141,21 +142,22 @@ def test_tidy_by_hand():
     # map (0.5 + 0.7)/2 and (0.2 + 0.4)/2, as percent.
     rows = tables.tidy([metrics()], table=1)
     names = "table,dataset,training,source_model,target_model,source_bits,target_bits,distance,attack"
-    assert ",".join(rows.columns) == f"{names},map,map_worst,map_best,ci_low,ci_high,queries,seeds"
+    assert ",".join(rows.columns) == f"{names},map,map_worst,map_best,ci_low,ci_high,queries,seeds,map_sd"
     key = [1, "cifar10", "pretrained", "alexnet", "alexnet", 16, 16]
     assert rows.iloc[:, :9].to_numpy().tolist() == [[*key, "SDC", "clean"], [*key, "ADC", "clean"]]
-    assert rows.iloc[0, 9:].tolist() == pytest.approx([60, 50, 70, 50, 70, 2, 1])
-    assert rows.iloc[1, 9:].tolist() == pytest.approx([30, 20, 40, 20, 40, 2, 1])
+    assert rows.iloc[0, 9:].tolist() == pytest.approx([60, 50, 70, 50, 70, 2, 1, math.nan], nan_ok=True)
+    assert rows.iloc[1, 9:].tolist() == pytest.approx([30, 20, 40, 20, 40, 2, 1, math.nan], nan_ok=True)
 
 
 def test_tidy_means_over_seeds_by_hand():
-    # SDC: maps 0.6 and 0.2, mean 0.4; bounds 0.3 and 0.5. Each query's mean over the seeds is 0.4, so the interval has no width.
+    # SDC: maps 0.6 and 0.2, mean 0.4; bounds 0.3 and 0.5. Each query's mean over the seeds is 0.4, so the interval has no width. The sample
+    # deviation of two values is their distance over the root of 2.
     # ADC: maps 0.2 and 0.4, mean 0.3. The queries' means are (0.1 + 0.1)/2 = 0.1 and (0.3 + 0.7)/2 = 0.5; the bootstrap mean of two values
     # is either of them with probability 1/4 each.
     cells = [metrics(sdc=(0.5, 0.7), adc=(0.1, 0.3)), metrics(sdc=(0.3, 0.1), adc=(0.1, 0.7), seed=1)]
     sdc, adc = tables.tidy(cells, table=1).iloc[:, 9:].to_numpy().tolist()
-    assert sdc == pytest.approx([40, 30, 50, 40, 40, 2, 2])
-    assert adc == pytest.approx([30, 20, 40, 10, 50, 2, 2])
+    assert sdc == pytest.approx([40, 30, 50, 40, 40, 2, 2, 40 / 2**0.5])
+    assert adc == pytest.approx([30, 20, 40, 10, 50, 2, 2, 20 / 2**0.5])
 
 
 def test_tidy_leaves_queries_without_relevant_items_out_of_the_interval():
@@ -265,10 +267,11 @@ def test_every_number_is_a_cell_with_its_source(tmp_path, table):
 
 
 def test_a_mean_over_seeds_has_a_source_a_seed(tmp_path, table):
-    # (0.3 + 0.6 + 0.6) / 3 = 0.5
+    # (0.3 + 0.6 + 0.6) / 3 = 0.5, and a sample variance of (0.04 + 0.01 + 0.01) / 2 = 0.03, whose root is 0.1732
     layout, cells = table(*(metrics(sdc=(value,), seed=seed) for seed, value in enumerate((0.3, 0.6, 0.6))))
     assert identities(cells)["table1:cifar10/clean/alexnet/16/SDC"] == [(str(tmp_path / f"{i}.json"), "/SDC/map") for i in range(3)]
-    assert layout.map(cells.plain).iloc[0, 0] == "50.0"
+    assert layout.map(cells.plain).iloc[0, 0] == "50.0 ± 17.3"
+    assert identities(cells)["table1:cifar10/clean/alexnet/16/SDC/sd"] == [(str(tmp_path / f"{i}.json"), "/SDC/map") for i in range(3)]
 
 
 @pytest.mark.parametrize(
@@ -403,7 +406,7 @@ def test_caption_names_every_seed_and_data_set(caption):
     both = [metrics(seed=seed, dataset=dataset) for seed in (16, 9) for dataset in TITLES]
     text, cells = caption(both, TITLES, {}, {"vgg16": 1.0}, seeds=(16, 9))
     plain = cells.plain(text)
-    assert plain.endswith("Mean over seeds 16, 9.")
+    assert plain.endswith("Mean ± standard deviation over seeds 16, 9.")
     assert "share" not in plain
     assert "CIFAR-10: 2 queries" in plain
     assert "NUS-WIDE: 2 queries" in plain
@@ -549,3 +552,117 @@ def test_pdflatex_compiles_the_table(tmp_path, table, monkeypatch):
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "table.pdf").stat().st_size > 1000
     assert "passwd" not in (tmp_path / "table.fls").read_text()
+
+
+# Tables 3 and 4
+
+
+def transfer(folder, table, cells):
+    """The layout of metrics given as (source, source bits, target, target bits, attack, map by SDC and by ADC)."""
+    made = [
+        metrics(source_model=a, source_bits=b, target_model=c, target_bits=d, attack=attack, sdc=(sdc,), adc=(adc,))
+        for a, b, c, d, attack, sdc, adc in cells
+    ]
+    bits = sorted({one["target_bits"] for one in made})
+    numbered = Cells(f"table{table}")
+    marked = tables.with_cells(tables.tidy(made, table), written(folder, made), numbered, bits, "record")
+    return tables.in_paper_layout(marked, TITLES), numbered
+
+
+def test_bits_transfer_in_the_papers_layout(tmp_path):
+    """As Table 3: the model, clean and then the length that queries were made for down, the victim's length across, SDC / ADC inside."""
+    layout, cells = transfer(
+        tmp_path,
+        3,
+        [
+            ("vgg16", 16, "vgg16", 16, "clean", 0.8, 0.81),
+            ("vgg16", 36, "vgg16", 36, "clean", 0.85, 0.86),
+            ("vgg16", 16, "vgg16", 16, "aod", 0.1, 0.11),
+            ("vgg16", 16, "vgg16", 36, "aod", 0.2, 0.21),
+            ("vgg16", 36, "vgg16", 16, "aod", 0.3, 0.31),
+            ("vgg16", 36, "vgg16", 36, "aod", 0.4, 0.41),
+        ],
+    )
+    assert heads(layout, cells) == [("CIFAR-10", "16 bits"), ("CIFAR-10", "36 bits")]
+    lines = [tuple(map(cells.plain, line)) for line in layout.index]
+    assert lines == [("VGG16", "Clean"), ("VGG16", "16 bits"), ("VGG16", "36 bits")]
+    assert layout.map(cells.plain).to_numpy().tolist() == [
+        ["80.0 / 81.0", "85.0 / 86.0"],
+        ["10.0 / 11.0", "20.0 / 21.0"],
+        ["30.0 / 31.0", "40.0 / 41.0"],
+    ]
+    assert tables.as_text(layout, cells).splitlines()[-1].split() == ["36", "bits", "30.0", "/", "31.0", "40.0", "/", "41.0"]
+    latex = tables.as_latex(layout, "", "tab:x", cells)
+    assert r"\cell{table3:cifar10/aod/vgg16/16/vgg16/36/SDC}{20.0} / \cell{table3:cifar10/aod/vgg16/16/vgg16/36/ADC}{21.0}" in latex
+
+
+def test_model_transfer_in_the_papers_layout(tmp_path):
+    """As Table 4: a block a distance, clean and then the model that queries were made for down, the victim across."""
+    layout, cells = transfer(
+        tmp_path,
+        4,
+        [
+            ("vgg11", 16, "vgg11", 16, "clean", 0.8, 0.81),
+            ("resnet18", 16, "resnet18", 16, "clean", 0.85, 0.86),
+            ("vgg11", 16, "vgg11", 16, "aod", 0.1, 0.11),
+            ("vgg11", 16, "resnet18", 16, "aod", 0.2, 0.21),
+            ("resnet18", 16, "vgg11", 16, "aod", 0.3, 0.31),
+            ("resnet18", 16, "resnet18", 16, "aod", 0.4, 0.41),
+        ],
+    )
+    assert heads(layout, cells) == [("CIFAR-10", "VGG11"), ("CIFAR-10", "ResNet18")]
+    assert list(layout.index) == [(kind, name) for kind in ("SDC", "ADC") for name in ("Clean", "VGG11", "ResNet18")]
+    assert layout.map(cells.plain).to_numpy().astype(float).tolist() == [[80, 85], [10, 20], [30, 40], [81, 86], [11, 21], [31, 41]]
+    assert tables.as_latex(layout, "", "tab:x", cells).count(r"\midrule") == 2
+
+
+def test_drops_of_the_papers_table_are_those_of_its_text():
+    """Section Black-Box Attack: 68.5 % within the ResNets, 51.6 % within the VGGs, 24.9 % on average between the families."""
+    drops = tables.family_drops(tables.paper().query("table == 4"))
+    sdc = drops[drops["distance"] == "SDC"].set_index(["source_family", "target_family"])["drop"]
+    assert sdc["resnet", "resnet"] == pytest.approx(68.5, abs=0.05)
+    assert sdc["vgg", "vgg"] == pytest.approx(51.6, abs=0.05)
+    assert sdc["other", "other"] == pytest.approx(24.9, abs=0.06)
+    assert set(drops["distance"]) == {"SDC", "ADC"} and len(drops) == 10
+
+
+def block(source, target, value, attack="aod"):
+    one = dict.fromkeys(tables.KEYS, 0) | {"dataset": "cifar10", "distance": "SDC", "attack": attack, "map": value}
+    return one | {"source_model": source, "target_model": target}
+
+
+def test_drops_by_hand():
+    # Clean VGG: (80 + 60)/2 = 70. Its block: (10 + 20 + 30 + 40)/4 = 25, a drop of 1 - 25/70; without the diagonal (20 + 30)/2 = 25.
+    # AlexNet has but itself. Between: VGG on AlexNet (45 + 55)/2 = 50 of 50, no drop; AlexNet on VGG (35 + 35)/2 = 35 of 70, half.
+    clean = [block(*[name] * 2, value, "clean") for name, value in (("vgg11", 80), ("vgg16", 60), ("alexnet", 50))]
+    own = [block("vgg11", "vgg11", 10), block("vgg11", "vgg16", 20), block("vgg16", "vgg11", 30), block("vgg16", "vgg16", 40)]
+    rest = [block("alexnet", "alexnet", 5), block("vgg11", "alexnet", 45), block("vgg16", "alexnet", 55)]
+    rest += [block("alexnet", "vgg11", 35), block("alexnet", "vgg16", 35)]
+    drops = tables.family_drops(pd.DataFrame(clean + own + rest)).set_index(["source_family", "target_family"])
+    assert drops["drop"].to_dict() == pytest.approx(
+        {
+            ("vgg", "vgg"): 100 * (1 - 25 / 70),
+            ("alexnet", "alexnet"): 90,
+            ("vgg", "alexnet"): 0,
+            ("alexnet", "vgg"): 50,
+            ("other", "other"): 25,
+        }
+    )
+    assert drops.loc[("vgg", "vgg"), "others_drop"] == pytest.approx(100 * (1 - 25 / 70))
+    assert math.isnan(drops.loc[("alexnet", "alexnet"), "others_drop"])
+
+
+def test_the_papers_drops_stand_beside_only_where_it_has_every_row(tmp_path):
+    rows = tables.paper().query("table == 4")
+    settings = {"aod": {"loss": "aod", "epsilon": 8.0, "step": 2.55, "iterations": 5}}
+    ours = tables.drops_beside_paper(rows, settings)
+    assert ours["paper"].tolist() == pytest.approx(ours["drop"].tolist())
+    more = pd.concat([rows, rows[rows["target_model"] == "vgg11"].assign(target_model="alexnet")])
+    assert tables.drops_beside_paper(more, settings)["paper"].isna().all()
+    assert tables.drops_beside_paper(rows, {"aod": settings["aod"] | {"iterations": 6}})["paper"].isna().all()
+    path, cells = tmp_path / "drops.csv", Cells("table4")
+    ours.to_csv(path, index=False)
+    # (36.8 + 46.0 + 30.8 + 33.8 + 38.6 + 32.7)/6 = 36.45 of (87.7 + 89.2 + 87.1)/3 = 88
+    words = cells.plain(tables.drops_in_words(ours, str(path), cells, TITLES))
+    assert words.startswith("Mean relative drop of mAP (%), CIFAR-10, SDC: ResNet on ResNet 68.5 (paper 68.5, 58.6 without a victim's own")
+    assert "between families 24.9 (paper 24.9)" in words or "between families 25.0 (paper 25.0)" in words

@@ -1,9 +1,9 @@
 """The numbers of a table, each with the place it was read from: what lets ``audit`` trace and check every number in a .tex file.
 
 A number is put into a text as a mark, which becomes ``\\cell{id}{number}`` in LaTeX and the bare number elsewhere. A cell is a mapping:
-``id`` ("table1:…"), ``text`` as printed, ``value``, ``format``, ``scale`` and ``sources``, so that ``value`` = ``scale`` x mean of the
-sources and ``text`` = ``value`` in that format. A source is a file and a pointer into it: of JSON as in RFC 6901, of a CSV file
-``row/column`` with rows from 0, or from -1 backwards. Needs the standard library alone.
+``id`` ("table1:…"), ``text`` as printed, ``value``, ``format``, ``statistic``, ``scale`` and ``sources``, so that ``value`` = ``scale`` x
+the statistic ("mean" or "standard deviation") of the sources and ``text`` = ``value`` in that format. A source is a file and a pointer
+into it: of JSON as in RFC 6901, of a CSV file ``row/column`` with rows from 0, or from -1 backwards. Needs the standard library alone.
 """
 
 import csv
@@ -11,6 +11,7 @@ import functools
 import json
 import math
 import re
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,15 @@ class Cells:
         self.entries: list[dict[str, Any]] = []
         self._read = functools.cache(read)
 
-    def put(self, name: str, sources: Iterable[tuple[str, str]], spec: str = "g", scale: float = 1, value: float | None = None) -> str:
+    def put(
+        self,
+        name: str,
+        sources: Iterable[tuple[str, str]],
+        spec: str = "g",
+        scale: float = 1,
+        value: float | None = None,
+        statistic: str = "mean",
+    ) -> str:
         """Add a cell and return its mark. ``sources`` are (path, pointer); ``value`` is given where the source is yet to be written.
 
         Raises ValueError for a name that LaTeX would not take as it is, and for one that the table has already.
@@ -40,9 +49,9 @@ class Cells:
             raise ValueError(f"{name!r} names a cell of {self.table} already")
         places = [{"file": str(path), "pointer": pointer} for path, pointer in sources]
         if value is None:
-            value = mean([look_up(self._read(place["file"]), place["pointer"]) for place in places], scale)
-        entry = {"id": f"{self.table}:{name}", "text": format(value, spec), "value": value, "format": spec, "scale": scale}
-        self.entries.append(entry | {"sources": places})
+            value = STATISTICS[statistic]([look_up(self._read(place["file"]), place["pointer"]) for place in places], scale)
+        entry = {"id": f"{self.table}:{name}", "text": format(value, spec), "value": value, "format": spec}
+        self.entries.append(entry | {"statistic": statistic, "scale": scale, "sources": places})
         return f"\x02{len(self.entries) - 1}\x03"
 
     def plain(self, text: str) -> str:
@@ -57,6 +66,14 @@ class Cells:
 def mean(values: Sequence[float], scale: float = 1) -> float:
     """``scale`` x mean of ``values``; a single value keeps its type, so that whole numbers print as such."""
     return scale * (values[0] if len(values) == 1 else math.fsum(values) / len(values))
+
+
+def standard_deviation(values: Sequence[float], scale: float = 1) -> float:
+    """``scale`` x the sample standard deviation (divisor n - 1) of at least two ``values``."""
+    return scale * statistics.stdev(values)
+
+
+STATISTICS = {"mean": mean, "standard deviation": standard_deviation}
 
 
 def read(path: str | Path) -> Any:
@@ -82,7 +99,7 @@ def faults(cell: dict[str, Any], read: Callable[[str], Any] = read) -> str | Non
     """What is wrong with a cell beside its sources as they are now, which ``read`` reads; None where all is well."""
     try:
         values = [look_up(read(source["file"]), source["pointer"]) for source in cell["sources"]]
-        value = mean(values, cell["scale"])
+        value = STATISTICS[cell["statistic"]](values, cell["scale"])
         if len(cell["format"]) > 4:  # a width or precision in it may ask for gigabytes
             raise ValueError(f"{cell['format'][:20]} is no format of ours")
         text, same = format(value, cell["format"]), math.isclose(value, cell["value"], rel_tol=1e-12)

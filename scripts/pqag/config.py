@@ -96,6 +96,32 @@ class Attack(_Section):
     temperature: Annotated[float, Field(gt=0)] = 1.0
 
 
+class WhiteBox(_Section):
+    """Table 1."""
+
+    models: list[str] | None = None
+
+
+class Transfer(WhiteBox):
+    """Table 3: one attack, from every code length to every code length."""
+
+    attack: str | None = None
+
+
+class ModelTransfer(Transfer):
+    """Table 4: one attack at one code length, from every network to every network."""
+
+    bits: int | None = None
+
+
+class Tables(_Section):
+    """What the tables show; what is left out is filled in by ``Study.shown``."""
+
+    table1: WhiteBox = WhiteBox()
+    table3: Transfer = Transfer()
+    table4: ModelTransfer = ModelTransfer()
+
+
 class Threads(_Section):
     """Threads that a job computes with, whatever --cores says: results are the same bits only for the same number."""
 
@@ -114,6 +140,7 @@ class Study(_Section):
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     training: Training = Training()
     quantizer: Quantizer = Quantizer()
+    tables: Tables = Tables()
     threads: Threads = Threads()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     anonymous: bool = False
@@ -130,7 +157,24 @@ class Study(_Section):
         for name, dataset in study["datasets"].items():
             if dataset["sha256"] or DATASETS[name].strict:
                 dataset["source"] = None
-        return study
+        return study | {"tables": self.shown()}
+
+    def shown(self) -> dict[str, dict[str, Any]]:
+        """``tables`` with the defaults that depend on the rest of the study: every model (in Table 3 those of Table 1), AOD or else the
+        last attack, 16 bits or else the first code length."""
+        shown = self.tables.model_dump()
+        usual = {
+            "models": list(self.models),
+            "attack": "aod" if "aod" in self.attacks else list(self.attacks)[-1],
+            "bits": 16 if 16 in self.bits else self.bits[0],
+        }
+        for name, table in shown.items():
+            if name == "table3":
+                usual = usual | {"models": shown["table1"]["models"]}
+            elif name == "table4":
+                usual = usual | {"models": list(self.models)}
+            shown[name] = {key: usual[key] if value is None else value for key, value in table.items()}
+        return shown
 
     def codewords(self, bits: int) -> int:
         """K, such that M log2 K = ``bits``."""
@@ -152,9 +196,21 @@ class Study(_Section):
         return self
 
     @model_validator(mode="after")
+    def _tables_show_what_is_there(self) -> "Study":
+        for name, table in self.tables:
+            _check_known(f"tables.{name}.models", table.models or [], self.models)
+            if (attack := getattr(table, "attack", None)) is not None:
+                _check_known(f"tables.{name}.attack", [attack], self.attacks)
+            if (bits := getattr(table, "bits", None)) is not None and bits not in self.bits:
+                raise ValueError(f"tables.{name}.bits is {bits}, which is none of `bits`: allowed are {', '.join(map(str, self.bits))}")
+        if not any(table["models"] for table in self.shown().values()):
+            raise ValueError("tables: no table has a model, so there would be nothing to do; give one of them at least one")
+        return self
+
+    @model_validator(mode="after")
     def _lists_have_no_doubles(self) -> "Study":
-        for key in ("bits", "seeds"):
-            values = getattr(self, key)
+        lists = {"bits": self.bits, "seeds": self.seeds} | {f"tables.{name}.models": table.models or [] for name, table in self.tables}
+        for key, values in lists.items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{key}: every value may stand once, got {_short(str(values))}")
         return self

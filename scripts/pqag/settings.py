@@ -11,7 +11,7 @@ from typing import Any
 from pqag.provenance import LIBRARY, code_digest
 
 #: The rules that share another's script.
-SCRIPTS = {"extract_adversarial": "extract", "evaluate_clean": "evaluate"}
+SCRIPTS = {"extract_adversarial": "extract", "evaluate_clean": "evaluate", "table1": "table", "table3": "table", "table4": "table"}
 
 
 def script_of(rule: str) -> Path:
@@ -72,10 +72,19 @@ def _evaluate(wildcards, study):
     return {}
 
 
-def _table(wildcards, study):
-    """What a table shows, and in which order; Snakemake itself does not notice when the order of input files changes."""
-    widths = {name: model["width"] for name, model in study["models"].items()}
-    return {"datasets": list(study["datasets"]), "widths": widths} | _pick(study, "attacks", "bits", "seeds")
+def _table(name):
+    def table(wildcards, study):
+        """What a table shows, and in which order; Snakemake itself does not notice when the order of input files changes."""
+        shown = study["tables"][name]
+        return {
+            "datasets": list(study["datasets"]),
+            "widths": {model: study["models"][model]["width"] for model in shown["models"]},
+            "attacks": {shown["attack"]: study["attacks"][shown["attack"]]} if "attack" in shown else study["attacks"],
+            "bits": [shown["bits"]] if "bits" in shown else study["bits"],
+            "seeds": study["seeds"],
+        }
+
+    return table
 
 
 def _study(wildcards, study):
@@ -96,7 +105,9 @@ _FROM_STUDY = {
     "attack": _attack,
     "evaluate": _evaluate,
     "evaluate_clean": _evaluate,
-    "table1": _table,
+    "table1": _table("table1"),
+    "table3": _table("table3"),
+    "table4": _table("table4"),
     "study": _study,
     "manifest": _manifest,
 }

@@ -1,5 +1,8 @@
 """The tables: tidy rows from metrics, LaTeX in the paper's layout, and the comparison with the paper's own numbers."""
 
+import math
+import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from pqag.retrieval import DISTANCES, bootstrap_interval
 
 #: What identifies a cell; names and values as in ``paper_tables.csv``.
 KEYS = ["table", "dataset", "training", "source_model", "target_model", "source_bits", "target_bits", "distance", "attack"]
-COLUMNS = [*KEYS, "map", "map_worst", "map_best", "ci_low", "ci_high", "queries", "seeds"]
+COLUMNS = [*KEYS, "map", "map_worst", "map_best", "ci_low", "ci_high", "queries", "seeds", "map_sd"]
 MODEL_NAMES = {
     "alexnet": "AlexNet",
     "vgg11": "VGG11",
@@ -33,8 +36,8 @@ def paper() -> pd.DataFrame:
 def tidy(metrics: Iterable[dict], table: int) -> pd.DataFrame:
     """One row a cell from the contents of metrics.json files, unrounded, in percent.
 
-    Seeds of the same cell become one row: the means over the seeds, and the bootstrap interval over queries of each query's mean over the
-    seeds (the queries are the same for every seed).
+    Seeds of the same cell become one row: the means over the seeds, the sample standard deviation of ``map`` over them (``map_sd``, NaN for
+    a single seed), and the bootstrap interval over queries of each query's mean over the seeds (the queries are the same for every seed).
     """
     cells: dict[tuple, list[dict]] = {}
     for one in metrics:
@@ -48,7 +51,8 @@ def tidy(metrics: Iterable[dict], table: int) -> pd.DataFrame:
         if len(seeds) > 1:
             per_query = np.array([s["average_precision"] for s in seeds], dtype=float)
             low, high = bootstrap_interval(per_query.mean(0))
-        shares = means | {"ci_low": low, "ci_high": high}
+        spread = statistics.stdev([s["map"] for s in seeds]) if len(seeds) > 1 else math.nan
+        shares = means | {"ci_low": low, "ci_high": high, "map_sd": spread}
         percent = {name: 100 * value for name, value in shares.items()}
         rows.append(dict(zip(KEYS, key)) | percent | {"queries": seeds[0]["queries"], "seeds": len(seeds)})
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -69,11 +73,77 @@ def against_paper(rows: pd.DataFrame, attacks: dict[str, dict]) -> pd.DataFrame:
     return both.rename(columns={"map_ours": "ours", "map_paper": "paper"})
 
 
-def in_paper_layout(rows: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
-    """mAP with (distance, attack) down and (data set, model, bits) across, in the order of ``rows``: the layout of the paper's Table 1.
+def family(model: str) -> str:
+    """The family of a model, as the paper's text groups them: alexnet, vgg, resnet."""
+    return model.rstrip("0123456789")
 
-    ``rows`` are those of ``with_cells``, so that numbers are marks; ``titles`` by data set.
+
+def family_drops(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean relative drop of mAP in percent, 100 (1 - attacked / clean), for each family of Table 4's sources against each of its victims.
+
+    As the text of the paper averages (section Black-Box Attack: 68.5, 51.6 and 24.9): ``attacked`` is the mean over the block, with the
+    victims' own queries in it (``others_attacked`` and ``others_drop`` leave those out: NaN where nothing is left), ``clean`` the mean over
+    the victims. A row a data set, distance and block, then the mean of all blocks between different families ("other", "other").
     """
+    rows = rows.assign(source=rows["source_model"].map(family), target=rows["target_model"].map(family))
+    clean, attacked = rows[rows["attack"] == "clean"], rows[rows["attack"] != "clean"]
+    found = []
+    for (dataset, distance, source, target), block in attacked.groupby(["dataset", "distance", "source", "target"], sort=False):
+        its = clean[(clean["dataset"] == dataset) & (clean["distance"] == distance) & (clean["target"] == target)]["map"].mean()
+        others = block[block["source_model"] != block["target_model"]]["map"].mean()
+        values = {"clean": its, "attacked": block["map"].mean(), "others_attacked": others}
+        found.append({"dataset": dataset, "distance": distance, "source_family": source, "target_family": target} | values)
+    blocks = pd.DataFrame(found)
+    for name in ("", "others_"):
+        blocks[f"{name}drop"] = 100 * (1 - blocks[f"{name}attacked"] / blocks["clean"])
+    between = blocks[blocks["source_family"] != blocks["target_family"]]
+    means = between.groupby(["dataset", "distance"], sort=False).mean(numeric_only=True).reset_index()
+    return pd.concat([blocks, means.assign(source_family="other", target_family="other")], ignore_index=True)[list(blocks.columns)]
+
+
+def drops_beside_paper(rows: pd.DataFrame, attacks: dict[str, dict]) -> pd.DataFrame:
+    """``family_drops`` with a column ``paper``: the same of the paper's numbers, NaN for a data set of which it lacks a row."""
+    keys = ["dataset", "distance", "source_family", "target_family"]
+    theirs = against_paper(rows, attacks).rename(columns={"paper": "map"})
+    whole = [name for name, group in theirs.groupby("dataset") if len(group) == (rows["dataset"] == name).sum()]
+    drops = family_drops(rows).assign(paper=math.nan)
+    if whole:
+        printed = family_drops(theirs[theirs["dataset"].isin(whole)]).set_index(keys)["drop"]
+        drops["paper"] = [printed.get(tuple(key), math.nan) for key in drops[keys].itertuples(index=False)]
+    return drops
+
+
+def drops_in_words(drops: pd.DataFrame, path: str, cells: Cells, titles: Mapping[str, str]) -> str:
+    """``drops`` (``family_drops``, with ``paper`` beside each ``drop``, NaN where the paper has none), written to ``path``, in a sentence
+    a data set and distance; every number a mark of ``cells``."""
+
+    def words(row: Any) -> str:
+        name = f"drop/{row.dataset}/{row.distance}/{row.source_family}/{row.target_family}"
+        text = f"{cells.put(name, [(path, f'{row.Index}/drop')], '.1f')}"
+        extra = [f"paper {cells.put(f'{name}/paper', [(path, f'{row.Index}/paper')], '.1f')}"] if not math.isnan(row.paper) else []
+        if row.source_family == row.target_family != "other" and not math.isnan(row.others_drop):
+            extra.append(f"{cells.put(f'{name}/others', [(path, f'{row.Index}/others_drop')], '.1f')} without a victim's own queries")
+        what = "between families" if row.source_family == "other" else f"{FAMILIES[row.source_family]} on {FAMILIES[row.target_family]}"
+        return f"{what} {text}" + (f" ({', '.join(extra)})" if extra else "")
+
+    shown = drops[(drops["source_family"] == drops["target_family"])]
+    return " ".join(
+        f"Mean relative drop of mAP (%), {titles[dataset]}, {distance}: {', '.join(words(row) for row in block.itertuples())}."
+        for (dataset, distance), block in shown.groupby(["dataset", "distance"], sort=False)
+    )
+
+
+FAMILIES = {"alexnet": "AlexNet", "vgg": "VGG", "resnet": "ResNet"}
+
+
+def in_paper_layout(rows: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
+    """mAP as in the paper's table of the same number, in the order of ``rows``; those are of ``with_cells``, so that numbers are marks.
+
+    Table 1 has (distance, attack) down and (data set, model, bits) across. Table 3 has (model, bits that the queries were made for) down
+    and (data set, bits of the victim) across, with SDC / ADC in each cell. Table 4 has (distance, model that the queries were made for)
+    down and (data set, victim) across. ``titles`` by data set.
+    """
+    [table] = rows["table"].unique()
     frame = pd.DataFrame(
         {
             "distance": rows["distance"],
@@ -81,18 +151,33 @@ def in_paper_layout(rows: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFra
             "dataset": rows["dataset"].map(titles),
             "model": rows["target_model"].map(MODEL_NAMES),
             "bits": rows["bits"],
+            "made_for_bits": rows["made_for_bits"].where(rows["attack"] != "clean", ATTACK_NAMES["clean"]),
+            "made_for": rows["source_model"].map(MODEL_NAMES).where(rows["attack"] != "clean", ATTACK_NAMES["clean"]),
             "map": rows["map"],
         }
     )
-    down, across = ["distance", "attack"], ["dataset", "model", "bits"]
+    if table == 3:
+        keys = ["dataset", "model", "bits", "made_for_bits"]
+        frame["map"] = frame.groupby(keys, sort=False)["map"].transform(" / ".join)
+        frame = frame.drop_duplicates(keys)
+    down, across = _LAYOUTS[table]
     wide = frame.set_index(down + across)["map"].unstack(across)
-    order = {tuple(key): None for key in frame[across].itertuples(index=False)}
-    lines = sorted({tuple(key): None for key in frame[down].itertuples(index=False)}, key=lambda key: DISTANCES.index(key[0]))
-    return wide.reindex(index=pd.MultiIndex.from_tuples(lines), columns=pd.MultiIndex.from_tuples(order))
+    lines, columns = ({tuple(key): None for key in frame[keys].itertuples(index=False)} for keys in (down, across))
+    blocks = list(dict.fromkeys(block for block, _ in lines))
+    lines = sorted(lines, key=lambda line: blocks.index(line[0]))
+    return wide.reindex(index=pd.MultiIndex.from_tuples(lines), columns=pd.MultiIndex.from_tuples(columns))
+
+
+_LAYOUTS = {
+    1: (["distance", "attack"], ["dataset", "model", "bits"]),
+    3: (["model", "made_for_bits"], ["dataset", "bits"]),
+    4: (["distance", "made_for"], ["dataset", "model"]),
+}
 
 
 def with_cells(rows: pd.DataFrame, metrics: Mapping[str, dict], cells: Cells, bits: Sequence[int], record: str) -> pd.DataFrame:
-    """``rows`` with the mark of a cell in place of every mAP, and a column ``bits`` to head columns with.
+    """``rows`` with the mark of a cell in place of every mAP, and of its standard deviation behind it where there are several seeds; and
+    with columns ``bits`` and ``made_for_bits``, the code lengths of victim and source, to head columns and rows with.
 
     ``metrics`` are the files they were made of, by path; ``bits`` are those of the settings, which ``record`` will hold.
     """
@@ -107,9 +192,12 @@ def with_cells(rows: pd.DataFrame, metrics: Mapping[str, dict], cells: Cells, bi
         )
         trained = "" if row.training == "pretrained" else f"{row.training}/"
         name = f"{row.dataset}/{trained}{row.attack}/{source}{row.target_model}/{row.target_bits}/{row.distance}"
-        marks.append(cells.put(name, sources[tuple(row)], ".1f", 100))
+        mark = cells.put(name, sources[tuple(row)], ".1f", 100)
+        if len(sources[tuple(row)]) > 1:
+            mark += f" ± {cells.put(f'{name}/sd', sources[tuple(row)], '.1f', 100, statistic='standard deviation')}"
+        marks.append(mark)
     heads = {b: f"{cells.put(f'bits/{b}', [(record, f'{_SETTINGS}/bits/{i}')], 'd', value=b)} bits" for i, b in enumerate(bits)}
-    return rows.assign(map=marks, bits=rows["target_bits"].map(heads))
+    return rows.assign(map=marks, bits=rows["target_bits"].map(heads), made_for_bits=rows["source_bits"].map(heads))
 
 
 def caption(
@@ -161,7 +249,7 @@ def caption(
         words = ", ".join(ATTACK_NAMES.get(name, name) for name in names)
         sentences.append(f"{words}: pixels within {epsilon} grey levels, {iterations} steps of {step}.")
     seeds = [setting(f"seed/{seed}", seed, "seeds", i) for i, seed in enumerate(settings["seeds"])]
-    sentences.append(f"Seed {seeds[0]}." if len(seeds) == 1 else f"Mean over seeds {', '.join(seeds)}.")
+    sentences.append(f"Seed {seeds[0]}." if len(seeds) == 1 else f"Mean ± standard deviation over seeds {', '.join(seeds)}.")
     return " ".join(sentences)
 
 
@@ -172,7 +260,7 @@ _SETTINGS = "/predicate/buildDefinition/externalParameters/settings"
 def as_text(layout: pd.DataFrame, cells: Cells) -> str:
     """The layout for a terminal."""
     plain = layout.map(cells.plain, na_action="ignore")
-    plain.columns = pd.MultiIndex.from_tuples([tuple(map(cells.plain, key)) for key in layout.columns])
+    plain.index, plain.columns = (pd.MultiIndex.from_tuples([tuple(map(cells.plain, key)) for key in keys]) for keys in layout.axes)
     return plain.to_string(na_rep="--")
 
 
@@ -185,8 +273,11 @@ def as_latex(layout: pd.DataFrame, caption: str, label: str, cells: Cells) -> st
         .format_index(escape_latex, axis=1)
         .to_latex(hrules=True, multirow_align="naive", multicol_align="c", column_format="ll" + "r" * len(layout.columns))
     )
-    second = body.index(f"\n{DISTANCES[1]} &") + 1
-    body = body[:second] + "\\midrule\n" + body[second:]
+    head, lines = body.split("\\midrule\n")
+    first, *others = lines.splitlines(keepends=True)
+    # a rule before each further block: pandas prints the name of a block in its first line alone
+    lines = first + "".join("\\midrule\n" + line if re.match(r"[^ &\\]", line) else line for line in others)
+    body = f"{head}\\midrule\n{lines}"
     return cells.latex(
         f"% needs \\usepackage{{booktabs}}\n{MACRO}\n\\begin{{table}}\n\\centering\n\\small\n"
         f"\\caption{{{escape_latex(caption)}}}\n\\label{{{label}}}\n{body}\\end{{table}}\n"

@@ -10,6 +10,7 @@ from typing import Any
 
 from pqag import cells, files, records
 from pqag.errors import UserError
+from pqag.scores import needed
 from pqag.settings import settings
 from pqag.studyfile import printable
 
@@ -258,13 +259,10 @@ def _has(resolved: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     """Whether the job of a record is one of the study."""
     parameters = record["predicate"]["buildDefinition"]["externalParameters"]
     try:
-        settings(parameters["rule"], parameters["wildcards"], resolved)
-        names = {key: resolved[f"{key}s"] for key in ("dataset", "model", "attack", "seed")} | {"bits": resolved["bits"]}
-        return all(
-            value in map(str, names[key.removeprefix("source_")])
-            for key, value in parameters["wildcards"].items()
-            if key.removeprefix("source_") in names
-        )
+        rule, wildcards = parameters["rule"], parameters["wildcards"]
+        settings(rule, wildcards, resolved)
+        named = all(wildcards[key] in map(str, resolved[f"{key}s"]) for key in ("dataset", "seed") if key in wildcards)
+        return named and needed(resolved, rule, wildcards)
     except DAMAGE:
         return False
 
@@ -357,7 +355,7 @@ def _printed(study: Study) -> Iterator[Fault]:
     for path in sorted(study.folder.glob("tables/*.tex")):
         listing = path.with_suffix(".cells.json")
         maker = study.record(str(path))
-        known = {study.made_by[str(path)], *records.dependencies(maker, "input")} if maker else set()
+        known = {study.made_by[str(path)], *records.dependencies(maker, "input"), *records.outputs(maker)} if maker else set()
         try:
             content, text = json.loads(_text(listing)), _text(path)
             entries, names = content["cells"], content["names"]

@@ -1,0 +1,75 @@
+"""Which query sets are scored on which victims: the numbers that each table of a study is made of. Needs the standard library alone."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+CLEAN = "clean"
+
+
+class Score(NamedTuple):
+    """A query set on a victim: the clean queries, or those that ``attack`` made for (``source_model``, ``source_bits``)."""
+
+    attack: str
+    source_model: str
+    source_bits: int
+    model: str
+    bits: int
+
+
+def table_models(study: Mapping[str, Any], table: str) -> list[str]:
+    """The models in ``table`` of a resolved study; none where the study has no such table."""
+    return study["tables"][table]["models"]
+
+
+def white_box(study: Mapping[str, Any]) -> Iterator[Score]:
+    """Table 1: the clean queries and every attack, on the victim that it was made for."""
+    for model in table_models(study, "table1"):
+        for bits in study["bits"]:
+            for attack in (CLEAN, *study["attacks"]):
+                yield Score(attack, model, bits, model, bits)
+
+
+def bits_transfer(study: Mapping[str, Any]) -> Iterator[Score]:
+    """Table 3: queries made at each code length against each code length of the same network."""
+    for model in table_models(study, "table3"):
+        for bits in study["bits"]:
+            yield Score(CLEAN, model, bits, model, bits)
+        for source_bits in study["bits"]:
+            for bits in study["bits"]:
+                yield Score(study["tables"]["table3"]["attack"], model, source_bits, model, bits)
+
+
+def model_transfer(study: Mapping[str, Any]) -> Iterator[Score]:
+    """Table 4: queries made for each network against each network, at one code length."""
+    models, bits = table_models(study, "table4"), study["tables"]["table4"]["bits"]
+    for model in models:
+        yield Score(CLEAN, model, bits, model, bits)
+    for source_model in models:
+        for model in models:
+            yield Score(study["tables"]["table4"]["attack"], source_model, bits, model, bits)
+
+
+#: The scores of each table, in the order of its rows.
+TABLES = {"table1": white_box, "table3": bits_transfer, "table4": model_transfer}
+
+
+def tables(study: Mapping[str, Any]) -> list[str]:
+    """The tables that the study makes: those with models."""
+    return [table for table in TABLES if table_models(study, table)]
+
+
+def scores(study: Mapping[str, Any]) -> list[Score]:
+    """Every score that some table of the study shows, once each."""
+    return list(dict.fromkeys(score for table in tables(study) for score in TABLES[table](study)))
+
+
+def needed(study: Mapping[str, Any], rule: str, wildcards: Mapping[str, str]) -> bool:
+    """Whether a job of the study has this rule and these wildcards, as far as its tables decide that."""
+    if rule in TABLES:
+        return rule in tables(study)
+
+    def part_of(score: Score) -> bool:
+        is_for = score._replace(model=score.source_model, bits=score.source_bits) if rule == "attack" else score
+        return all(str(value) == wildcards.get(name, str(value)) for name, value in is_for._asdict().items())
+
+    return any(map(part_of, scores(study)))

@@ -1,0 +1,98 @@
+"""What the tables are made of."""
+
+import pytest
+
+from pqag.scores import Score, needed, scores, tables
+
+STUDY = {
+    "attacks": {"apd": {}, "aod": {}},
+    "bits": [16, 24],
+    "tables": {
+        "table1": {"models": ["vgg16"]},
+        "table3": {"models": ["alexnet"], "attack": "aod"},
+        "table4": {"models": ["vgg16", "resnet18"], "attack": "apd", "bits": 24},
+    },
+}
+NONE = {"models": []}
+
+
+def without(*names):
+    return STUDY | {"tables": STUDY["tables"] | {name: STUDY["tables"][name] | NONE for name in names}}
+
+
+def test_white_box_by_hand():
+    assert scores(without("table3", "table4")) == [
+        ("clean", "vgg16", 16, "vgg16", 16),
+        ("apd", "vgg16", 16, "vgg16", 16),
+        ("aod", "vgg16", 16, "vgg16", 16),
+        ("clean", "vgg16", 24, "vgg16", 24),
+        ("apd", "vgg16", 24, "vgg16", 24),
+        ("aod", "vgg16", 24, "vgg16", 24),
+    ]
+
+
+def test_bits_transfer_by_hand():
+    assert scores(without("table1", "table4")) == [
+        ("clean", "alexnet", 16, "alexnet", 16),
+        ("clean", "alexnet", 24, "alexnet", 24),
+        ("aod", "alexnet", 16, "alexnet", 16),
+        ("aod", "alexnet", 16, "alexnet", 24),
+        ("aod", "alexnet", 24, "alexnet", 16),
+        ("aod", "alexnet", 24, "alexnet", 24),
+    ]
+
+
+def test_model_transfer_by_hand():
+    assert scores(without("table1", "table3")) == [
+        ("clean", "vgg16", 24, "vgg16", 24),
+        ("clean", "resnet18", 24, "resnet18", 24),
+        ("apd", "vgg16", 24, "vgg16", 24),
+        ("apd", "vgg16", 24, "resnet18", 24),
+        ("apd", "resnet18", 24, "vgg16", 24),
+        ("apd", "resnet18", 24, "resnet18", 24),
+    ]
+
+
+def test_what_two_tables_show_is_scored_once():
+    # 6 of Table 1, 6 of Table 3, 6 of Table 4 of which 2 are Table 1's: clean and APD of VGG16 at 24 bits.
+    assert len(scores(STUDY)) == len(set(scores(STUDY))) == 16
+    assert tables(STUDY) == ["table1", "table3", "table4"] and tables(without("table3")) == ["table1", "table4"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "wildcards", "has"),
+    [
+        ("table1", {}, True),
+        ("fetch", {"dataset": "cifar10"}, True),
+        ("pretrain", {"model": "resnet18", "seed": "0"}, True),
+        ("pretrain", {"model": "vgg11", "seed": "0"}, False),
+        ("quantize", {"model": "resnet18", "bits": "24"}, True),
+        ("quantize", {"model": "resnet18", "bits": "16"}, False),
+        ("attack", {"model": "resnet18", "bits": "24", "attack": "apd"}, True),
+        ("attack", {"model": "resnet18", "bits": "24", "attack": "aod"}, False),
+        ("attack", {"model": "alexnet", "bits": "16", "attack": "aod"}, True),
+        ("attack", {"model": "alexnet", "bits": "16", "attack": "apd"}, False),
+        ("extract_adversarial", {"attack": "apd", "source_model": "vgg16", "source_bits": "24", "model": "resnet18"}, True),
+        ("extract_adversarial", {"attack": "aod", "source_model": "vgg16", "source_bits": "24", "model": "resnet18"}, False),
+        ("evaluate", {"attack": "aod", "source_model": "alexnet", "source_bits": "24", "model": "alexnet", "bits": "16"}, True),
+        ("evaluate", {"attack": "aod", "source_model": "vgg16", "source_bits": "24", "model": "vgg16", "bits": "16"}, False),
+        ("evaluate_clean", {"model": "vgg16", "bits": "16"}, True),
+        ("evaluate_clean", {"model": "resnet18", "bits": "16"}, False),
+    ],
+)
+def test_a_job_is_of_the_study_if_a_table_needs_it(rule, wildcards, has):
+    assert needed(STUDY, rule, wildcards) is has
+
+
+def test_a_table_without_models_is_of_no_study():
+    assert not needed(without("table3"), "table3", {})
+
+
+def test_a_score_says_by_name_what_it_is_of():
+    assert Score("aod", "vgg16", 16, "alexnet", 24)._asdict() == {
+        "attack": "aod",
+        "source_model": "vgg16",
+        "source_bits": 16,
+        "model": "alexnet",
+        "bits": 24,
+    }
