@@ -14,12 +14,16 @@ if not workflow.configfiles:
     configfile: "config.yaml"
 
 
+report: "report/workflow.rst"
+
+
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/victims.smk"
 include: "rules/attacks.smk"
 include: "rules/evaluation.smk"
 include: "rules/paper.smk"
+include: "rules/figures.smk"
 include: "rules/audit.smk"
 
 

@@ -13,7 +13,7 @@ sys.path[:0] = [str(HERE.parent / "scripts"), str(HERE)]
 from rulegraph import arrows  # noqa: E402
 
 from pqag import config, provenance, settings  # noqa: E402
-from pqag.scores import TABLES  # noqa: E402
+from pqag.scores import FIGURES, TABLES  # noqa: E402
 
 #: A change of every key of a study, as a value other than the one config/tiny.yaml has.
 CHANGES: dict[str, Any] = {
@@ -56,6 +56,12 @@ CHANGES: dict[str, Any] = {
     "tables.table3.attack": "apd",
     "tables.table4.models": ["vgg16"],
     "tables.table4.attack": "apd",
+    "figures.models": ["vgg16"],
+    "figures.attack": "apd",
+    "figures.sweep.models": ["vgg16"],
+    "figures.sweep.queries": 21,
+    "figures.sweep.epsilon": [8],
+    "figures.sweep.iterations": [5],
     "threads.pretrain": 2,
     "threads.attack": 2,
     "device": "cpu",
@@ -66,6 +72,7 @@ CHANGES: dict[str, Any] = {
 UNTRIED = {
     "datasets.*.source": ("fetch", "the same as `datasets.*.sha256`, and nothing where the content is pinned by its hash"),
     "tables.table4.bits": ("table4", "table4, and what it lacks at that code length"),
+    "figures.bits": ("figure1, figure3, figure4, figure5, figure_sweep", "these, and what they lack at that code length"),
 }
 
 #: Rules that every change of a study file brings, of its comments even: they write down the study and list the files.
@@ -108,9 +115,9 @@ def schema_keys(section: type = config.Study, prefix: str = "") -> list[str]:
     return keys
 
 
-def downstream(rules: set[str]) -> set[str]:
-    """``rules`` and all that use their results."""
-    edges = arrows()
+def downstream(rules: set[str], without: set[str] = frozenset()) -> set[str]:
+    """``rules`` and all that use their results, but for ``without`` and what follows from those alone."""
+    edges = [(a, b) for a, b in arrows() if b not in without]
     reached, grown = set(), set(rules)
     while reached != grown:
         reached = set(grown)
@@ -140,12 +147,15 @@ def of_key(key: str) -> set[str]:
 
 def made_again(key: str) -> set[str]:
     """The rules with jobs that a change of a key makes stale: ``of_key`` and what follows from them, but for tables that do not show it."""
-    direct, tables = of_key(key), config.parse_study(tiny()).resolved()["tables"]
+    direct, resolved = of_key(key), config.parse_study(tiny()).resolved()
+    tables, figures = resolved["tables"], resolved["figures"]
     attack = key.split(".")[1] if key.startswith("attacks.") else None
     unconcerned = {name for name, table in tables.items() if attack and table.get("attack", attack) != attack}
-    if key == "bits" or key.startswith("tables."):
-        unconcerned = set(TABLES) - direct
-    return downstream(direct) - ALWAYS - unconcerned
+    if attack and attack != figures["attack"]:
+        unconcerned.add("figure1")
+    if key in ("bits", "seeds") or key.startswith(("tables.", "figures.")):
+        unconcerned = {*TABLES, *FIGURES} - direct - ({"figure_sweep"} if "sweep" in direct else set())
+    return downstream(direct, unconcerned) - ALWAYS
 
 
 def _differs(rule: str, job: dict[str, str], resolved: list[dict[str, Any]]) -> bool:
@@ -196,8 +206,8 @@ no trigger: they are in every record, and `audit diff` and `audit rerun` tell th
 ## Keys of a study
 
 A change of the file, of a comment even, also makes `study.json` and `MANIFEST.sha256` again; `all` always runs, for it verifies. Of a
-key that belongs to one data set, model or attack only the jobs of that one are made again, and the tables that show it; here Table 3 and
-Table 4 show AOD, and the changed attack is APD or Basic. A table that is to show more brings what it lacks.
+key that belongs to one data set, model or attack only the jobs of that one are made again, and the tables and figures that show it; here
+Table 3, Table 4 and Figure 1 show AOD, and the changed attack is APD or Basic. A table or figure that is to show more brings what it lacks.
 """
 
 MODULES = """

@@ -14,7 +14,7 @@ from pqag import files
 from pqag.config import NETWORKS, parse_study, read_config
 from pqag.datasets import DATASETS
 from pqag.errors import UserError
-from pqag.scores import CLEAN, TABLES, scores, table_models, tables
+from pqag.scores import CLEAN, FIGURES, TABLES, figure_models, heat_maps, scores, table_models, tables
 from pqag.settings import settings
 from snakemake.persistence import PersistenceBase
 
@@ -63,6 +63,8 @@ wildcard_constraints:
     seed=r"\d+",
     attack="|".join(STUDY.attacks),
     part="database|query",
+    table="table3|table4",
+    panel="|".join(panel for _, panel in heat_maps(RESOLVED)) or "none",
 
 
 def stop(words):
@@ -129,12 +131,45 @@ def metrics_of_table(table):
     return [metrics(dataset, seed, score) for dataset in STUDY.datasets for score in TABLES[table](RESOLVED) for seed in STUDY.seeds]
 
 
+def figure_files(pattern):
+    """``pattern`` for the victim of a figure."""
+    return f"{VICTIM.replace('{training}', 'pretrained').replace('{seed}', str(STUDY.seeds[0]))}/{pattern}"
+
+
+def figure_metrics(attacks):
+    """The metrics of the clean queries and of ``attacks`` on the victim of a figure."""
+    bits = RESOLVED["figures"]["bits"]
+    names = ["clean", *(f"{attack}.{{model}}-pretrained-{bits}bits" for attack in attacks)]
+    return [figure_files(f"{bits}bits/metrics/{name}.json") for name in names]
+
+
+def figure_features(attacks):
+    """The features of the queries of ``attacks`` on the victim of a figure."""
+    return [figure_files(f"features/{attack}.{{model}}-pretrained-{RESOLVED['figures']['bits']}bits.h5") for attack in attacks]
+
+
+def figure_queries(attacks):
+    """The adversarial images of ``attacks`` on the victim of a figure."""
+    return [figure_files(f"{RESOLVED['figures']['bits']}bits/adversarial/{attack}.h5") for attack in attacks]
+
+
+def figures(wildcards):
+    """Every file of the figures, with the records."""
+    for figure in FIGURES:
+        models = figure_models(RESOLVED, figure)
+        names = dict(dataset=STUDY.datasets, model=models, training="pretrained", seed=STUDY.seeds[0])
+        yield from expand(getattr(rules, figure).output, **names, bits=RESOLVED["figures"]["bits"], attack=STUDY.attacks)
+    for table, panel in heat_maps(RESOLVED):
+        yield from expand(rules.heat_map.output, table=table, panel=panel)
+
+
 def everything(wildcards):
     """Every file of the study, with the records: each is asked for by name, so that one which was deleted is made again."""
     names = dict(dataset=STUDY.datasets, training="pretrained", source_training="pretrained", seed=STUDY.seeds)
     for one in (rules.study, rules.fetch, rules.prepare, *(getattr(rules, table) for table in tables(RESOLVED))):
         yield from expand(one.output, **names)
-    files = {}
+    yield from figures(wildcards)
+    paths = {}
     for score in scores(RESOLVED):
         victim = names | score._asdict() | dict(part=["database", "query"])
         source = victim | dict(model=score.source_model, bits=score.source_bits)
@@ -144,8 +179,8 @@ def everything(wildcards):
         else:
             jobs += [(rules.attack, source), (rules.extract_adversarial, victim), (rules.evaluate, victim)]
         for one, wildcards_of in jobs:
-            files.update(dict.fromkeys(expand(one.output, **wildcards_of)))
-    yield from files
+            paths.update(dict.fromkeys(expand(one.output, **wildcards_of)))
+    yield from paths
 
 
 def show_results():

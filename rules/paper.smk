@@ -5,7 +5,7 @@ rule table1:
         images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
         histories=of_table("table1", "<results>/{dataset}/{model}-pretrained/seed{seed}/training.csv"),
     output:
-        csv="<results>/tables/table1.csv",
+        csv=report("<results>/tables/table1.csv", caption="../report/table.rst", category="Tables", labels={"table": "1"}),
         tex="<results>/tables/table1.tex",
         text="<results>/tables/table1.txt",
         cells="<results>/tables/table1.cells.json",
@@ -34,7 +34,7 @@ use rule table1 as table3 with:
         images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
         histories=of_table("table3", "<results>/{dataset}/{model}-pretrained/seed{seed}/training.csv"),
     output:
-        csv="<results>/tables/table3.csv",
+        csv=report("<results>/tables/table3.csv", caption="../report/table.rst", category="Tables", labels={"table": "3"}),
         tex="<results>/tables/table3.tex",
         text="<results>/tables/table3.txt",
         cells="<results>/tables/table3.cells.json",
@@ -56,7 +56,7 @@ use rule table1 as table4 with:
         images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
         histories=of_table("table4", "<results>/{dataset}/{model}-pretrained/seed{seed}/training.csv"),
     output:
-        csv="<results>/tables/table4.csv",
+        csv=report("<results>/tables/table4.csv", caption="../report/table.rst", category="Tables", labels={"table": "4"}),
         tex="<results>/tables/table4.tex",
         text="<results>/tables/table4.txt",
         cells="<results>/tables/table4.cells.json",

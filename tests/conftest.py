@@ -45,8 +45,12 @@ def tiny():
 @pytest.fixture(scope="session")
 def study(tmp_path_factory):
     """A folder in which the tiny study was run, and what the run printed. Tests may plan there, but must change nothing."""
-    folder = tmp_path_factory.mktemp("study")
-    write_config(folder / "config.yaml", yaml.safe_load((ROOT / "config/tiny.yaml").read_text()))
+    return run_study(tmp_path_factory.mktemp("study"), yaml.safe_load((ROOT / "config/tiny.yaml").read_text()))
+
+
+def run_study(folder, config):
+    """Run the study ``config`` in ``folder``; gives ``folder`` and what the run printed."""
+    write_config(folder / "config.yaml", config)
     done = snakemake(folder, "--configfile", folder / "config.yaml", "--cores", 2, "all")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done

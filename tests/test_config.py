@@ -70,6 +70,7 @@ RECIPE = {
     "flip": True,
     "precision": "auto",
 }
+SWEEP = {"queries": 250, "epsilon": [0, 1, 2, 4, 8, 12, 16], "iterations": [1, 2, 5, 10, 20, 50]}
 ATTACK = {
     "loss": "aod",
     "epsilon": 8,
@@ -98,6 +99,7 @@ def test_what_is_left_out_is_filled_in():
             "table3": {"models": None, "attack": None},
             "table4": {"models": None, "attack": None, "bits": None},
         },
+        "figures": {"models": None, "attack": None, "bits": None, "sweep": SWEEP | {"models": None}},
         "threads": {"pretrain": 2, "attack": 1},
         "device": "auto",
         "anonymous": False,
@@ -139,6 +141,7 @@ def test_resolved_is_all_that_results_depend_on():
             "table3": {"models": ["vgg16"], "attack": "x"},
             "table4": {"models": ["vgg16"], "attack": "x", "bits": 16},
         },
+        "figures": {"models": ["vgg16"], "attack": "x", "bits": 16, "sweep": SWEEP | {"models": ["vgg16"]}},
         "threads": {"pretrain": 2, "attack": 1},
         "device": "auto",
     }

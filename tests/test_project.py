@@ -82,6 +82,6 @@ def test_evaluation_needs_no_torch():
         "import pqag.retrieval, pqag.quantizer, pqag.storage, pqag.step, pqag.tables, pqag.datasets, sys; assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts").returncode == 0
-    for step in ("fetch", "prepare", "quantize", "evaluate", "table1"):
+    for step in ("fetch", "prepare", "quantize", "evaluate", "table"):
         imports = re.findall(r"^(?:import|from) .*", (ROOT / f"scripts/{step}.py").read_text(), re.MULTILINE)
         assert not re.search(r"torch|networks|training|attacks|checkpoints", "\n".join(imports)), step

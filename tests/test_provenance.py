@@ -240,14 +240,14 @@ def test_the_digest_does_not_depend_on_the_locale(scripts, python, monkeypatch):
 
 
 def test_a_change_two_imports_away_reaches_the_steps_that_use_it_and_no_other(scripts, tmp_path, monkeypatch):
-    """attack.py imports checkpoints and attacks, which import networks; fetch.py, evaluate.py and table1.py never load a network."""
+    """attack.py imports checkpoints and attacks, which import networks; fetch.py, evaluate.py and table.py never load a network."""
     folder = copied(scripts, tmp_path / "scripts", monkeypatch)
     before = {path.name: code_digest(path) for path in steps(folder)}
     with (folder / "pqag" / "networks.py").open("a") as file:
         file.write("changed = 1\n")
     changed = {path.name for path in steps(folder) if code_digest(path) != before[path.name]}
     assert {"attack.py", "pretrain.py", "extract.py"} <= changed
-    assert not changed & {"fetch.py", "prepare.py", "evaluate.py", "table1.py"}
+    assert not changed & {"fetch.py", "prepare.py", "evaluate.py", "table.py"}
 
 
 LOADED = """
@@ -298,7 +298,7 @@ def test_nothing_is_imported_in_a_way_that_the_finder_does_not_see(scripts):
 
 def test_the_digest_of_table1_changes_with_the_papers_numbers(scripts, tmp_path, monkeypatch):
     folder = copied(scripts, tmp_path / "scripts", monkeypatch)
-    before = code_digest(folder / "table1.py")
+    before = code_digest(folder / "table.py")
     with (folder / "pqag" / "paper_tables.csv").open("a") as file:
         file.write("# changed\n")
-    assert code_digest(folder / "table1.py") != before
+    assert code_digest(folder / "table.py") != before

@@ -28,9 +28,12 @@ STUDY = {
     "training": {"epochs": 20, "batch_size": 64, "crop": 2},
     "quantizer": {"subspaces": 8, "iterations": 11},
     "tables": {"table3": {"models": ["alexnet"], "attack": "basic"}, "table4": {"models": ["alexnet", "vgg16"], "attack": "strong"}},
+    "figures": {"attack": "strong", "bits": 24, "sweep": {"models": ["alexnet"], "epsilon": [2, 4], "iterations": [3]}},
     "threads": {"pretrain": 6, "attack": 3},
     "device": "cpu",
 }
+SWEEP = {"epsilon": [2, 4], "iterations": [3]}
+DRAWN = {"attacks": ["strong", "basic"], "bits": 24, "seed": 5}
 RECIPE = {
     "epochs": 20,
     "batch_size": 64,
@@ -112,6 +115,11 @@ BY_HAND = [
             "seeds": [5, 4],
         },
     ),
+    ("heat_map", {"table": "table4", "panel": "cifar10"}, {"attacks": ["strong", "basic"]}),
+    *[(figure, VICTIM, DRAWN | {"attack": "strong"}) for figure in ("figure1", "figure3", "figure4")],
+    ("figure5", VICTIM, DRAWN),
+    ("sweep", VICTIM | {"bits": "24", "attack": "strong"}, STRONG | RUNS | {"sweep": SWEEP | {"queries": 250}}),
+    ("figure_sweep", VICTIM, DRAWN),
     (
         "study",
         {},
@@ -133,6 +141,12 @@ BY_HAND = [
                 "table1": {"models": ["vgg16", "alexnet"]},
                 "table3": {"models": ["alexnet"], "attack": "basic"},
                 "table4": {"models": ["alexnet", "vgg16"], "attack": "strong", "bits": 16},
+            },
+            "figures": {
+                "models": ["vgg16", "alexnet"],
+                "attack": "strong",
+                "bits": 24,
+                "sweep": SWEEP | {"models": ["alexnet"], "queries": 250},
             },
             "threads": {"pretrain": 6, "attack": 3},
             "device": "cpu",

@@ -122,6 +122,24 @@ class Tables(_Section):
     table4: ModelTransfer = ModelTransfer()
 
 
+class Sweep(_Section):
+    """The figure of mAP against the strength of the attacks."""
+
+    models: list[str] | None = None
+    queries: Annotated[int, Field(ge=1)] = 250
+    epsilon: Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(min_length=1)] = [0, 1, 2, 4, 8, 12, 16]
+    iterations: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [1, 2, 5, 10, 20, 50]
+
+
+class Figures(_Section):
+    """What the figures show; what is left out is filled in by ``Study.shown``."""
+
+    models: list[str] | None = None
+    attack: str | None = None
+    bits: int | None = None
+    sweep: Sweep = Sweep()
+
+
 class Threads(_Section):
     """Threads that a job computes with, whatever --cores says: results are the same bits only for the same number."""
 
@@ -141,6 +159,7 @@ class Study(_Section):
     training: Training = Training()
     quantizer: Quantizer = Quantizer()
     tables: Tables = Tables()
+    figures: Figures = Figures()
     threads: Threads = Threads()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     anonymous: bool = False
@@ -157,24 +176,30 @@ class Study(_Section):
         for name, dataset in study["datasets"].items():
             if dataset["sha256"] or DATASETS[name].strict:
                 dataset["source"] = None
-        return study | {"tables": self.shown()}
+        return study | self.shown()
 
     def shown(self) -> dict[str, dict[str, Any]]:
-        """``tables`` with the defaults that depend on the rest of the study: every model (in Table 3 those of Table 1), AOD or else the
-        last attack, 16 bits or else the first code length."""
-        shown = self.tables.model_dump()
-        usual = {
-            "models": list(self.models),
-            "attack": "aod" if "aod" in self.attacks else list(self.attacks)[-1],
-            "bits": 16 if 16 in self.bits else self.bits[0],
+        """``tables`` and ``figures`` with the defaults that depend on the rest of the study: every model (in Table 3 and the figures those
+        of Table 1, in the sweep the first of these), AOD or else the last attack, 16 bits or else the first code length."""
+
+        def filled(section: dict[str, Any], models: list[str]) -> dict[str, Any]:
+            usual = {
+                "models": models,
+                "attack": "aod" if "aod" in self.attacks else list(self.attacks)[-1],
+                "bits": 16 if 16 in self.bits else self.bits[0],
+            }
+            return {key: usual[key] if value is None else value for key, value in section.items()}
+
+        given, figures = self.tables.model_dump(), self.figures.model_dump()
+        table1 = filled(given["table1"], list(self.models))
+        tables = {
+            "table1": table1,
+            "table3": filled(given["table3"], table1["models"]),
+            "table4": filled(given["table4"], list(self.models)),
         }
-        for name, table in shown.items():
-            if name == "table3":
-                usual = usual | {"models": shown["table1"]["models"]}
-            elif name == "table4":
-                usual = usual | {"models": list(self.models)}
-            shown[name] = {key: usual[key] if value is None else value for key, value in table.items()}
-        return shown
+        figures = filled(figures, table1["models"])
+        figures["sweep"] = filled(figures["sweep"], figures["models"][:1])
+        return {"tables": tables, "figures": figures}
 
     def codewords(self, bits: int) -> int:
         """K, such that M log2 K = ``bits``."""
@@ -197,19 +222,31 @@ class Study(_Section):
 
     @model_validator(mode="after")
     def _tables_show_what_is_there(self) -> "Study":
-        for name, table in self.tables:
-            _check_known(f"tables.{name}.models", table.models or [], self.models)
-            if (attack := getattr(table, "attack", None)) is not None:
-                _check_known(f"tables.{name}.attack", [attack], self.attacks)
-            if (bits := getattr(table, "bits", None)) is not None and bits not in self.bits:
-                raise ValueError(f"tables.{name}.bits is {bits}, which is none of `bits`: allowed are {', '.join(map(str, self.bits))}")
-        if not any(table["models"] for table in self.shown().values()):
+        for key, shows in self._showing():
+            _check_known(f"{key}.models", shows.models or [], self.models)
+            if (attack := getattr(shows, "attack", None)) is not None:
+                _check_known(f"{key}.attack", [attack], self.attacks)
+            if (bits := getattr(shows, "bits", None)) is not None and bits not in self.bits:
+                raise ValueError(f"{key}.bits is {bits}, which is none of `bits`: allowed are {', '.join(map(str, self.bits))}")
+        if not any(table["models"] for table in self.shown()["tables"].values()):
             raise ValueError("tables: no table has a model, so there would be nothing to do; give one of them at least one")
+        for epsilon in self.figures.sweep.epsilon:
+            if 0 < epsilon < 1:
+                raise ValueError(f"figures.sweep.epsilon has {epsilon:g}, but pixels are whole numbers: allowed are 0 and 1 to 255")
         return self
+
+    def _showing(self) -> list[tuple[str, Any]]:
+        """The sections that say what is shown, by their keys."""
+        return [
+            *((f"tables.{name}", table) for name, table in self.tables),
+            ("figures", self.figures),
+            ("figures.sweep", self.figures.sweep),
+        ]
 
     @model_validator(mode="after")
     def _lists_have_no_doubles(self) -> "Study":
-        lists = {"bits": self.bits, "seeds": self.seeds} | {f"tables.{name}.models": table.models or [] for name, table in self.tables}
+        lists = {"bits": self.bits, "seeds": self.seeds} | {f"{key}.models": shows.models or [] for key, shows in self._showing()}
+        lists |= {f"figures.sweep.{key}": getattr(self.figures.sweep, key) for key in ("epsilon", "iterations")}
         for key, values in lists.items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{key}: every value may stand once, got {_short(str(values))}")

@@ -84,3 +84,11 @@ def encode(features: np.ndarray, codewords: np.ndarray) -> np.ndarray:
 def decode(codes: np.ndarray, codewords: np.ndarray) -> np.ndarray:
     """Reconstructions, float32 (N, D), of ``codes`` (N, M): their codewords side by side."""
     return np.concatenate([codewords[m][codes[:, m]] for m in range(len(codewords))], axis=1)
+
+
+def soft_assignment(features: np.ndarray, codewords: np.ndarray) -> np.ndarray:
+    """The centroid distribution p, float64 (N, M, K), of ``features`` (N, D): softmax of the inner products with the codewords, Eq. 7."""
+    parts = split(features, len(codewords)).astype(np.float64)
+    similarities = np.einsum("nmd,mkd->nmk", parts, codewords.astype(np.float64))
+    weights = np.exp(similarities - similarities.max(2, keepdims=True))
+    return weights / weights.sum(2, keepdims=True)

@@ -9,6 +9,7 @@ database; an item is relevant if it shares at least one label with the query; a 
 is left out of the mean (``queries_without_relevant`` says how many).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +78,29 @@ def distances(queries: np.ndarray, codes: np.ndarray, codewords: np.ndarray, kin
     for m in range(len(codewords)):
         result += tables[:, m][:, codes[:, m]]
     return result
+
+
+def nearest(queries: np.ndarray, codewords: np.ndarray, codes: np.ndarray, count: int, kind: str) -> np.ndarray:
+    """The ``count`` nearest items, int64 (Q, count), of the database with ``codes`` (N, M), nearest first, as for ``distances``.
+
+    Tied items come in the order of the database, which is that of a random split; fewer than ``count`` where the database has fewer.
+    """
+    database = index(codes)
+    of_code = np.empty(len(codes), dtype=np.int64)
+    of_code[database.order] = np.repeat(np.arange(len(database.counts)), database.counts)
+    ranking = distances(queries, database.codes, codewords, kind)[:, of_code]
+    return np.argsort(ranking, axis=1, kind="stable")[:, :count]
+
+
+def at_quantiles_of_loss(clean: Sequence[float | None], attacked: Sequence[float | None], quantiles: Sequence[float]) -> list[int]:
+    """The queries at ``quantiles`` (of 0 ... 1) of what their average precision loses, from the least to the most: a rule to choose by.
+
+    ``clean`` and ``attacked``: average precision of the same queries, None where nothing is relevant. Of equal losses the first query
+    comes first.
+    """
+    losses = {q: before - after for q, (before, after) in enumerate(zip(clean, attacked)) if before is not None and after is not None}
+    order = sorted(losses, key=losses.__getitem__)
+    return [order[round(quantile * (len(order) - 1))] for quantile in quantiles]
 
 
 def relevant_counts(database: Index, database_labels: np.ndarray, query_labels: np.ndarray) -> np.ndarray:

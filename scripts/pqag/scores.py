@@ -1,4 +1,4 @@
-"""Which query sets are scored on which victims: the numbers that each table of a study is made of. Needs the standard library alone."""
+"""Which query sets are scored on which victims, for each table and for the figures. Needs the standard library alone."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -49,6 +49,14 @@ def model_transfer(study: Mapping[str, Any]) -> Iterator[Score]:
             yield Score(study["tables"]["table4"]["attack"], source_model, bits, model, bits)
 
 
+def drawn(study: Mapping[str, Any]) -> Iterator[Score]:
+    """The figures: the clean queries and every attack on their victims, all at one code length."""
+    bits = study["figures"]["bits"]
+    for model in study["figures"]["models"]:
+        for attack in (CLEAN, *study["attacks"]):
+            yield Score(attack, model, bits, model, bits)
+
+
 #: The scores of each table, in the order of its rows.
 TABLES = {"table1": white_box, "table3": bits_transfer, "table4": model_transfer}
 
@@ -59,14 +67,37 @@ def tables(study: Mapping[str, Any]) -> list[str]:
 
 
 def scores(study: Mapping[str, Any]) -> list[Score]:
-    """Every score that some table of the study shows, once each."""
-    return list(dict.fromkeys(score for table in tables(study) for score in TABLES[table](study)))
+    """Every score that some table or figure of the study shows, once each."""
+    shown = [*(TABLES[table] for table in tables(study)), drawn]
+    return list(dict.fromkeys(score for part in shown for score in part(study)))
+
+
+def heat_maps(study: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The heat maps, as (table, panel): of Table 3 one for every data set and model, of Table 4 one for every data set."""
+    of_models = [("table3", f"{dataset}_{model}") for dataset in study["datasets"] for model in table_models(study, "table3")]
+    return of_models + [("table4", dataset) for dataset in study["datasets"] if table_models(study, "table4")]
+
+
+#: The rules of the figures that belong to a victim, and the list of models in ``figures`` that says which.
+FIGURES = {"figure1": "models", "figure3": "models", "figure4": "models", "figure5": "models", "sweep": "sweep", "figure_sweep": "sweep"}
+
+
+def figure_models(study: Mapping[str, Any], rule: str) -> list[str]:
+    """The models that a rule of ``FIGURES`` has a job for."""
+    key = FIGURES[rule]
+    return study["figures"]["sweep"]["models"] if key == "sweep" else study["figures"][key]
 
 
 def needed(study: Mapping[str, Any], rule: str, wildcards: Mapping[str, str]) -> bool:
     """Whether a job of the study has this rule and these wildcards, as far as its tables decide that."""
     if rule in TABLES:
         return rule in tables(study)
+    if rule == "heat_map":
+        return (wildcards["table"], wildcards["panel"]) in heat_maps(study)
+    if rule in FIGURES:
+        attack, bits = wildcards.get("attack"), wildcards.get("bits", str(study["figures"]["bits"]))
+        known = (attack is None or attack in study["attacks"]) and bits == str(study["figures"]["bits"])
+        return known and wildcards["model"] in figure_models(study, rule)
 
     def part_of(score: Score) -> bool:
         is_for = score._replace(model=score.source_model, bits=score.source_bits) if rule == "attack" else score

@@ -87,6 +87,23 @@ def _table(name):
     return table
 
 
+def _heat_map(wildcards, study):
+    return {"attacks": list(study["attacks"])}
+
+
+def _figure(wildcards, study):
+    """Figures are of the first seed. ``attacks``: their names, in the order that gives them their colours."""
+    return {"attacks": list(study["attacks"]), "bits": study["figures"]["bits"], "seed": study["seeds"][0]}
+
+
+def _figure_of_queries(wildcards, study):
+    return _figure(wildcards, study) | {"attack": study["figures"]["attack"]}
+
+
+def _sweep(wildcards, study):
+    return _attack(wildcards, study) | {"sweep": _pick(study["figures"]["sweep"], "queries", "epsilon", "iterations")}
+
+
 def _study(wildcards, study):
     return dict(study)
 
@@ -108,6 +125,13 @@ _FROM_STUDY = {
     "table1": _table("table1"),
     "table3": _table("table3"),
     "table4": _table("table4"),
+    "heat_map": _heat_map,
+    "figure1": _figure_of_queries,
+    "figure3": _figure_of_queries,
+    "figure4": _figure_of_queries,
+    "figure5": _figure,
+    "sweep": _sweep,
+    "figure_sweep": _figure,
     "study": _study,
     "manifest": _manifest,
 }

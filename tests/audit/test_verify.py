@@ -396,9 +396,10 @@ def test_left_over_jobs_may_be_those_of_a_run_that_has_not_come_so_far(folder):
         lambda study: study.update(seeds=[1]),
         lambda study: study.update(bits=[24]),
         lambda study: study.update(datasets={"cifar10": study["datasets"]["synthetic"]}),
-        lambda study: study["models"].pop("vgg16"),
+        lambda study: (study["models"].pop("vgg16"), study["tables"]["table1"].update(models=["alexnet"])),
+        lambda study: study["tables"]["table1"].update(models=["alexnet"]),
     ],
-    ids=["seeds", "bits", "datasets", "models"],
+    ids=["seeds", "bits", "datasets", "models", "tables"],
 )
 def test_whatever_was_taken_out_of_the_study_is_left_over(folder, change):
     study_becomes(change)

@@ -127,7 +127,7 @@ def test_a_whole_id_means_itself_though_it_is_part_of_another(folder):
         ("table1:apd/vgg16/24/ADC", f"table1:apd/vgg16/24/ADC means no cell of results/tiny; nearest are {CELL}, "),
         ("apd apd vgg16 adc", f"means no cell of results/tiny; nearest are {CELL}, "),
         ("table2:apd/vgg16/16/ADC", "table2:apd/vgg16/16/ADC means no cell of results/tiny; nearest are table1:"),
-        ("", " means 29 cells: table1:synthetic/queries, "),
+        ("", " means 29 cells: table1:synthetic/clean/alexnet/16/SDC, "),
         ("nonsense", "nonsense means no cell of results/tiny; nearest are table1:"),
         ("results/tiny/tables", "results/tiny/tables means no cell"),
         ("config.yaml", "config.yaml was made by no recorded job of results/tiny"),

@@ -30,7 +30,7 @@ def listed(path: Path) -> dict[str, dict[str, Any]]:
             )
             if not re.fullmatch(r"[^:]+:.+", cell["id"]) or not texts or not well_formed:
                 raise ValueError(cell["id"])
-            found[cell["id"]] = {key: cell[key] for key in ("id", "text", "value", "format", "scale", "sources")}
+            found[cell["id"]] = {key: cell[key] for key in ("id", "text", "value", "format", "statistic", "scale", "sources")}
     except DAMAGE as error:
         raise UserError(f"{path} is no list of cells: {type(error).__name__} {error}") from None
     return found
@@ -110,7 +110,7 @@ def explain(folder: Path, query: str) -> Iterator[str | Fault]:
 
 def _cell(cell: Mapping[str, Any]) -> Iterator[str | Fault]:
     scale = f"{cell['scale']:g} x " if cell["scale"] != 1 else ""
-    mean = "the mean" if len(cell["sources"]) > 1 else "the value"
+    mean = f"the {cell['statistic']}" if len(cell["sources"]) > 1 else "the value"
     yield printable(f"{cell['id']} prints {cell['text']} for {cell['value']!r}, which is {scale}{mean} of")
     for source in cell["sources"]:
         yield printable(f"  {source['file']} at {source['pointer']}")

@@ -1,0 +1,237 @@
+# The paper's figures, and one of our own: victims as `figures` in the config says, of the first seed.
+CHOSEN = [RESOLVED["figures"]["attack"]]
+CODEBOOK = figure_files(f"{RESOLVED['figures']['bits']}bits/codebook.h5")
+
+
+rule figure1:
+    input:
+        images="<results>/{dataset}/images.h5",
+        codebook=CODEBOOK,
+        clean=figure_files("features/query.h5"),
+        attacked=figure_features(CHOSEN),
+        adversarial=figure_queries(CHOSEN),
+        metrics=figure_metrics(CHOSEN),
+    output:
+        pdf="<results>/figures/figure1_{dataset}_{model}.pdf",
+        png=report(
+            "<results>/figures/figure1_{dataset}_{model}.png",
+            caption="../report/figure1.rst",
+            category="Figures",
+            subcategory="Figure 1: one query",
+            labels={"data set": "{dataset}", "victim": "{model}"},
+        ),
+        record="<results>/figures/figure1_{dataset}_{model}.prov.json",
+    log:
+        "<logs>/figure1/{dataset}_{model}.log",
+    benchmark:
+        "<benchmarks>/figure1/{dataset}_{model}.jsonl"
+    conda:
+        "../envs/steps.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=settings_of("figure1"),
+    message:
+        "Drawing Figure 1, one query, on {wildcards.dataset}, {wildcards.model}"
+    script:
+        "../scripts/figure1.py"
+
+
+rule figure3:
+    input:
+        codebook=CODEBOOK,
+        clean=figure_files("features/query.h5"),
+        attacked=figure_features(STUDY.attacks),
+        metrics=figure_metrics(CHOSEN),
+    output:
+        pdf="<results>/figures/figure3_{dataset}_{model}.pdf",
+        png=report(
+            "<results>/figures/figure3_{dataset}_{model}.png",
+            caption="../report/figure3.rst",
+            category="Figures",
+            subcategory="Figure 3: centroid distributions",
+            labels={"data set": "{dataset}", "victim": "{model}"},
+        ),
+        record="<results>/figures/figure3_{dataset}_{model}.prov.json",
+    log:
+        "<logs>/figure3/{dataset}_{model}.log",
+    benchmark:
+        "<benchmarks>/figure3/{dataset}_{model}.jsonl"
+    conda:
+        "../envs/steps.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=settings_of("figure3"),
+    message:
+        "Drawing Figure 3, centroid distributions, on {wildcards.dataset}, {wildcards.model}"
+    script:
+        "../scripts/figure3.py"
+
+
+rule figure4:
+    input:
+        images="<results>/{dataset}/images.h5",
+        codebook=CODEBOOK,
+        clean=figure_files("features/query.h5"),
+        attacked=figure_features(STUDY.attacks),
+        adversarial=figure_queries(STUDY.attacks),
+        metrics=figure_metrics(CHOSEN),
+    output:
+        pdf="<results>/figures/figure4_{dataset}_{model}.pdf",
+        png=report(
+            "<results>/figures/figure4_{dataset}_{model}.png",
+            caption="../report/figure4.rst",
+            category="Figures",
+            subcategory="Figure 4: retrieval sheets",
+            labels={"data set": "{dataset}", "victim": "{model}"},
+        ),
+        record="<results>/figures/figure4_{dataset}_{model}.prov.json",
+    log:
+        "<logs>/figure4/{dataset}_{model}.log",
+    benchmark:
+        "<benchmarks>/figure4/{dataset}_{model}.jsonl"
+    conda:
+        "../envs/steps.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=settings_of("figure4"),
+    message:
+        "Drawing Figure 4, retrieval sheets, on {wildcards.dataset}, {wildcards.model}"
+    script:
+        "../scripts/figure4.py"
+
+
+rule figure5:
+    input:
+        figure_metrics(STUDY.attacks),
+    output:
+        SDC=[
+            "<results>/figures/figure5_{dataset}_{model}_SDC.pdf",
+            report(
+                "<results>/figures/figure5_{dataset}_{model}_SDC.png",
+                caption="../report/figure5.rst",
+                category="Figures",
+                subcategory="Figure 5: precision-recall",
+                labels={"data set": "{dataset}", "victim": "{model}", "distance": "SDC"},
+            ),
+        ],
+        ADC=[
+            "<results>/figures/figure5_{dataset}_{model}_ADC.pdf",
+            report(
+                "<results>/figures/figure5_{dataset}_{model}_ADC.png",
+                caption="../report/figure5.rst",
+                category="Figures",
+                subcategory="Figure 5: precision-recall",
+                labels={"data set": "{dataset}", "victim": "{model}", "distance": "ADC"},
+            ),
+        ],
+        record="<results>/figures/figure5_{dataset}_{model}.prov.json",
+    log:
+        "<logs>/figure5/{dataset}_{model}.log",
+    benchmark:
+        "<benchmarks>/figure5/{dataset}_{model}.jsonl"
+    conda:
+        "../envs/steps.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=settings_of("figure5"),
+    message:
+        "Drawing Figure 5, precision-recall curves, on {wildcards.dataset}, {wildcards.model}"
+    script:
+        "../scripts/figure5.py"
+
+
+rule sweep:
+    input:
+        images="<results>/{dataset}/images.h5",
+        weights="<victim>/weights.pt",
+        codebook="<victim>/{bits}bits/codebook.h5",
+        database="<victim>/features/database.h5",
+    output:
+        "<victim>/{bits}bits/sweep/{attack}.json",
+        record="<victim>/{bits}bits/sweep/{attack}.prov.json",
+    log:
+        "<logs>/sweep/{dataset}/{model}-{training}/seed{seed}/{bits}bits/{attack}.log",
+    benchmark:
+        "<benchmarks>/sweep/{dataset}/{model}-{training}/seed{seed}/{bits}bits/{attack}.jsonl"
+    conda:
+        "../envs/steps.yaml"
+    threads: STUDY.threads.attack
+    resources:
+        mem_mb=2500,
+        runtime=240,
+        gpu=GPUS,
+    params:
+        settings=settings_of("sweep"),
+    message:
+        "Attacking {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} with {wildcards.attack} of every strength (seed {wildcards.seed})"
+    script:
+        "../scripts/sweep.py"
+
+
+rule figure_sweep:
+    input:
+        [figure_files(f"{RESOLVED['figures']['bits']}bits/sweep/{attack}.json") for attack in STUDY.attacks],
+    output:
+        pdf="<results>/figures/sweep_{dataset}_{model}.pdf",
+        png=report(
+            "<results>/figures/sweep_{dataset}_{model}.png",
+            caption="../report/figure_sweep.rst",
+            category="Figures",
+            subcategory="Strength of the attacks",
+            labels={"data set": "{dataset}", "victim": "{model}"},
+        ),
+        csv="<results>/figures/sweep_{dataset}_{model}.csv",
+        record="<results>/figures/sweep_{dataset}_{model}.prov.json",
+    log:
+        "<logs>/figure_sweep/{dataset}_{model}.log",
+    benchmark:
+        "<benchmarks>/figure_sweep/{dataset}_{model}.jsonl"
+    conda:
+        "../envs/steps.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=settings_of("figure_sweep"),
+    message:
+        "Drawing mAP against the strength of the attacks, on {wildcards.dataset}, {wildcards.model}"
+    script:
+        "../scripts/figure_sweep.py"
+
+
+rule heat_map:
+    input:
+        "<results>/tables/{table}.csv",
+    output:
+        pdf="<results>/figures/{table}_{panel}.pdf",
+        png=report(
+            "<results>/figures/{table}_{panel}.png",
+            caption="../report/heat_map.rst",
+            category="Figures",
+            subcategory="Heat maps",
+            labels={"table": "{table}", "panel": "{panel}"},
+        ),
+        record="<results>/figures/{table}_{panel}.prov.json",
+    log:
+        "<logs>/heat_map/{table}_{panel}.log",
+    benchmark:
+        "<benchmarks>/heat_map/{table}_{panel}.jsonl"
+    conda:
+        "../envs/steps.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=settings_of("heat_map"),
+    message:
+        "Drawing the heat map of {wildcards.table}, {wildcards.panel}"
+    script:
+        "../scripts/heat_map.py"

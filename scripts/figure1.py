@@ -1,0 +1,25 @@
+"""Figure 1: one query, its perturbation, the adversarial query, and what both retrieve."""
+
+from pqag import figures, files, retrieval, storage
+from pqag.step import step
+
+COUNT = 5
+AMPLIFICATION = 10
+
+with step(snakemake) as settings:
+    gallery, gallery_labels, queries, labels = storage.read_hdf5(
+        snakemake.input.images, "database/images", "database/labels", "query/images", "query/labels"
+    )
+    [adversarial] = storage.read_hdf5(snakemake.input.adversarial[0], "query/images")
+    codewords, codes = storage.read_hdf5(snakemake.input.codebook, "codewords", "codes")
+    before, after = (files.read_json(path)["ADC"]["average_precision"] for path in snakemake.input.metrics)
+    [q] = retrieval.at_quantiles_of_loss(before, after, [0.5])
+    shown = [queries[q], adversarial[q]]
+    for path in (snakemake.input.clean, snakemake.input.attacked[0]):
+        [features] = storage.read_hdf5(path, "features")
+        [items] = retrieval.nearest(features[[q]], codewords, codes, COUNT, "ADC")
+        shown += [gallery[items], (gallery_labels[items] & labels[q]).any(1)]
+    attack = figures.ATTACK_NAMES.get(settings["attack"], settings["attack"])
+    victim = f"{figures.MODEL_NAMES[snakemake.wildcards.model]}, {settings['bits']} bits"
+    title = f"{attack} on {victim}, {snakemake.wildcards.dataset}, query {q} (50%)"
+    figures.save(figures.perturbation(*shown, AMPLIFICATION, title), snakemake.output.pdf, snakemake.output.png)

@@ -1,0 +1,16 @@
+"""Figure 5: precision-recall curves of the clean queries and of every attack on one victim, by SDC and by ADC."""
+
+import numpy as np
+
+from pqag import figures, files
+from pqag.step import step
+
+with step(snakemake) as settings:
+    metrics = {one["attack"]: one for one in map(files.read_json, snakemake.input)}
+    victim = f"{figures.MODEL_NAMES[snakemake.wildcards.model]}, {settings['bits']} bits"
+    for kind in figures.DISTANCES:
+        curves = {attack: np.array(one[kind]["precision"]) for attack, one in metrics.items()}
+        title = f"{snakemake.wildcards.dataset}, {victim}, {kind}"
+        clean = metrics["clean"]
+        figure = figures.precision_recall(curves, np.array(clean["recall"]), title, clean["map_chance"], settings["attacks"])
+        figures.save(figure, *snakemake.output[kind])

@@ -1,0 +1,36 @@
+"""mAP of one victim under one attack, as strong as each value of the sweep makes it: epsilon, and iterations."""
+
+from dataclasses import fields, replace
+
+import torch
+
+from pqag import attacks, checkpoints, files, networks, retrieval, storage
+from pqag.step import log, progress, step, torch_device
+
+BATCH = 250
+
+with step(snakemake) as settings:
+    device = torch_device(settings)
+    strengths = settings["sweep"]
+    count = strengths["queries"]
+    images, labels, ids = storage.read_hdf5(snakemake.input.images, "query/images", "query/labels", "query/ids")
+    images, labels, ids = images[:count], labels[:count], ids[:count]  # the split has drawn them in random order
+    codewords, codes = storage.read_hdf5(snakemake.input.codebook, "codewords", "codes")
+    [database_labels] = storage.read_hdf5(snakemake.input.database, "labels")
+    network = checkpoints.load_network(snakemake.input.weights)
+    own = attacks.Attack(**{field.name: settings[field.name] for field in fields(attacks.Attack)})
+    tried = [(axis, value, replace(own, **{axis: value})) for axis in ("epsilon", "iterations") for value in strengths[axis]]
+    steps = -(-len(images) // BATCH) * sum(attack.iterations for _, _, attack in tried)
+    points = []
+    with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}") as bar:
+        for axis, value, attack in tried:
+            made, _ = attacks.attack(network, codewords, images, ids, attack, int(snakemake.wildcards.seed), device, BATCH, bar.update)
+            with torch.inference_mode():
+                features = networks.features(network, networks.pixels(torch.from_numpy(made).to(device))).float().cpu().numpy()
+            scores = retrieval.evaluate(features, labels, codewords, codes, database_labels)
+            log.info("%s %g: %s", axis, value, {kind: scores[kind]["map"] for kind in retrieval.DISTANCES})
+            for kind in retrieval.DISTANCES:
+                point = {"axis": axis, "value": value, "attack": snakemake.wildcards.attack, "distance": kind}
+                points.append(point | {key: scores[kind][key] for key in ("map", "ci_low", "ci_high")})
+    known = {key: scores[key] for key in ("queries", "database", "map_floor", "map_chance")}
+    files.write_json(snakemake.output[0], known | {"points": points, "definitions": retrieval.DEFINITIONS})
