@@ -34,6 +34,7 @@ rule all:
     input:
         everything,
         rules.manifest.output,
+        rules.report.output if RESOLVED["figures"]["models"] else [],
     log:
         "<logs>/verify.log",
     conda:

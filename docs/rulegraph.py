@@ -12,15 +12,15 @@ BEGIN, END = "<!-- rulegraph -->\n", "<!-- /rulegraph -->\n"
 
 @functools.cache
 def arrows() -> set[tuple[str, str]]:
-    """The pairs (rule, rule that uses its result) of the default study; the manifest and `all` use every result, and of that
-    only the end is shown."""
+    """The pairs (rule, rule that uses its result) of the default study; the manifest and `all` use every result, and of that only the end
+    is shown. `paper` and `report` show every table and figure, and are left out (`paper` is not made where LaTeX is missing)."""
     command = shlex.split("-m snakemake --rulegraph mermaid-js --forceall --quiet all --workflow-profile none -- all")
     done = subprocess.run([sys.executable, *command], cwd=README.parent, capture_output=True, text=True, check=True)
     lines = [line.strip() for line in done.stdout.splitlines()]
     names = {line.split("[", 1)[0]: line.split("[", 1)[1].rstrip("]") for line in lines if line.startswith("id") and "[" in line}
     pairs = {tuple(names[end] for end in line.split(" --> ")) for line in lines if "-->" in line}
     shown = {("table1", "manifest"), ("study", "manifest"), ("manifest", "all")}
-    return {(a, b) for a, b in pairs if b not in ("manifest", "all") or (a, b) in shown}
+    return {(a, b) for a, b in pairs if (a, b) in shown or not {a, b} & {"manifest", "all", "paper", "report"}}
 
 
 def rulegraph() -> str:

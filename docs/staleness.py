@@ -72,11 +72,16 @@ CHANGES: dict[str, Any] = {
 UNTRIED = {
     "datasets.*.source": ("fetch", "the same as `datasets.*.sha256`, and nothing where the content is pinned by its hash"),
     "tables.table4.bits": ("table4", "table4, and what it lacks at that code length"),
-    "figures.bits": ("figure1, figure3, figure4, figure5, figure_sweep", "these, and what they lack at that code length"),
+    "figures.bits": (
+        "perturbation, centroid_distributions, retrieval_sheet, precision_recall, figure_sweep",
+        "these, and what they lack at that code length",
+    ),
 }
 
 #: Rules that every change of a study file brings, of its comments even: they write down the study and list the files.
 ALWAYS = {"study", "manifest", "all"}
+#: Rules that follow every table and figure, or the study itself.
+SHOWING = {"paper", "report"}
 
 
 def tiny() -> dict[str, Any]:
@@ -133,7 +138,7 @@ def of_key(key: str) -> set[str]:
     """The rules whose settings, or whose files' names or number, change with a key; what follows from them is not among them."""
     before, after = tiny(), changed(tiny(), key, CHANGES[key])
     if key == "study":
-        return {rule for rule in settings.RULES if rule not in ALWAYS | {"fetch"}}
+        return {rule for rule in settings.RULES if rule not in ALWAYS | SHOWING | {"fetch"}}
     if key == "bits":
         return {"quantize", "evaluate_clean", "attack", "extract_adversarial", "evaluate", "table1", "table3"}
     if key == "seeds":
@@ -142,7 +147,7 @@ def of_key(key: str) -> set[str]:
         return {"extract_adversarial", "evaluate", "table4"}  # of queries that are there, on victims they were not made for
     job = _JOB | {"attack": key.split(".")[1] if key.startswith("attacks.") else "apd"}
     resolved = [config.parse_study(study).resolved() for study in (before, after)]
-    return {rule for rule in settings.RULES if rule not in ALWAYS and _differs(rule, job, resolved)}
+    return {rule for rule in settings.RULES if rule not in ALWAYS | SHOWING and _differs(rule, job, resolved)}
 
 
 def made_again(key: str) -> set[str]:
@@ -152,7 +157,7 @@ def made_again(key: str) -> set[str]:
     attack = key.split(".")[1] if key.startswith("attacks.") else None
     unconcerned = {name for name, table in tables.items() if attack and table.get("attack", attack) != attack}
     if attack and attack != figures["attack"]:
-        unconcerned.add("figure1")
+        unconcerned.add("perturbation")
     if key in ("bits", "seeds") or key.startswith(("tables.", "figures.")):
         unconcerned = {*TABLES, *FIGURES} - direct - ({"figure_sweep"} if "sweep" in direct else set())
     return downstream(direct, unconcerned) - ALWAYS
@@ -166,7 +171,7 @@ def _differs(rule: str, job: dict[str, str], resolved: list[dict[str, Any]]) -> 
 def of_module(name: str) -> set[str]:
     """The rules whose script imports a module of the library, by the path of the module within it."""
     path = provenance.LIBRARY / name
-    return {rule for rule in settings.RULES if path in provenance.modules_of(settings.script_of(rule))}
+    return {rule for rule in settings.RULES if rule not in SHOWING and path in provenance.modules_of(settings.script_of(rule))}
 
 
 def in_words(rules: set[str]) -> str:
@@ -208,6 +213,7 @@ no trigger: they are in every record, and `audit diff` and `audit rerun` tell th
 A change of the file, of a comment even, also makes `study.json` and `MANIFEST.sha256` again; `all` always runs, for it verifies. Of a
 key that belongs to one data set, model or attack only the jobs of that one are made again, and the tables and figures that show it; here
 Table 3, Table 4 and Figure 1 show AOD, and the changed attack is APD or Basic. A table or figure that is to show more brings what it lacks.
+`paper.pdf` and `report.zip` follow every table and figure, and are left out below.
 """
 
 MODULES = """

@@ -153,12 +153,22 @@ def figure_queries(attacks):
     return [figure_files(f"{RESOLVED['figures']['bits']}bits/adversarial/{attack}.h5") for attack in attacks]
 
 
-def figures(wildcards):
+def pictures(suffix):
+    """Every picture, as files with this suffix."""
+    return lambda wildcards: [path for path in figure_outputs(wildcards) if path.endswith(suffix)]
+
+
+def figure_outputs_of(figure):
+    """Every file that a rule of figures makes, with the records."""
+    names = dict(dataset=STUDY.datasets, model=figure_models(RESOLVED, figure), training="pretrained", seed=STUDY.seeds[0])
+    names |= dict(bits=RESOLVED["figures"]["bits"], attack=STUDY.attacks)
+    return lambda wildcards: expand(getattr(rules, figure).output, **names)
+
+
+def figure_outputs(wildcards):
     """Every file of the figures, with the records."""
     for figure in FIGURES:
-        models = figure_models(RESOLVED, figure)
-        names = dict(dataset=STUDY.datasets, model=models, training="pretrained", seed=STUDY.seeds[0])
-        yield from expand(getattr(rules, figure).output, **names, bits=RESOLVED["figures"]["bits"], attack=STUDY.attacks)
+        yield from figure_outputs_of(figure)(wildcards)
     for table, panel in heat_maps(RESOLVED):
         yield from expand(rules.heat_map.output, table=table, panel=panel)
 
@@ -168,7 +178,9 @@ def everything(wildcards):
     names = dict(dataset=STUDY.datasets, training="pretrained", source_training="pretrained", seed=STUDY.seeds)
     for one in (rules.study, rules.fetch, rules.prepare, *(getattr(rules, table) for table in tables(RESOLVED))):
         yield from expand(one.output, **names)
-    yield from figures(wildcards)
+    yield from figure_outputs(wildcards)
+    if RESOLVED["figures"]["models"] and shutil.which("pdflatex"):
+        yield from rules.paper.output
     paths = {}
     for score in scores(RESOLVED):
         victim = names | score._asdict() | dict(part=["database", "query"])

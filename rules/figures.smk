@@ -3,7 +3,7 @@ CHOSEN = [RESOLVED["figures"]["attack"]]
 CODEBOOK = figure_files(f"{RESOLVED['figures']['bits']}bits/codebook.h5")
 
 
-rule figure1:
+rule perturbation:
     input:
         images="<results>/{dataset}/images.h5",
         codebook=CODEBOOK,
@@ -22,23 +22,23 @@ rule figure1:
         ),
         record="<results>/figures/figure1_{dataset}_{model}.prov.json",
     log:
-        "<logs>/figure1/{dataset}_{model}.log",
+        "<logs>/perturbation/{dataset}_{model}.log",
     benchmark:
-        "<benchmarks>/figure1/{dataset}_{model}.jsonl"
+        "<benchmarks>/perturbation/{dataset}_{model}.jsonl"
     conda:
         "../envs/steps.yaml"
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        settings=settings_of("figure1"),
+        settings=settings_of("perturbation"),
     message:
         "Drawing Figure 1, one query, on {wildcards.dataset}, {wildcards.model}"
     script:
-        "../scripts/figure1.py"
+        "../scripts/perturbation.py"
 
 
-rule figure3:
+rule centroid_distributions:
     input:
         codebook=CODEBOOK,
         clean=figure_files("features/query.h5"),
@@ -55,23 +55,23 @@ rule figure3:
         ),
         record="<results>/figures/figure3_{dataset}_{model}.prov.json",
     log:
-        "<logs>/figure3/{dataset}_{model}.log",
+        "<logs>/centroid_distributions/{dataset}_{model}.log",
     benchmark:
-        "<benchmarks>/figure3/{dataset}_{model}.jsonl"
+        "<benchmarks>/centroid_distributions/{dataset}_{model}.jsonl"
     conda:
         "../envs/steps.yaml"
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        settings=settings_of("figure3"),
+        settings=settings_of("centroid_distributions"),
     message:
         "Drawing Figure 3, centroid distributions, on {wildcards.dataset}, {wildcards.model}"
     script:
-        "../scripts/figure3.py"
+        "../scripts/centroid_distributions.py"
 
 
-rule figure4:
+rule retrieval_sheet:
     input:
         images="<results>/{dataset}/images.h5",
         codebook=CODEBOOK,
@@ -90,23 +90,23 @@ rule figure4:
         ),
         record="<results>/figures/figure4_{dataset}_{model}.prov.json",
     log:
-        "<logs>/figure4/{dataset}_{model}.log",
+        "<logs>/retrieval_sheet/{dataset}_{model}.log",
     benchmark:
-        "<benchmarks>/figure4/{dataset}_{model}.jsonl"
+        "<benchmarks>/retrieval_sheet/{dataset}_{model}.jsonl"
     conda:
         "../envs/steps.yaml"
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        settings=settings_of("figure4"),
+        settings=settings_of("retrieval_sheet"),
     message:
         "Drawing Figure 4, retrieval sheets, on {wildcards.dataset}, {wildcards.model}"
     script:
-        "../scripts/figure4.py"
+        "../scripts/retrieval_sheet.py"
 
 
-rule figure5:
+rule precision_recall:
     input:
         figure_metrics(STUDY.attacks),
     output:
@@ -132,20 +132,20 @@ rule figure5:
         ],
         record="<results>/figures/figure5_{dataset}_{model}.prov.json",
     log:
-        "<logs>/figure5/{dataset}_{model}.log",
+        "<logs>/precision_recall/{dataset}_{model}.log",
     benchmark:
-        "<benchmarks>/figure5/{dataset}_{model}.jsonl"
+        "<benchmarks>/precision_recall/{dataset}_{model}.jsonl"
     conda:
         "../envs/steps.yaml"
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        settings=settings_of("figure5"),
+        settings=settings_of("precision_recall"),
     message:
         "Drawing Figure 5, precision-recall curves, on {wildcards.dataset}, {wildcards.model}"
     script:
-        "../scripts/figure5.py"
+        "../scripts/precision_recall.py"
 
 
 rule sweep:
@@ -235,3 +235,77 @@ rule heat_map:
         "Drawing the heat map of {wildcards.table}, {wildcards.panel}"
     script:
         "../scripts/heat_map.py"
+
+
+# All of it, to look at: for a co-author, and with the workflow around it.
+rule paper:
+    input:
+        tables=expand("<results>/tables/{table}.tex", table=tables(RESOLVED)),
+        figures=pictures(".pdf"),
+    output:
+        "<results>/paper.pdf",
+        record="<results>/paper.prov.json",
+    log:
+        "<logs>/paper.log",
+    benchmark:
+        "<benchmarks>/paper.jsonl"
+    conda:
+        "../envs/steps.yaml"
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        settings=settings_of("paper"),
+    message:
+        "Setting all tables and figures as one PDF"
+    script:
+        "../scripts/paper.py"
+
+
+rule report:
+    input:
+        study="<results>/study.json",
+        tables=expand("<results>/tables/{table}.csv", table=tables(RESOLVED)),
+        figures=pictures(".png"),
+    output:
+        "<results>/report.zip",
+    log:
+        "<logs>/report.log",
+    conda:
+        "../envs/steps.yaml"
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        python=sys.executable,  # quoted in rules/common.smk
+        script=Path(workflow.basedir, "scripts/report.py"),
+    message:
+        "Writing the report"
+    shell:
+        "{params.python} {params.script:q} {input.study} {output} {input.tables} {input.figures} > {log} 2>&1"
+
+
+# Targets to call by name.
+rule figure1:
+    input:
+        figure_outputs_of("perturbation"),
+
+
+rule figure3:
+    input:
+        figure_outputs_of("centroid_distributions"),
+
+
+rule figure4:
+    input:
+        figure_outputs_of("retrieval_sheet"),
+
+
+rule figure5:
+    input:
+        figure_outputs_of("precision_recall"),
+
+
+rule figures:
+    input:
+        figure_outputs,

@@ -237,3 +237,17 @@ def test_as_many_distinct_features_as_codewords_fit_without_error(codewords):
     points = codewords[0]
     fit = quantizer.fit(points, subspaces=1, codewords=len(points), seed=0)
     assert (fit.objective, fit.empty) == (0, [0])
+
+
+def test_soft_assignment_is_that_of_the_attacks():
+    """Eq. 7 once more, in numpy; and by hand: inner products 0 and ln 3 give shares 1/4 and 3/4."""
+    import torch
+
+    from pqag.attacks import Head
+
+    rng = np.random.default_rng(0)
+    features, codewords = rng.normal(size=(5, 8)), rng.normal(size=(4, 3, 2))
+    theirs = Head(torch.from_numpy(codewords)).log_distribution(torch.from_numpy(features)).exp().numpy()
+    np.testing.assert_allclose(quantizer.soft_assignment(features, codewords), theirs, rtol=1e-12)
+    one = quantizer.soft_assignment(np.array([[np.log(3.0)]]), np.array([[[0.0], [1.0]]]))
+    np.testing.assert_allclose(one, [[[0.25, 0.75]]], rtol=1e-12)

@@ -534,3 +534,24 @@ def test_nothing_to_score_is_refused():
     case = random_database() | {"query_labels": np.zeros((20, 4), bool)}
     with pytest.raises(ValueError, match="no query shares a label"):
         retrieval.evaluate(**case)
+
+
+# -------------------------------------------------------------------------------------------------------- what is retrieved first
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(retrieval.DISTANCES))
+def test_nearest_is_a_plain_sort_of_the_items(seed, kind):
+    """Ties in the order of the database: a stable sort of the distances to every single item."""
+    rng = np.random.default_rng(seed)
+    codewords, codes = rng.normal(size=(2, 3, 2)).astype(np.float32), rng.integers(0, 3, (30, 2)).astype(np.uint8)
+    queries = rng.normal(size=(4, 4)).astype(np.float32)
+    ranking = retrieval.distances(queries, codes, codewords, kind)
+    got = retrieval.nearest(queries, codewords, codes, 7, kind)
+    for row, found in zip(ranking, got):
+        assert found.tolist() == sorted(range(30), key=lambda item: (row[item], item))[:7]
+
+
+def test_queries_are_chosen_by_what_they_lose():
+    # Losses: 0.5, 0.1, none (no relevant item), 0.9, 0.5. In order: query 1, 0, 4, 3.
+    clean, attacked = [0.6, 0.6, None, 1.0, 0.9], [0.1, 0.5, None, 0.1, 0.4]
+    assert retrieval.at_quantiles_of_loss(clean, attacked, [0, 1 / 3, 2 / 3, 1]) == [1, 0, 4, 3]

@@ -12,6 +12,7 @@ STUDY = {
         "table3": {"models": ["alexnet"], "attack": "aod"},
         "table4": {"models": ["vgg16", "resnet18"], "attack": "apd", "bits": 24},
     },
+    "figures": {"models": [], "bits": 24, "sweep": {"models": []}},
 }
 NONE = {"models": []}
 
@@ -82,6 +83,35 @@ def test_what_two_tables_show_is_scored_once():
 )
 def test_a_job_is_of_the_study_if_a_table_needs_it(rule, wildcards, has):
     assert needed(STUDY, rule, wildcards) is has
+
+
+DRAWN = STUDY | {
+    "datasets": {"cifar10": {}},
+    "figures": {"models": ["vgg11"], "bits": 16, "sweep": {"models": ["vgg13"]}},
+}
+
+
+def test_figures_bring_the_scores_of_their_victims():
+    added = [score for score in scores(DRAWN) if score not in scores(STUDY)]
+    assert added == [(attack, "vgg11", 16, "vgg11", 16) for attack in ("clean", "apd", "aod")]
+
+
+@pytest.mark.parametrize(
+    ("rule", "wildcards", "has"),
+    [
+        ("precision_recall", {"model": "vgg11"}, True),
+        ("precision_recall", {"model": "vgg13"}, False),
+        ("sweep", {"model": "vgg13", "bits": "16", "attack": "apd"}, True),
+        ("sweep", {"model": "vgg13", "bits": "24", "attack": "apd"}, False),
+        ("sweep", {"model": "vgg13", "bits": "16", "attack": "basic"}, False),
+        ("sweep", {"model": "vgg11", "bits": "16", "attack": "apd"}, False),
+        ("heat_map", {"table": "table3", "panel": "cifar10_alexnet"}, True),
+        ("heat_map", {"table": "table3", "panel": "cifar10_vgg16"}, False),
+        ("heat_map", {"table": "table4", "panel": "cifar10"}, True),
+    ],
+)
+def test_a_figure_is_of_the_study_if_its_victim_is_named(rule, wildcards, has):
+    assert needed(DRAWN, rule, wildcards) is has
 
 
 def test_a_table_without_models_is_of_no_study():

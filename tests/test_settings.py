@@ -116,10 +116,11 @@ BY_HAND = [
         },
     ),
     ("heat_map", {"table": "table4", "panel": "cifar10"}, {"attacks": ["strong", "basic"]}),
-    *[(figure, VICTIM, DRAWN | {"attack": "strong"}) for figure in ("figure1", "figure3", "figure4")],
-    ("figure5", VICTIM, DRAWN),
+    *[(figure, VICTIM, DRAWN | {"attack": "strong"}) for figure in ("perturbation", "centroid_distributions", "retrieval_sheet")],
+    ("precision_recall", VICTIM, DRAWN),
     ("sweep", VICTIM | {"bits": "24", "attack": "strong"}, STRONG | RUNS | {"sweep": SWEEP | {"queries": 250}}),
     ("figure_sweep", VICTIM, DRAWN),
+    ("paper", {}, {"study": "small", "models": ["vgg16", "alexnet"]}),
     (
         "study",
         {},

@@ -79,7 +79,14 @@ def heat_maps(study: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 #: The rules of the figures that belong to a victim, and the list of models in ``figures`` that says which.
-FIGURES = {"figure1": "models", "figure3": "models", "figure4": "models", "figure5": "models", "sweep": "sweep", "figure_sweep": "sweep"}
+FIGURES = {
+    "perturbation": "models",
+    "centroid_distributions": "models",
+    "retrieval_sheet": "models",
+    "precision_recall": "models",
+    "sweep": "sweep",
+    "figure_sweep": "sweep",
+}
 
 
 def figure_models(study: Mapping[str, Any], rule: str) -> list[str]:

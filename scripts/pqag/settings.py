@@ -104,6 +104,10 @@ def _sweep(wildcards, study):
     return _attack(wildcards, study) | {"sweep": _pick(study["figures"]["sweep"], "queries", "epsilon", "iterations")}
 
 
+def _paper(wildcards, study):
+    return {"study": study["study"], "models": list(study["models"])}
+
+
 def _study(wildcards, study):
     return dict(study)
 
@@ -126,12 +130,13 @@ _FROM_STUDY = {
     "table3": _table("table3"),
     "table4": _table("table4"),
     "heat_map": _heat_map,
-    "figure1": _figure_of_queries,
-    "figure3": _figure_of_queries,
-    "figure4": _figure_of_queries,
-    "figure5": _figure,
+    "perturbation": _figure_of_queries,
+    "centroid_distributions": _figure_of_queries,
+    "retrieval_sheet": _figure_of_queries,
+    "precision_recall": _figure,
     "sweep": _sweep,
     "figure_sweep": _figure,
+    "paper": _paper,
     "study": _study,
     "manifest": _manifest,
 }

@@ -15,7 +15,7 @@ from pqag.settings import settings
 from pqag.studyfile import printable
 
 #: Beside the records in a study: what says how long things took, a training that goes on, what audit itself writes.
-UNRECORDED = re.compile(r"(?:logs|benchmarks)/.*|.*/unfinished\.pt|audit\.html|(?:crate|\.crate\.part)/.*")
+UNRECORDED = re.compile(r"(?:logs|benchmarks)/.*|.*/unfinished\.pt|audit\.html|report\.zip|(?:crate|\.crate\.part)/.*")
 
 #: What a file that someone made up or damaged raises when it is looked at.
 DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
