@@ -205,6 +205,7 @@ def test_another_clone_with_other_cores_time_zone_and_locale_gives_identical_fil
 def test_a_killed_run_goes_on_and_ends_in_the_same_bits(tmp_path, tiny):
     """SIGKILL of Snakemake and its job in mid-training; the second start picks up the checkpoint of the last whole epoch."""
     tiny["models"] = {"vgg16": {"width": 0.125, "training": {"epochs": 8}}}
+    del tiny["figures"]  # which name another model
     weights = "results/tiny/synthetic/vgg16-pretrained/seed0/weights.pt"
     folders = [tmp_path / name for name in ("undisturbed", "killed")]
     for folder in folders:
