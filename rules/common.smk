@@ -133,7 +133,7 @@ def metrics_of_table(table):
 
 def figure_files(pattern):
     """``pattern`` for the victim of a figure."""
-    return f"{VICTIM.replace('{training}', 'pretrained').replace('{seed}', str(STUDY.seeds[0]))}/{pattern}"
+    return f"{RESULTS}/{{dataset}}/{{model}}-pretrained/seed{STUDY.seeds[0]}/{pattern}"
 
 
 def figure_metrics(attacks):

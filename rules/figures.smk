@@ -40,6 +40,7 @@ rule perturbation:
 
 rule centroid_distributions:
     input:
+        images="<results>/{dataset}/images.h5",
         codebook=CODEBOOK,
         clean=figure_files("features/query.h5"),
         attacked=figure_features(STUDY.attacks),
@@ -108,7 +109,8 @@ rule retrieval_sheet:
 
 rule precision_recall:
     input:
-        figure_metrics(STUDY.attacks),
+        images="<results>/{dataset}/images.h5",
+        metrics=figure_metrics(STUDY.attacks),
     output:
         SDC=[
             "<results>/figures/figure5_{dataset}_{model}_SDC.pdf",
@@ -178,7 +180,8 @@ rule sweep:
 
 rule figure_sweep:
     input:
-        [figure_files(f"{RESOLVED['figures']['bits']}bits/sweep/{attack}.json") for attack in STUDY.attacks],
+        images="<results>/{dataset}/images.h5",
+        sweeps=[figure_files(f"{RESOLVED['figures']['bits']}bits/sweep/{attack}.json") for attack in STUDY.attacks],
     output:
         pdf="<results>/figures/sweep_{dataset}_{model}.pdf",
         png=report(
@@ -209,7 +212,8 @@ rule figure_sweep:
 
 rule heat_map:
     input:
-        "<results>/tables/{table}.csv",
+        table="<results>/tables/{table}.csv",
+        images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
     output:
         pdf="<results>/figures/{table}_{panel}.pdf",
         png=report(

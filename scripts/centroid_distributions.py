@@ -5,28 +5,17 @@ import numpy as np
 from pqag import figures, files, quantizer, retrieval, storage
 from pqag.step import step
 
-QUANTILES = (0.25, 0.5, 0.75)
-
 with step(snakemake) as settings:
     [codewords] = storage.read_hdf5(snakemake.input.codebook, "codewords")
-
-    def distribution(path):
-        [features] = storage.read_hdf5(path, "features")
-        return quantizer.soft_assignment(features, codewords)[:, 0]
-
-    clean = distribution(snakemake.input.clean)
-    attacked = {name: distribution(path) for name, path in zip(settings["attacks"], snakemake.input.attacked)}
+    paths = dict(zip(["clean", *settings["attacks"]], [snakemake.input.clean, *snakemake.input.attacked]))
+    features = {name: storage.read_hdf5(path, "features")[0] for name, path in paths.items()}
+    first = {name: quantizer.soft_assignment(one, codewords)[:, 0] for name, one in features.items()}
     before, after = (files.read_json(path)["ADC"]["average_precision"] for path in snakemake.input.metrics)
-    chosen = retrieval.at_quantiles_of_loss(before, after, QUANTILES)
-    # The mean of each rank and not of each codeword, since every query has another peak.
-    order = np.argsort(-clean, axis=1, kind="stable")
-
-    def panels(p):
-        return np.stack([np.take_along_axis(p, order, 1).mean(0), *p[chosen]])
-
-    titles = [f"mean of {len(clean)} queries", *(f"query {q} ({quantile:.0%})" for q, quantile in zip(chosen, QUANTILES))]
-    title = f"{snakemake.wildcards.dataset}, {figures.MODEL_NAMES[snakemake.wildcards.model]}, {settings['bits']} bits, first sub-vector"
-    figure = figures.centroid_distributions(
-        panels(clean), {name: panels(p) for name, p in attacked.items()}, titles, title, settings["attacks"]
-    )
+    chosen = retrieval.at_quantiles_of_loss(before, after)
+    shown = {name: np.stack([quantizer.mean_by_rank(p, first["clean"]), *p[chosen]]) for name, p in first.items()}
+    singles = [f"query {q} ({quantile:.0%})" for q, quantile in zip(chosen, retrieval.QUANTILES)]
+    dataset = storage.titles([snakemake.input.images])[snakemake.wildcards.dataset]
+    title = f"{dataset}, {figures.MODEL_NAMES[snakemake.wildcards.model]}, {settings['bits']} bits, first sub-vector"
+    titles = [f"mean of {len(first['clean'])} queries", *singles]
+    figure = figures.centroid_distributions(shown.pop("clean"), shown, titles, title, settings["attacks"])
     figures.save(figure, snakemake.output.pdf, snakemake.output.png)

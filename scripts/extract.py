@@ -5,15 +5,11 @@ import torch
 from pqag import checkpoints, networks, storage
 from pqag.step import log, step, torch_device
 
-BATCH = 500
-
 with step(snakemake) as settings:
     device = torch_device(settings)
     part = snakemake.wildcards.get("part", "query")  # adversarial images are queries
     images, labels, ids = storage.read_hdf5(snakemake.input.images, f"{part}/images", f"{part}/labels", f"{part}/ids")
     network = checkpoints.load_network(snakemake.input.weights).to(device, memory_format=torch.channels_last)
-    with torch.inference_mode():
-        batches = [networks.features(network, networks.pixels(x.to(device))) for x in torch.from_numpy(images).split(BATCH)]
-    features = torch.cat(batches).float().cpu().numpy()
+    features = networks.extract(network, images, device)
     log.info("%d features of %d numbers", *features.shape)
     storage.write_hdf5(snakemake.output[0], {"features": features, "labels": labels, "ids": ids})

@@ -21,5 +21,6 @@ with step(snakemake) as settings:
         shown += [gallery[items], (gallery_labels[items] & labels[q]).any(1)]
     attack = figures.ATTACK_NAMES.get(settings["attack"], settings["attack"])
     victim = f"{figures.MODEL_NAMES[snakemake.wildcards.model]}, {settings['bits']} bits"
-    title = f"{attack} on {victim}, {snakemake.wildcards.dataset}, query {q} (50%)"
+    dataset = storage.titles([snakemake.input.images])[snakemake.wildcards.dataset]
+    title = f"{attack} on {victim}, {dataset}, query {q} (50%)"
     figures.save(figures.perturbation(*shown, AMPLIFICATION, title), snakemake.output.pdf, snakemake.output.png)

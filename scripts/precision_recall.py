@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from pqag import figures, files
+from pqag import figures, files, retrieval, storage
 from pqag.step import step
 
 with step(snakemake) as settings:
-    metrics = {one["attack"]: one for one in map(files.read_json, snakemake.input)}
-    victim = f"{figures.MODEL_NAMES[snakemake.wildcards.model]}, {settings['bits']} bits"
-    for kind in figures.DISTANCES:
+    metrics = {one["attack"]: one for one in map(files.read_json, snakemake.input.metrics)}
+    clean = metrics["clean"]
+    dataset = storage.titles([snakemake.input.images])[snakemake.wildcards.dataset]
+    for kind in retrieval.DISTANCES:
         curves = {attack: np.array(one[kind]["precision"]) for attack, one in metrics.items()}
-        title = f"{snakemake.wildcards.dataset}, {victim}, {kind}"
-        clean = metrics["clean"]
+        title = f"{dataset}, {figures.MODEL_NAMES[snakemake.wildcards.model]}, {settings['bits']} bits, {kind}"
         figure = figures.precision_recall(curves, np.array(clean["recall"]), title, clean["map_chance"], settings["attacks"])
         figures.save(figure, *snakemake.output[kind])

@@ -11,13 +11,17 @@ import tempfile
 from pathlib import Path
 
 from pqag import files
+from pqag.settings import as_config
 
 study, target, *shown = map(Path, sys.argv[1:])
-root = Path(__file__).resolve().parents[1]
-with tempfile.TemporaryDirectory() as folder:
-    config = {key: value for key, value in files.read_json(study).items() if key not in ("configfiles", "overrides")}
-    Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
-    made = Path(folder, target.name)
-    options = ["--configfile", f"{folder}/config.json", "--workflow-profile", "none", "--report", str(made), "--", *map(str, shown)]
-    subprocess.run([sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), *options], check=True)
-    files.write_bytes(target, made.read_bytes())
+snakefile = Path(__file__).resolve().parents[1] / "Snakefile"
+try:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "config.json").write_text(json.dumps(as_config(files.read_json(study))), encoding="utf-8")
+        made = Path(folder, target.name)
+        options = ["--configfile", f"{folder}/config.json", "--workflow-profile", "none", "--report", str(made), "--", *map(str, shown)]
+        if subprocess.run([sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), *options]).returncode:
+            sys.exit("error: Snakemake's reporter fails, for the reason that stands above in this log")
+        files.write_bytes(target, made.read_bytes())
+except OSError as error:
+    sys.exit(f"error: {target} cannot be written: {error}")

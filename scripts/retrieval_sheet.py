@@ -3,7 +3,6 @@
 from pqag import figures, files, retrieval, storage
 from pqag.step import step
 
-QUANTILES = (0.25, 0.5, 0.75)
 COUNT = 10
 
 with step(snakemake) as settings:
@@ -12,8 +11,8 @@ with step(snakemake) as settings:
     )
     codewords, codes = storage.read_hdf5(snakemake.input.codebook, "codewords", "codes")
     before, after = (files.read_json(path)["ADC"]["average_precision"] for path in snakemake.input.metrics)
-    chosen = retrieval.at_quantiles_of_loss(before, after, QUANTILES)
-    groups = [(f"query {q} ({quantile:.0%})", []) for q, quantile in zip(chosen, QUANTILES)]
+    chosen = retrieval.at_quantiles_of_loss(before, after)
+    groups = [(f"query {q} ({quantile:.0%})", []) for q, quantile in zip(chosen, retrieval.QUANTILES)]
     sets = {"clean": (queries, snakemake.input.clean)}
     for name, images, features in zip(settings["attacks"], snakemake.input.adversarial, snakemake.input.attacked):
         sets[name] = (*storage.read_hdf5(images, "query/images"), features)
@@ -23,5 +22,6 @@ with step(snakemake) as settings:
         for (_, rows), q, items in zip(groups, chosen, retrieved):
             relevant = (gallery_labels[items] & labels[q]).any(1)
             rows.append((figures.ATTACK_NAMES.get(name, name), images[q], gallery[items], relevant))
-    title = f"{snakemake.wildcards.dataset}, {figures.MODEL_NAMES[snakemake.wildcards.model]}, {settings['bits']} bits, ADC"
+    dataset = storage.titles([snakemake.input.images])[snakemake.wildcards.dataset]
+    title = f"{dataset}, {figures.MODEL_NAMES[snakemake.wildcards.model]}, {settings['bits']} bits, ADC"
     figures.save(figures.retrieval_sheet(groups, title), snakemake.output.pdf, snakemake.output.png)

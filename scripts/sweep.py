@@ -2,8 +2,6 @@
 
 from dataclasses import fields, replace
 
-import torch
-
 from pqag import attacks, checkpoints, files, networks, retrieval, storage
 from pqag.step import log, progress, step, torch_device
 
@@ -25,8 +23,7 @@ with step(snakemake) as settings:
     with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}") as bar:
         for axis, value, attack in tried:
             made, _ = attacks.attack(network, codewords, images, ids, attack, int(snakemake.wildcards.seed), device, BATCH, bar.update)
-            with torch.inference_mode():
-                features = networks.features(network, networks.pixels(torch.from_numpy(made).to(device))).float().cpu().numpy()
+            features = networks.extract(network, made, device)
             scores = retrieval.evaluate(features, labels, codewords, codes, database_labels)
             log.info("%s %g: %s", axis, value, {kind: scores[kind]["map"] for kind in retrieval.DISTANCES})
             for kind in retrieval.DISTANCES:

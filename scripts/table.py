@@ -19,8 +19,7 @@ with step(snakemake) as settings:
     if not snakemake.input.metrics:
         raise UserError(f"the study has no Table {number}: give tables.table{number}.models at least one model")
     metrics = {path: files.read_json(path) for path in snakemake.input.metrics}
-    attributes = [storage.read_attributes(path) for path in snakemake.input.images]
-    titles = {one["dataset"]: one["title"] for one in attributes}
+    titles = storage.titles(snakemake.input.images)
     histories = {}
     for (dataset, model, _), path in zip(itertools.product(titles, settings["widths"], settings["seeds"]), snakemake.input.histories):
         histories.setdefault((dataset, model), []).append(path)

@@ -86,3 +86,15 @@ def test_pixels_divides_by_255():
 def test_unknown_network_lists_the_known():
     with pytest.raises(ValueError, match="vgg19.*known are alexnet, vgg11"):
         networks.build("vgg19", 10)
+
+
+def test_extracted_features_are_those_of_single_images_in_any_batch():
+    """Of length 1, and the same as an image gets alone; float32 sums may differ with the batch in their last bits."""
+    network = networks.build("vgg11", 10, 0.125).eval()
+    images = torch.randint(0, 256, (5, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    got = networks.extract(network, images.numpy(), torch.device("cpu"), batch_size=2)
+    with torch.no_grad():
+        alone = torch.cat([network.features(image[None].float() / 255) for image in images]).double()
+    wanted = alone / alone.pow(2).sum(1, keepdim=True).sqrt()
+    assert got.dtype == "float32" and got.shape == (5, network.feature_size)
+    torch.testing.assert_close(torch.from_numpy(got).double(), wanted, rtol=1e-4, atol=1e-6)

@@ -251,3 +251,11 @@ def test_soft_assignment_is_that_of_the_attacks():
     np.testing.assert_allclose(quantizer.soft_assignment(features, codewords), theirs, rtol=1e-12)
     one = quantizer.soft_assignment(np.array([[np.log(3.0)]]), np.array([[[0.0], [1.0]]]))
     np.testing.assert_allclose(one, [[[0.25, 0.75]]], rtol=1e-12)
+
+
+def test_mean_by_rank_by_hand():
+    # Ranks of the clean distributions: codewords 1, 0, 2 for the first query and 2, 1, 0 for the second.
+    clean = np.array([[0.3, 0.5, 0.2], [0.1, 0.3, 0.6]])
+    np.testing.assert_allclose(quantizer.mean_by_rank(clean, clean), [0.55, 0.3, 0.15])
+    attacked = np.array([[0.7, 0.1, 0.2], [0.5, 0.3, 0.2]])
+    np.testing.assert_allclose(quantizer.mean_by_rank(attacked, clean), [(0.1 + 0.2) / 2, (0.7 + 0.3) / 2, (0.2 + 0.5) / 2])

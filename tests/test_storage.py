@@ -240,3 +240,9 @@ def test_a_disk_that_is_full_is_an_error_and_keeps_the_old_file(tmp_path, python
     assert (done.returncode, done.stdout) == (0, "OSError\n"), done.stderr
     assert names(tmp_path) == ["a.h5"]
     assert storage.read_hdf5(tmp_path / "a.h5", "x")[0].tolist() == [0, 1, 2]
+
+
+def test_titles_by_the_names_of_the_data_sets(tmp_path):
+    for name in ("cifar10", "b"):
+        storage.write_hdf5(tmp_path / f"{name}.h5", {"x": np.arange(2)}, {"dataset": name, "title": f"{name} (copy)"})
+    assert storage.titles([tmp_path / "cifar10.h5", tmp_path / "b.h5"]) == {"cifar10": "cifar10 (copy)", "b": "b (copy)"}

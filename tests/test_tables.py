@@ -666,3 +666,28 @@ def test_the_papers_drops_stand_beside_only_where_it_has_every_row(tmp_path):
     words = cells.plain(tables.drops_in_words(ours, str(path), cells, TITLES))
     assert words.startswith("Mean relative drop of mAP (%), CIFAR-10, SDC: ResNet on ResNet 68.5 (paper 68.5, 58.6 without a victim's own")
     assert "between families 24.9 (paper 24.9)" in words or "between families 25.0 (paper 25.0)" in words
+
+
+def transfer_rows(table):
+    """A row a cell of a 2 x 2 transfer: clean 80 and 70 by SDC, attacked 10 r + c; by ADC one more."""
+    names = (16, 24) if table == 3 else ("vgg16", "resnet18")
+    end = "bits" if table == 3 else "model"
+    other = {"source_model": "vgg16", "target_model": "vgg16"} if table == 3 else {"source_bits": 16, "target_bits": 16}
+    rows = []
+    for kind, more in (("SDC", 0), ("ADC", 1)):
+        base = dict.fromkeys(tables.KEYS, "") | other | {"table": table, "dataset": "cifar10", "distance": kind}
+        for c, name in enumerate(names):
+            rows.append(base | {f"source_{end}": name, f"target_{end}": name, "attack": "clean", "map": 80 - 10 * c + more})
+        for r, source in enumerate(names):
+            for c, target in enumerate(names):
+                rows.append(base | {f"source_{end}": source, f"target_{end}": target, "attack": "aod", "map": 10 * r + c + more})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(("table", "panel", "names"), [(3, "cifar10_vgg16", ["16 bits", "24 bits"]), (4, "cifar10", ["VGG16", "ResNet18"])])
+def test_a_panel_of_a_transfer_table_by_hand(table, panel, names):
+    others = transfer_rows(table).assign(dataset="fashion_mnist", map=99)
+    rows, values, clean = tables.transfer_grid(pd.concat([others, transfer_rows(table)]), panel)
+    assert list(dict.fromkeys(rows["source"])) == list(dict.fromkeys(rows["target"])) == names
+    assert {kind: grid.tolist() for kind, grid in values.items()} == {"SDC": [[0, 1], [10, 11]], "ADC": [[1, 2], [11, 12]]}
+    assert {kind: row.tolist() for kind, row in clean.items()} == {"SDC": [80, 70], "ADC": [81, 71]}

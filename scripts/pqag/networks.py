@@ -8,6 +8,7 @@ the originals reduce a 224-pixel image 32-fold and would leave nothing of a smal
 * ``features`` gives the penultimate layer, which retrieval quantizes (PQ-AG, Implementations: "features from the top layer").
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -63,6 +64,13 @@ def features(network: Backbone, images: Tensor, normalised: bool = True) -> Tens
     """Features float64 (N, D) of images float32 (N, 3, H, W) in [0, 1]: backbone in float32, then l2-normalisation in float64."""
     z = network.features(images).double()
     return F.normalize(z, dim=1) if normalised else z
+
+
+def extract(network: Backbone, images: np.ndarray, device: torch.device, batch_size: int = 500) -> np.ndarray:
+    """l2-normalised features, float32 (N, D), of ``images``, uint8 (N, 3, H, W), by ``network``, which lies on ``device``."""
+    with torch.inference_mode():
+        batches = [features(network, pixels(batch.to(device))) for batch in torch.from_numpy(images).split(batch_size)]
+    return torch.cat(batches).float().cpu().numpy()
 
 
 def scaled(channels: int, width: float) -> int:

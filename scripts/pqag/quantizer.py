@@ -92,3 +92,12 @@ def soft_assignment(features: np.ndarray, codewords: np.ndarray) -> np.ndarray:
     similarities = np.einsum("nmd,mkd->nmk", parts, codewords.astype(np.float64))
     weights = np.exp(similarities - similarities.max(2, keepdims=True))
     return weights / weights.sum(2, keepdims=True)
+
+
+def mean_by_rank(distribution: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """Mean, float64 (K,), of distributions (N, K) over queries, at each rank of a codeword in the query's ``clean`` distribution (N, K).
+
+    Every query has another peak, so that a mean of each codeword would be flat and show none. Figure 3, averaged over queries.
+    """
+    order = np.argsort(-clean, axis=1, kind="stable")
+    return np.take_along_axis(distribution, order, 1).mean(0)

@@ -78,21 +78,13 @@ def heat_maps(study: Mapping[str, Any]) -> list[tuple[str, str]]:
     return of_models + [("table4", dataset) for dataset in study["datasets"] if table_models(study, "table4")]
 
 
-#: The rules of the figures that belong to a victim, and the list of models in ``figures`` that says which.
-FIGURES = {
-    "perturbation": "models",
-    "centroid_distributions": "models",
-    "retrieval_sheet": "models",
-    "precision_recall": "models",
-    "sweep": "sweep",
-    "figure_sweep": "sweep",
-}
+#: The rules of the figures that belong to a victim.
+FIGURES = ("perturbation", "centroid_distributions", "retrieval_sheet", "precision_recall", "sweep", "figure_sweep")
 
 
 def figure_models(study: Mapping[str, Any], rule: str) -> list[str]:
     """The models that a rule of ``FIGURES`` has a job for."""
-    key = FIGURES[rule]
-    return study["figures"]["sweep"]["models"] if key == "sweep" else study["figures"][key]
+    return (study["figures"]["sweep"] if "sweep" in rule else study["figures"])["models"]
 
 
 def needed(study: Mapping[str, Any], rule: str, wildcards: Mapping[str, str]) -> bool:

@@ -33,6 +33,11 @@ def codewords(bits: int, subspaces: int) -> int:
     return 2 ** (bits // subspaces)
 
 
+def as_config(study: Mapping[str, Any]) -> dict[str, Any]:
+    """What study.json holds as a study file again: without the keys that only say where it came from."""
+    return {key: value for key, value in study.items() if key not in ("configfiles", "overrides")}
+
+
 def _pick(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: section[key] for key in keys}
 
@@ -68,7 +73,7 @@ def _attack(wildcards, study):
     return study["attacks"][wildcards["attack"]] | _extract(wildcards, study)
 
 
-def _evaluate(wildcards, study):
+def _none(wildcards, study):
     return {}
 
 
@@ -87,17 +92,17 @@ def _table(name):
     return table
 
 
-def _heat_map(wildcards, study):
-    return {"attacks": list(study["attacks"])}
-
-
 def _figure(wildcards, study):
     """Figures are of the first seed. ``attacks``: their names, in the order that gives them their colours."""
     return {"attacks": list(study["attacks"]), "bits": study["figures"]["bits"], "seed": study["seeds"][0]}
 
 
-def _figure_of_queries(wildcards, study):
-    return _figure(wildcards, study) | {"attack": study["figures"]["attack"]}
+def _one_query(wildcards, study):
+    return {"attack": study["figures"]["attack"], "bits": study["figures"]["bits"], "seed": study["seeds"][0]}
+
+
+def _chosen_queries(wildcards, study):
+    return _figure(wildcards, study) | _one_query(wildcards, study)
 
 
 def _sweep(wildcards, study):
@@ -112,10 +117,6 @@ def _study(wildcards, study):
     return dict(study)
 
 
-def _manifest(wildcards, study):
-    return {}
-
-
 _FROM_STUDY = {
     "fetch": _fetch,
     "prepare": _prepare,
@@ -124,21 +125,21 @@ _FROM_STUDY = {
     "extract_adversarial": _extract,
     "quantize": _quantize,
     "attack": _attack,
-    "evaluate": _evaluate,
-    "evaluate_clean": _evaluate,
+    "evaluate": _none,
+    "evaluate_clean": _none,
     "table1": _table("table1"),
     "table3": _table("table3"),
     "table4": _table("table4"),
-    "heat_map": _heat_map,
-    "perturbation": _figure_of_queries,
-    "centroid_distributions": _figure_of_queries,
-    "retrieval_sheet": _figure_of_queries,
+    "heat_map": _none,
+    "perturbation": _one_query,
+    "centroid_distributions": _chosen_queries,
+    "retrieval_sheet": _chosen_queries,
     "precision_recall": _figure,
     "sweep": _sweep,
     "figure_sweep": _figure,
     "paper": _paper,
     "study": _study,
-    "manifest": _manifest,
+    "manifest": _none,
 }
 
 #: Every rule that computes, in the order of the data.

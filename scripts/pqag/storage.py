@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import h5py
@@ -55,6 +55,11 @@ def dataset_names(path: str | Path) -> list[str]:
     with h5py.File(path) as file:
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
     return sorted(names)
+
+
+def titles(paths: Iterable[str | Path]) -> dict[str, str]:
+    """What a reader is to call each data set (a copy that is not the original says so), by its name, from the images.h5 of each."""
+    return {one["dataset"]: one["title"] for one in map(read_attributes, paths)}
 
 
 def read_attributes(path: str | Path) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 import math
 import re
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pqag.cells import MACRO, Cells
+from pqag.cells import MACRO, Cells, standard_deviation
 from pqag.retrieval import DISTANCES, bootstrap_interval
 
 #: What identifies a cell; names and values as in ``paper_tables.csv``.
@@ -51,7 +50,7 @@ def tidy(metrics: Iterable[dict], table: int) -> pd.DataFrame:
         if len(seeds) > 1:
             per_query = np.array([s["average_precision"] for s in seeds], dtype=float)
             low, high = bootstrap_interval(per_query.mean(0))
-        spread = statistics.stdev([s["map"] for s in seeds]) if len(seeds) > 1 else math.nan
+        spread = standard_deviation([s["map"] for s in seeds]) if len(seeds) > 1 else math.nan
         shares = means | {"ci_low": low, "ci_high": high, "map_sd": spread}
         percent = {name: 100 * value for name, value in shares.items()}
         rows.append(dict(zip(KEYS, key)) | percent | {"queries": seeds[0]["queries"], "seeds": len(seeds)})
@@ -71,6 +70,29 @@ def against_paper(rows: pd.DataFrame, attacks: dict[str, dict]) -> pd.DataFrame:
     both = rows.loc[rows["attack"].isin(theirs), [*KEYS, "map"]].merge(paper(), on=KEYS, suffixes=("_ours", "_paper"))
     both["difference"] = both["map_ours"] - both["map_paper"]
     return both.rename(columns={"map_ours": "ours", "map_paper": "paper"})
+
+
+def transfer_grid(rows: pd.DataFrame, panel: str) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """A panel of Table 3 ("<data set>_<model>") or Table 4 ("<data set>") from the rows of the table.
+
+    Gives its rows of attacked queries; mAP (%), float (R, C), by distance, of queries made for one (r) on another (c), in the order of the
+    table; and mAP (%) of the clean queries, float (C,), by distance. The columns ``source`` and ``target`` of the rows name r and c for a
+    reader, by code length or network.
+    """
+    [table] = rows["table"].unique()
+    key = rows["dataset"] + "_" + rows["target_model"] if table == 3 else rows["dataset"]
+    rows = rows[key == panel]
+    for end in ("source", "target"):
+        names = rows[f"{end}_bits"].map("{} bits".format) if table == 3 else rows[f"{end}_model"].map(MODEL_NAMES)
+        rows = rows.assign(**{end: names})
+    clean, attacked = (rows[(rows["attack"] == "clean") == is_clean] for is_clean in (True, False))
+    sources, targets = (list(dict.fromkeys(attacked[end])) for end in ("source", "target"))
+    grids, above = {}, {}
+    for kind in DISTANCES:
+        wide = attacked[attacked["distance"] == kind].pivot(index="source", columns="target", values="map")
+        grids[kind] = wide.loc[sources, targets].to_numpy()
+        above[kind] = clean[clean["distance"] == kind].set_index("target")["map"].loc[targets].to_numpy()
+    return attacked, grids, above
 
 
 def family(model: str) -> str:

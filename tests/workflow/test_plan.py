@@ -158,9 +158,7 @@ def test_an_added_attack_runs_alone(study, tiny):
         "retrieval_sheet": 2,
         "precision_recall": 2,
         "figure_sweep": 2,
-        "perturbation": 2,
-        "heat_map": 3,
-    }  # of which some mind the colours
+    }
     added = {"attack": 2, "extract_adversarial": 2, "evaluate": 2, "sweep": 2, "table1": 1}
     assert counts == added | figures | {"study": 1, "manifest": 1, "all": 1}
     assert {w["attack"] for rule, w in jobs if rule == "attack"} == {"strong"}

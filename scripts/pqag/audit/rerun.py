@@ -19,7 +19,7 @@ from pqag import files, records, storage
 from pqag.audit.verify import Study, load
 from pqag.audit.why import chain, find
 from pqag.errors import UserError
-from pqag.settings import settings
+from pqag.settings import as_config, settings
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,7 @@ def _copy(study: Study, name: str, worktree: Path) -> None:
 
 
 def _run(worktree: Path, study: Study, targets: list[str], cores: int) -> None:
-    config = files.read_json(study.folder / "study.json")
-    config = {key: value for key, value in config.items() if key not in ("configfiles", "overrides")}
+    config = as_config(files.read_json(study.folder / "study.json"))
     (worktree / "rerun.json").write_text(json.dumps(config), encoding="utf-8")
     command = f"-m snakemake --configfile rerun.json --cores {cores} --workflow-profile none --rerun-triggers mtime --quiet all --".split()
     done = subprocess.run([sys.executable, *command, *targets], cwd=worktree, capture_output=True, text=True)
