@@ -118,6 +118,22 @@ def test_the_mapping_that_was_parsed_is_left_as_it_was():
     assert before == SMALL
 
 
+def test_what_tables_and_figures_show_where_the_study_does_not_say(tiny):
+    """AOD and 16 bits wherever they stand; Table 3 and the figures follow Table 1, the sweep the first model of the figures."""
+    tiny = tiny | {"bits": [24, 16], "attacks": {"aod": {"loss": "aod"}, "last": {"loss": "apd"}}, "figures": {}}
+    shown = parse_study(tiny | {"tables": {"table1": {"models": ["vgg16", "alexnet"]}}}).resolved()
+    assert [shown["tables"][name]["models"] for name in ("table1", "table3", "table4")] == [
+        ["vgg16", "alexnet"],
+        ["vgg16", "alexnet"],
+        ["alexnet", "vgg16"],
+    ]
+    assert (shown["figures"]["models"], shown["figures"]["sweep"]["models"]) == (["vgg16", "alexnet"], ["vgg16"])
+    assert {(shown["tables"][name]["attack"]) for name in ("table3", "table4")} == {shown["figures"]["attack"]} == {"aod"}
+    assert shown["tables"]["table4"]["bits"] == shown["figures"]["bits"] == 16
+    fewer = parse_study(tiny | {"bits": [8, 24], "attacks": {"first": {"loss": "aod"}, "last": {"loss": "apd"}}}).resolved()
+    assert (fewer["tables"]["table4"]["attack"], fewer["tables"]["table4"]["bits"]) == ("last", 8)
+
+
 @pytest.mark.parametrize(("bits", "codewords"), [(16, 16), (24, 64), (4, 2)])
 def test_codewords(bits, codewords):
     """4 sub-spaces: 16 bits are 4 each, 2^4 = 16 codewords."""

@@ -25,8 +25,7 @@ WORDS = (
     " attack that the config names; tied images are in the order of the database; a border and a cross mark what shares no label with the"
     " query."
 )
-HEAD = r"""\pdftrailerid{}\pdfsuppressptexinfo=-1
-\documentclass[a4paper]{article}
+HEAD = r"""\documentclass[a4paper]{article}
 \usepackage[margin=1.4cm]{geometry}
 \usepackage{booktabs,graphicx}
 \begin{document}

@@ -99,7 +99,7 @@ def needed(study: Mapping[str, Any], rule: str, wildcards: Mapping[str, str]) ->
         return known and wildcards["model"] in figure_models(study, rule)
 
     def part_of(score: Score) -> bool:
-        is_for = score._replace(model=score.source_model, bits=score.source_bits) if rule == "attack" else score
-        return all(str(value) == wildcards.get(name, str(value)) for name, value in is_for._asdict().items())
+        """Queries are made for no victim that is not scored too, so a job that makes them is named by the same words."""
+        return all(str(value) == wildcards.get(name, str(value)) for name, value in score._asdict().items())
 
     return any(map(part_of, scores(study)))
