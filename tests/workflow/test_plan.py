@@ -20,22 +20,19 @@ from staleness import changed  # noqa: E402
 
 
 def test_default_study_from_nothing(tmp_path):
-    """Table 1: 2 models x 3 code lengths x 3 attacks. Table 3: AOD at 3 lengths on the 2 others. Table 4: 5 more models, 6 x 6 pairs.
-
-    AOD of VGG16 at 16 bits on itself is in all of them.
-    """
+    """Table 1: 2 models x 3 code lengths x 3 attacks. Table 3: AOD at 3 lengths on the 2 others. Table 4: the 2 models on each other."""
     jobs = Counter(rule for rule, _ in plan(tmp_path, yaml.safe_load((ROOT / "config.yaml").read_text())))
     assert jobs.pop("report") == 1 and jobs.pop("paper", 0) == bool(shutil.which("pdflatex"))
     assert jobs == {
         "fetch": 1,
         "prepare": 1,
-        "pretrain": 7,
-        "extract": 14,
-        "quantize": 6 + 5,
-        "attack": 18 + 5,
-        "extract_adversarial": 18 + 35,
-        "evaluate": 18 + 2 * 3 * 2 + 35,
-        "evaluate_clean": 6 + 5,
+        "pretrain": 2,
+        "extract": 4,
+        "quantize": 6,
+        "attack": 18,
+        "extract_adversarial": 18 + 2,
+        "evaluate": 18 + 2 * 3 * 2 + 2,
+        "evaluate_clean": 6,
         "table1": 1,
         "table3": 1,
         "table4": 1,
@@ -50,6 +47,13 @@ def test_default_study_from_nothing(tmp_path):
         "manifest": 1,
         "all": 1,
     }
+
+
+def test_transfer_study_from_nothing(tmp_path):
+    """6 networks, each attacked at one code length, and each queried with the queries of all."""
+    jobs = Counter(rule for rule, _ in plan(tmp_path, yaml.safe_load((ROOT / "config/transfer.yaml").read_text())))
+    assert (jobs["pretrain"], jobs["attack"], jobs["evaluate"], jobs["evaluate_clean"]) == (6, 6, 36, 6)
+    assert (jobs["table1"], jobs["table4"], jobs["precision_recall"]) == (0, 1, 0)
 
 
 def test_seeds_multiply_everything_but_the_data(tmp_path, tiny):
