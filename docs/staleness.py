@@ -131,7 +131,7 @@ def downstream(rules: set[str], without: set[str] = frozenset()) -> set[str]:
 
 
 #: A job of each rule, to compare settings of.
-_JOB = {"dataset": "synthetic", "model": "vgg16", "bits": "16", "seed": "0"}
+_JOB = {"dataset": "synthetic", "model": "vgg16", "training": "pretrained", "bits": "16", "source_bits": "16", "seed": "0"}
 
 
 def of_key(key: str) -> set[str]:
@@ -140,11 +140,11 @@ def of_key(key: str) -> set[str]:
     if key == "study":
         return {rule for rule in settings.RULES if rule not in ALWAYS | SHOWING | {"fetch"}}
     if key == "bits":
-        return {"quantize", "evaluate_clean", "attack", "extract_adversarial", "evaluate", "table1", "table3"}
+        return {"quantize", "evaluate_clean", "attack", "evaluate", "table1", "table3"}
     if key == "seeds":
         return {"pretrain", *TABLES}
     if key == "tables.table4.attack":
-        return {"extract_adversarial", "evaluate", "table4"}  # of queries that are there, on victims they were not made for
+        return {"extract_transfer", "evaluate", "table4"}  # of queries that are there, on victims they were not made for
     job = _JOB | {"attack": key.split(".")[1] if key.startswith("attacks.") else "apd"}
     resolved = [config.parse_study(study).resolved() for study in (before, after)]
     return {rule for rule in settings.RULES if rule not in ALWAYS | SHOWING and _differs(rule, job, resolved)}
@@ -160,6 +160,8 @@ def made_again(key: str) -> set[str]:
         unconcerned.add("perturbation")
     if key in ("bits", "seeds") or key.startswith(("tables.", "figures.")):
         unconcerned = {*TABLES, *FIGURES} - direct - ({"figure_sweep"} if "sweep" in direct else set())
+    if key == "bits" or (attack and "table4" in unconcerned):
+        unconcerned.add("extract_transfer")
     return downstream(direct, unconcerned) - ALWAYS
 
 
@@ -171,7 +173,7 @@ def _differs(rule: str, job: dict[str, str], resolved: list[dict[str, Any]]) -> 
 def of_module(name: str) -> set[str]:
     """The rules whose script imports a module of the library, by the path of the module within it."""
     path = provenance.LIBRARY / name
-    return {rule for rule in settings.RULES if rule not in SHOWING and path in provenance.modules_of(settings.script_of(rule))}
+    return {rule for rule in settings.RULES if rule not in SHOWING and path in provenance.modules_of(provenance.script_of(rule))}
 
 
 def in_words(rules: set[str]) -> str:

@@ -1,4 +1,5 @@
-# Adversarial queries, made once per (victim, bits, attack, seed) and scored on any victim.
+# Adversarial queries, made once per (victim, bits, attack, seed) and scored on any victim: on their own, whose network is at hand, their
+# features are taken at once; on another network those of all sources together, for the start of a job takes longer than the features.
 rule attack:
     input:
         images="<results>/{dataset}/images.h5",
@@ -6,6 +7,7 @@ rule attack:
         codebook="<victim>/{bits}bits/codebook.h5",
     output:
         images="<victim>/{bits}bits/adversarial/{attack}.h5",
+        features="<victim>/{bits}bits/adversarial/{attack}.features.h5",
         health="<victim>/{bits}bits/adversarial/{attack}.health.json",
         record="<victim>/{bits}bits/adversarial/{attack}.prov.json",
     log:
@@ -27,16 +29,27 @@ rule attack:
         "../scripts/attack.py"
 
 
-use rule extract as extract_adversarial with:
+rule extract_transfer:
     input:
-        images="<results>/{dataset}/{source_model}-{source_training}/seed{seed}/{source_bits}bits/adversarial/{attack}.h5",
+        images=transferred_queries,
         weights="<victim>/weights.pt",
     output:
-        "<victim>/features/{attack}.{source_model}-{source_training}-{source_bits}bits.h5",
-        record="<victim>/features/{attack}.{source_model}-{source_training}-{source_bits}bits.prov.json",
+        "<victim>/features/{attack}.transfer-{source_bits}bits.h5",
+        record="<victim>/features/{attack}.transfer-{source_bits}bits.prov.json",
     log:
-        "<logs>/extract/{dataset}/{model}-{training}/seed{seed}/{attack}.{source_model}-{source_training}-{source_bits}bits.log",
+        "<logs>/extract_transfer/{dataset}/{model}-{training}/seed{seed}/{attack}.{source_bits}bits.log",
     benchmark:
-        "<benchmarks>/extract/{dataset}/{model}-{training}/seed{seed}/{attack}.{source_model}-{source_training}-{source_bits}bits.jsonl"
+        "<benchmarks>/extract_transfer/{dataset}/{model}-{training}/seed{seed}/{attack}.{source_bits}bits.jsonl"
+    conda:
+        "../envs/steps.yaml"
+    threads: STUDY.threads.attack
+    resources:
+        mem_mb=2500,
+        runtime=30,
+        gpu=GPUS,
+    params:
+        settings=settings_of("extract_transfer"),
     message:
-        "Extracting features of {wildcards.attack} queries (made for {wildcards.source_model}, {wildcards.source_bits} bits) with {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
+        "Extracting features of {wildcards.attack} queries (made for other networks, {wildcards.source_bits} bits) with {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
+    script:
+        "../scripts/extract_transfer.py"

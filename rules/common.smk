@@ -14,7 +14,7 @@ from pqag import files
 from pqag.config import NETWORKS, parse_study, read_config
 from pqag.datasets import DATASETS
 from pqag.errors import UserError
-from pqag.scores import CLEAN, FIGURES, TABLES, figure_models, heat_maps, scores, table_models, tables
+from pqag.scores import CLEAN, FIGURES, TABLES, figure_models, heat_maps, scores, table_models, tables, transfers
 from pqag.settings import settings
 from snakemake.persistence import PersistenceBase
 
@@ -62,7 +62,6 @@ wildcard_constraints:
     source_bits=r"\d+",
     seed=r"\d+",
     attack="|".join(STUDY.attacks),
-    part="database|query",
     table="table3|table4",
     panel="|".join(panel for _, panel in heat_maps(RESOLVED)) or "none",
 
@@ -116,9 +115,23 @@ def settings_of(rule):
 
 def metrics(dataset, seed, score):
     """The metrics of one score, see ``pqag.scores``."""
-    folder = VICTIM.format(dataset=dataset, model=score.model, training="pretrained", seed=seed)
-    queries = score.attack if score.attack == CLEAN else f"{score.attack}.{score.source_model}-pretrained-{score.source_bits}bits"
+    folder = VICTIM.format(dataset=dataset, model=score.model, training=score.training, seed=seed)
+    queries = f"{score.attack}.{score.source_model}-{score.source_training}-{score.source_bits}bits"
+    queries = score.attack if score.attack == CLEAN else queries
     return f"{folder}/{score.bits}bits/metrics/{queries}.json"
+
+
+def transferred_queries(wildcards):
+    """The adversarial queries that are scored on a network they were not made for, see ``pqag.scores.transfers``."""
+    folder = f"{RESULTS}/{wildcards.dataset}/{{source_model}}-{{source_training}}/seed{wildcards.seed}/{{source_bits}}bits"
+    return [f"{folder}/adversarial/{{attack}}.h5".format(**score._asdict()) for score in transfers(RESOLVED, wildcards)]
+
+
+def features_of_queries(wildcards):
+    """The features of adversarial queries on the victim that they are scored on: the attack's own, or those of all other networks."""
+    own = (wildcards.source_model, wildcards.source_training) == (wildcards.model, wildcards.training)
+    path = "{source_bits}bits/adversarial/{attack}.features.h5" if own else "features/{attack}.transfer-{source_bits}bits.h5"
+    return f"{VICTIM}/{path}".format(**wildcards)
 
 
 def of_table(table, pattern):
@@ -145,7 +158,7 @@ def figure_metrics(attacks):
 
 def figure_features(attacks):
     """The features of the queries of ``attacks`` on the victim of a figure."""
-    return [figure_files(f"features/{attack}.{{model}}-pretrained-{RESOLVED['figures']['bits']}bits.h5") for attack in attacks]
+    return [figure_files(f"{RESOLVED['figures']['bits']}bits/adversarial/{attack}.features.h5") for attack in attacks]
 
 
 def figure_queries(attacks):
@@ -175,7 +188,7 @@ def figure_outputs(wildcards):
 
 def everything(wildcards):
     """Every file of the study, with the records: each is asked for by name, so that one which was deleted is made again."""
-    names = dict(dataset=STUDY.datasets, training="pretrained", source_training="pretrained", seed=STUDY.seeds)
+    names = dict(dataset=STUDY.datasets, seed=STUDY.seeds)
     for one in (rules.study, rules.fetch, rules.prepare, *(getattr(rules, table) for table in tables(RESOLVED))):
         yield from expand(one.output, **names)
     yield from figure_outputs(wildcards)
@@ -183,13 +196,14 @@ def everything(wildcards):
         yield from rules.paper.output
     paths = {}
     for score in scores(RESOLVED):
-        victim = names | score._asdict() | dict(part=["database", "query"])
-        source = victim | dict(model=score.source_model, bits=score.source_bits)
+        victim = names | score._asdict() 
+        source = victim | dict(model=score.source_model, training=score.source_training, bits=score.source_bits)
         jobs = [(rules.pretrain, victim), (rules.extract, victim), (rules.quantize, victim)]
         if score.attack == CLEAN:
             jobs.append((rules.evaluate_clean, victim))
         else:
-            jobs += [(rules.attack, source), (rules.extract_adversarial, victim), (rules.evaluate, victim)]
+            jobs += [(rules.attack, source), (rules.evaluate, victim)]
+            jobs += [(rules.extract_transfer, victim)] if score.transferred else []
         for one, wildcards_of in jobs:
             paths.update(dict.fromkeys(expand(one.output, **wildcards_of)))
     yield from paths

@@ -1,7 +1,7 @@
 # One metrics.json per (query set, victim), by SDC and ADC. Needs no GPU and no torch.
 rule evaluate:
     input:
-        queries="<victim>/features/{attack}.{source_model}-{source_training}-{source_bits}bits.h5",
+        queries=features_of_queries,
         database="<victim>/features/database.h5",
         codebook="<victim>/{bits}bits/codebook.h5",
     output:

@@ -30,12 +30,13 @@ rule extract:
         images="<results>/{dataset}/images.h5",
         weights="<victim>/weights.pt",
     output:
-        "<victim>/features/{part}.h5",
-        record="<victim>/features/{part}.prov.json",
+        database="<victim>/features/database.h5",
+        query="<victim>/features/query.h5",
+        record="<victim>/features/clean.prov.json",
     log:
-        "<logs>/extract/{dataset}/{model}-{training}/seed{seed}/{part}.log",
+        "<logs>/extract/{dataset}/{model}-{training}/seed{seed}.log",
     benchmark:
-        "<benchmarks>/extract/{dataset}/{model}-{training}/seed{seed}/{part}.jsonl"
+        "<benchmarks>/extract/{dataset}/{model}-{training}/seed{seed}.jsonl"
     conda:
         "../envs/steps.yaml"
     threads: STUDY.threads.attack
@@ -46,7 +47,7 @@ rule extract:
     params:
         settings=settings_of("extract"),
     message:
-        "Extracting {wildcards.part} features with {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
+        "Extracting features of the database and the queries with {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
     script:
         "../scripts/extract.py"
 

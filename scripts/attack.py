@@ -1,8 +1,8 @@
-"""Make adversarial queries against one victim, and a report of the attack's health."""
+"""Make adversarial queries against one victim, their features on it, and a report of the attack's health."""
 
 from dataclasses import fields
 
-from pqag import attacks, checkpoints, files, storage
+from pqag import attacks, checkpoints, files, networks, storage
 from pqag.step import log, progress, step, torch_device
 
 BATCH = 250
@@ -20,4 +20,6 @@ with step(snakemake) as settings:
         )
     log.info("%s", health)
     files.write_json(snakemake.output.health, health)
+    features = networks.extract(network, adversarial, device)
+    storage.write_hdf5(snakemake.output.features, {"features": features, "labels": labels, "ids": ids})
     storage.write_hdf5(snakemake.output.images, {"query/images": adversarial, "query/labels": labels, "query/ids": ids})

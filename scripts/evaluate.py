@@ -7,12 +7,14 @@ from pqag.errors import UserError
 from pqag.step import log, step
 
 with step(snakemake):
-    queries, query_labels = storage.read_hdf5(snakemake.input.queries, "features", "labels")
+    wildcards = snakemake.wildcards
+    source = f"{wildcards.get('source_model', wildcards.model)}-{wildcards.get('source_training', wildcards.training)}"
+    group = "" if source == f"{wildcards.model}-{wildcards.training}" else f"{source}/"  # those of other networks lie together
+    queries, query_labels = storage.read_hdf5(snakemake.input.queries, f"{group}features", f"{group}labels")
     database_labels, ids = storage.read_hdf5(snakemake.input.database, "labels", "ids")
     codewords, codes, coded_ids = storage.read_hdf5(snakemake.input.codebook, "codewords", "codes", "ids")
     if not np.array_equal(ids, coded_ids):
         raise UserError(f"{snakemake.input.codebook} encodes other images than {snakemake.input.database} holds")
-    wildcards = snakemake.wildcards
     cell = {
         "dataset": wildcards.dataset,
         "training": wildcards.training,

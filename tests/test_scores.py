@@ -2,7 +2,7 @@
 
 import pytest
 
-from pqag.scores import Score, needed, scores, tables
+from pqag.scores import PRETRAINED, Score, needed, scores, tables
 
 STUDY = {
     "attacks": {"apd": {}, "aod": {}},
@@ -15,6 +15,7 @@ STUDY = {
     "figures": {"models": [], "bits": 24, "sweep": {"models": []}},
 }
 NONE = {"models": []}
+PRETRAINED_TOO = {"training": PRETRAINED}
 
 
 def without(*names):
@@ -23,34 +24,34 @@ def without(*names):
 
 def test_white_box_by_hand():
     assert scores(without("table3", "table4")) == [
-        ("clean", "vgg16", 16, "vgg16", 16),
-        ("apd", "vgg16", 16, "vgg16", 16),
-        ("aod", "vgg16", 16, "vgg16", 16),
-        ("clean", "vgg16", 24, "vgg16", 24),
-        ("apd", "vgg16", 24, "vgg16", 24),
-        ("aod", "vgg16", 24, "vgg16", 24),
+        ("clean", "vgg16", PRETRAINED, 16, "vgg16", PRETRAINED, 16),
+        ("apd", "vgg16", PRETRAINED, 16, "vgg16", PRETRAINED, 16),
+        ("aod", "vgg16", PRETRAINED, 16, "vgg16", PRETRAINED, 16),
+        ("clean", "vgg16", PRETRAINED, 24, "vgg16", PRETRAINED, 24),
+        ("apd", "vgg16", PRETRAINED, 24, "vgg16", PRETRAINED, 24),
+        ("aod", "vgg16", PRETRAINED, 24, "vgg16", PRETRAINED, 24),
     ]
 
 
 def test_bits_transfer_by_hand():
     assert scores(without("table1", "table4")) == [
-        ("clean", "alexnet", 16, "alexnet", 16),
-        ("clean", "alexnet", 24, "alexnet", 24),
-        ("aod", "alexnet", 16, "alexnet", 16),
-        ("aod", "alexnet", 16, "alexnet", 24),
-        ("aod", "alexnet", 24, "alexnet", 16),
-        ("aod", "alexnet", 24, "alexnet", 24),
+        ("clean", "alexnet", PRETRAINED, 16, "alexnet", PRETRAINED, 16),
+        ("clean", "alexnet", PRETRAINED, 24, "alexnet", PRETRAINED, 24),
+        ("aod", "alexnet", PRETRAINED, 16, "alexnet", PRETRAINED, 16),
+        ("aod", "alexnet", PRETRAINED, 16, "alexnet", PRETRAINED, 24),
+        ("aod", "alexnet", PRETRAINED, 24, "alexnet", PRETRAINED, 16),
+        ("aod", "alexnet", PRETRAINED, 24, "alexnet", PRETRAINED, 24),
     ]
 
 
 def test_model_transfer_by_hand():
     assert scores(without("table1", "table3")) == [
-        ("clean", "vgg16", 24, "vgg16", 24),
-        ("clean", "resnet18", 24, "resnet18", 24),
-        ("apd", "vgg16", 24, "vgg16", 24),
-        ("apd", "vgg16", 24, "resnet18", 24),
-        ("apd", "resnet18", 24, "vgg16", 24),
-        ("apd", "resnet18", 24, "resnet18", 24),
+        ("clean", "vgg16", PRETRAINED, 24, "vgg16", PRETRAINED, 24),
+        ("clean", "resnet18", PRETRAINED, 24, "resnet18", PRETRAINED, 24),
+        ("apd", "vgg16", PRETRAINED, 24, "vgg16", PRETRAINED, 24),
+        ("apd", "vgg16", PRETRAINED, 24, "resnet18", PRETRAINED, 24),
+        ("apd", "resnet18", PRETRAINED, 24, "vgg16", PRETRAINED, 24),
+        ("apd", "resnet18", PRETRAINED, 24, "resnet18", PRETRAINED, 24),
     ]
 
 
@@ -73,8 +74,9 @@ def test_what_two_tables_show_is_scored_once():
         ("attack", {"model": "resnet18", "bits": "24", "attack": "aod"}, False),
         ("attack", {"model": "alexnet", "bits": "16", "attack": "aod"}, True),
         ("attack", {"model": "alexnet", "bits": "16", "attack": "apd"}, False),
-        ("extract_adversarial", {"attack": "apd", "source_model": "vgg16", "source_bits": "24", "model": "resnet18"}, True),
-        ("extract_adversarial", {"attack": "aod", "source_model": "vgg16", "source_bits": "24", "model": "resnet18"}, False),
+        ("extract_transfer", PRETRAINED_TOO | {"attack": "apd", "source_bits": "24", "model": "resnet18"}, True),
+        ("extract_transfer", PRETRAINED_TOO | {"attack": "aod", "source_bits": "24", "model": "resnet18"}, False),
+        ("extract_transfer", PRETRAINED_TOO | {"attack": "aod", "source_bits": "24", "model": "alexnet"}, False),
         ("evaluate", {"attack": "aod", "source_model": "alexnet", "source_bits": "24", "model": "alexnet", "bits": "16"}, True),
         ("evaluate", {"attack": "aod", "source_model": "vgg16", "source_bits": "24", "model": "vgg16", "bits": "16"}, False),
         ("evaluate_clean", {"model": "vgg16", "bits": "16"}, True),
@@ -93,7 +95,7 @@ DRAWN = STUDY | {
 
 def test_figures_bring_the_scores_of_their_victims():
     added = [score for score in scores(DRAWN) if score not in scores(STUDY)]
-    assert added == [(attack, "vgg11", 16, "vgg11", 16) for attack in ("clean", "apd", "aod")]
+    assert added == [(attack, "vgg11", PRETRAINED, 16, "vgg11", PRETRAINED, 16) for attack in ("clean", "apd", "aod")]
 
 
 @pytest.mark.parametrize(
@@ -119,10 +121,12 @@ def test_a_table_without_models_is_of_no_study():
 
 
 def test_a_score_says_by_name_what_it_is_of():
-    assert Score("aod", "vgg16", 16, "alexnet", 24)._asdict() == {
+    assert Score("aod", "vgg16", "joint16", 16, "alexnet", "pretrained", 24)._asdict() == {
         "attack": "aod",
         "source_model": "vgg16",
+        "source_training": "joint16",
         "source_bits": 16,
         "model": "alexnet",
+        "training": "pretrained",
         "bits": 24,
     }

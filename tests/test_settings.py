@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pqag import provenance
 from pqag.config import parse_study
-from pqag.settings import RULES, SCRIPTS, as_config, script_of, settings
+from pqag.provenance import SCRIPTS, script_of
+from pqag.settings import RULES, as_config, settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -74,8 +75,9 @@ BY_HAND = [
     ("prepare", {"dataset": "fashion_mnist"}, {"train": None, "database": 9000, "queries": 300, "split_seed": 0}),
     ("pretrain", VICTIM, RECIPE | {"epochs": 3, "flip": False, "width": 0.5, "threads": 6, "device": "cpu"}),
     ("pretrain", VICTIM | {"model": "alexnet"}, RECIPE | {"width": 0.25, "threads": 6, "device": "cpu"}),
-    ("extract", VICTIM | {"part": "database"}, RUNS),
-    ("extract_adversarial", VICTIM | SOURCE | {"attack": "strong"}, RUNS),
+    ("extract", VICTIM, RUNS),
+    ("extract_transfer", VICTIM | {"attack": "strong", "source_bits": "16"}, RUNS | {"sources": ["alexnet-pretrained"]}),
+    ("extract_transfer", VICTIM | {"attack": "basic", "source_bits": "24"}, RUNS | {"sources": []}),
     ("quantize", VICTIM | {"bits": "24"}, {"subspaces": 8, "codewords": 8, "iterations": 11}),
     ("quantize", VICTIM | {"bits": "16"}, {"subspaces": 8, "codewords": 4, "iterations": 11}),
     ("attack", VICTIM | {"bits": "24", "attack": "strong"}, STRONG | RUNS),
@@ -255,7 +257,7 @@ def test_every_rule_with_a_script_asks_for_its_own_settings():
     tables = {"table1", "table3", "table4"}
     assert asked == {rule for rule in RULES if rule not in SCRIPTS} | tables
     study = parse_study(STUDY).resolved()
-    everything = VICTIM | SOURCE | {"bits": "24", "attack": "strong", "part": "query"}
+    everything = VICTIM | SOURCE | {"bits": "24", "attack": "strong"}
     for rule, other in ((rule, other) for rule, other in SCRIPTS.items() if rule not in tables):
         assert settings(rule, everything, study) == settings(other, everything, study)
 

@@ -67,7 +67,8 @@ def features(network: Backbone, images: Tensor, normalised: bool = True) -> Tens
 
 
 def extract(network: Backbone, images: np.ndarray, device: torch.device, batch_size: int = 500) -> np.ndarray:
-    """l2-normalised features, float32 (N, D), of ``images``, uint8 (N, 3, H, W), by ``network``, which lies on ``device``."""
+    """l2-normalised features, float32 (N, D), of ``images``, uint8 (N, 3, H, W), by ``network``, which moves to ``device``."""
+    network = network.to(device, memory_format=torch.channels_last)
     with torch.inference_mode():
         batches = [features(network, pixels(batch.to(device))) for batch in torch.from_numpy(images).split(batch_size)]
     return torch.cat(batches).float().cpu().numpy()

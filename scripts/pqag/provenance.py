@@ -6,6 +6,13 @@ import hashlib
 from pathlib import Path
 
 LIBRARY = Path(__file__).parent
+#: The rules that share another's script.
+SCRIPTS = {"evaluate_clean": "evaluate", "table1": "table", "table3": "table", "table4": "table"}
+
+
+def script_of(rule: str) -> Path:
+    """The script that ``rule`` runs."""
+    return LIBRARY.parent / f"{SCRIPTS.get(rule, rule)}.py"
 
 
 def modules_of(script: Path) -> list[Path]:

@@ -22,8 +22,7 @@ from typing import Any
 
 from pqag import files
 from pqag.errors import UserError
-from pqag.provenance import LIBRARY, modules_of
-from pqag.settings import script_of
+from pqag.provenance import LIBRARY, modules_of, script_of
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PROVENANCE = "https://slsa.dev/provenance/v1"

@@ -4,16 +4,30 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 CLEAN = "clean"
+PRETRAINED = "pretrained"
 
 
 class Score(NamedTuple):
-    """A query set on a victim: the clean queries, or those that ``attack`` made for (``source_model``, ``source_bits``)."""
+    """A query set on a victim: the clean queries, or those that ``attack`` made for (``source_model``, ``source_training``,
+    ``source_bits``)."""
 
     attack: str
     source_model: str
+    source_training: str
     source_bits: int
     model: str
+    training: str
     bits: int
+
+    @property
+    def transferred(self) -> bool:
+        """Whether the queries were made for another network."""
+        return (self.source_model, self.source_training) != (self.model, self.training)
+
+
+def of_pretrained(attack: str, source_model: str, source_bits: int, model: str, bits: int) -> Score:
+    """A score of pretrained networks."""
+    return Score(attack, source_model, PRETRAINED, source_bits, model, PRETRAINED, bits)
 
 
 def table_models(study: Mapping[str, Any], table: str) -> list[str]:
@@ -26,27 +40,27 @@ def white_box(study: Mapping[str, Any]) -> Iterator[Score]:
     for model in table_models(study, "table1"):
         for bits in study["bits"]:
             for attack in (CLEAN, *study["attacks"]):
-                yield Score(attack, model, bits, model, bits)
+                yield of_pretrained(attack, model, bits, model, bits)
 
 
 def bits_transfer(study: Mapping[str, Any]) -> Iterator[Score]:
     """Table 3: queries made at each code length against each code length of the same network."""
     for model in table_models(study, "table3"):
         for bits in study["bits"]:
-            yield Score(CLEAN, model, bits, model, bits)
+            yield of_pretrained(CLEAN, model, bits, model, bits)
         for source_bits in study["bits"]:
             for bits in study["bits"]:
-                yield Score(study["tables"]["table3"]["attack"], model, source_bits, model, bits)
+                yield of_pretrained(study["tables"]["table3"]["attack"], model, source_bits, model, bits)
 
 
 def model_transfer(study: Mapping[str, Any]) -> Iterator[Score]:
     """Table 4: queries made for each network against each network, at one code length."""
     models, bits = table_models(study, "table4"), study["tables"]["table4"]["bits"]
     for model in models:
-        yield Score(CLEAN, model, bits, model, bits)
+        yield of_pretrained(CLEAN, model, bits, model, bits)
     for source_model in models:
         for model in models:
-            yield Score(study["tables"]["table4"]["attack"], source_model, bits, model, bits)
+            yield of_pretrained(study["tables"]["table4"]["attack"], source_model, bits, model, bits)
 
 
 def drawn(study: Mapping[str, Any]) -> Iterator[Score]:
@@ -54,7 +68,7 @@ def drawn(study: Mapping[str, Any]) -> Iterator[Score]:
     bits = study["figures"]["bits"]
     for model in study["figures"]["models"]:
         for attack in (CLEAN, *study["attacks"]):
-            yield Score(attack, model, bits, model, bits)
+            yield of_pretrained(attack, model, bits, model, bits)
 
 
 #: The scores of each table, in the order of its rows.
@@ -70,6 +84,14 @@ def scores(study: Mapping[str, Any]) -> list[Score]:
     """Every score that some table or figure of the study shows, once each."""
     shown = [*(TABLES[table] for table in tables(study)), drawn]
     return list(dict.fromkeys(score for part in shown for score in part(study)))
+
+
+def transfers(study: Mapping[str, Any], wildcards: Mapping[str, str]) -> list[Score]:
+    """What the queries that ``attack``, at ``source_bits``, made for other networks score on (``model``, ``training``), once for every
+    source: whose queries a victim looks at, besides its own."""
+    named = {name: str(wildcards[name]) for name in ("attack", "source_bits", "model", "training")}
+    found = (s for s in scores(study) if s.transferred and all(str(getattr(s, name)) == value for name, value in named.items()))
+    return list({(score.source_model, score.source_training): score for score in found}.values())
 
 
 def heat_maps(study: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -97,6 +119,8 @@ def needed(study: Mapping[str, Any], rule: str, wildcards: Mapping[str, str]) ->
         attack, bits = wildcards.get("attack"), wildcards.get("bits", str(study["figures"]["bits"]))
         known = (attack is None or attack in study["attacks"]) and bits == str(study["figures"]["bits"])
         return known and wildcards["model"] in figure_models(study, rule)
+    if rule == "extract_transfer":
+        return bool(transfers(study, wildcards))
 
     def part_of(score: Score) -> bool:
         """Queries are made for no victim that is not scored too, so a job that makes them is named by the same words."""

@@ -5,18 +5,10 @@ both. Needs the standard library alone.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from pqag.provenance import LIBRARY, code_digest
-
-#: The rules that share another's script.
-SCRIPTS = {"extract_adversarial": "extract", "evaluate_clean": "evaluate", "table1": "table", "table3": "table", "table4": "table"}
-
-
-def script_of(rule: str) -> Path:
-    """The script that ``rule`` runs."""
-    return LIBRARY.parent / f"{SCRIPTS.get(rule, rule)}.py"
+from pqag.provenance import code_digest, script_of
+from pqag.scores import transfers
 
 
 def settings(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,6 +50,12 @@ def _pretrain(wildcards, study):
 
 def _extract(wildcards, study):
     return {"threads": study["threads"]["attack"], "device": study["device"]}
+
+
+def _extract_transfer(wildcards, study):
+    """``sources``: whose queries, by the names under which their features are stored."""
+    sources = [f"{score.source_model}-{score.source_training}" for score in transfers(study, wildcards)]
+    return _extract(wildcards, study) | {"sources": sources}
 
 
 def _quantize(wildcards, study):
@@ -122,9 +120,9 @@ _FROM_STUDY = {
     "prepare": _prepare,
     "pretrain": _pretrain,
     "extract": _extract,
-    "extract_adversarial": _extract,
     "quantize": _quantize,
     "attack": _attack,
+    "extract_transfer": _extract_transfer,
     "evaluate": _none,
     "evaluate_clean": _none,
     "table1": _table("table1"),

@@ -317,7 +317,6 @@ def test_the_actions_lead_from_the_table_to_the_data(exported):
         "table1",
         "evaluate",
         "evaluate_clean",
-        "extract_adversarial",
         "attack",
         "quantize",
         "extract",
@@ -337,7 +336,7 @@ def test_tools_say_what_they_take(exported):
     values = {ids(one["exampleOfWork"])[0]: one["value"] for one in entities.values() if one["@type"] == "PropertyValue"}
     assert values["#rule/attack/epsilon"] == 8.0
     assert tool["description"].startswith("Make adversarial queries")
-    assert ids(entities["#rule/extract_adversarial"]["hasPart"]) == ["scripts/extract.py"]
+    assert ids(entities["#rule/evaluate_clean"]["hasPart"]) == ["scripts/evaluate.py"]
 
 
 def test_the_steps_come_in_the_order_of_the_work(exported):
@@ -345,7 +344,7 @@ def test_the_steps_come_in_the_order_of_the_work(exported):
     steps = [entities[one] for one in ids(entities["Snakefile"]["step"])]
     place = {step["name"]: int(step["position"]) for step in steps}
     assert sorted(place.values()) == list(range(1, len(steps) + 1))
-    order = ["fetch", "prepare", "pretrain", "extract", "quantize", "attack", "extract_adversarial", "evaluate", "table1", "manifest"]
+    order = ["fetch", "prepare", "pretrain", "extract", "quantize", "attack", "evaluate", "table1", "manifest"]
     assert sorted(order, key=place.get) == order
 
 

@@ -20,19 +20,20 @@ from staleness import changed  # noqa: E402
 
 
 def test_default_study_from_nothing(tmp_path):
-    """Table 1: 2 models x 3 code lengths x 3 attacks. Table 3: AOD at 3 lengths on the 2 others. Table 4: the 2 models on each other."""
+    """Table 1: 2 models x 3 code lengths x 3 attacks. Table 3: AOD at 3 lengths on the 2 others. Table 4: VGG16 and 5 more models at one
+    code length, each on all."""
     jobs = Counter(rule for rule, _ in plan(tmp_path, yaml.safe_load((ROOT / "config.yaml").read_text())))
     assert jobs.pop("report") == 1 and jobs.pop("paper", 0) == bool(shutil.which("pdflatex"))
     assert jobs == {
         "fetch": 1,
         "prepare": 1,
-        "pretrain": 2,
-        "extract": 4,
-        "quantize": 6,
-        "attack": 18,
-        "extract_adversarial": 18 + 2,
-        "evaluate": 18 + 2 * 3 * 2 + 2,
-        "evaluate_clean": 6,
+        "pretrain": 7,
+        "extract": 7,
+        "quantize": 6 + 5,
+        "attack": 18 + 5,
+        "extract_transfer": 6,
+        "evaluate": 18 + 2 * 3 * 2 + 6 * 6 - 1,
+        "evaluate_clean": 6 + 5,
         "table1": 1,
         "table3": 1,
         "table4": 1,
@@ -49,11 +50,11 @@ def test_default_study_from_nothing(tmp_path):
     }
 
 
-def test_transfer_study_from_nothing(tmp_path):
+def test_table_4_of_the_default_study_brings_only_what_it_needs(tmp_path):
     """6 networks, each attacked at one code length, and each queried with the queries of all."""
-    jobs = Counter(rule for rule, _ in plan(tmp_path, yaml.safe_load((ROOT / "config/transfer.yaml").read_text())))
-    assert (jobs["pretrain"], jobs["attack"], jobs["evaluate"], jobs["evaluate_clean"]) == (6, 6, 36, 6)
-    assert (jobs["table1"], jobs["table4"], jobs["precision_recall"]) == (0, 1, 0)
+    jobs = Counter(rule for rule, _ in plan(tmp_path, yaml.safe_load((ROOT / "config.yaml").read_text()), "table4"))
+    steps = {"pretrain": 6, "extract": 6, "quantize": 6, "attack": 6, "extract_transfer": 6, "evaluate": 36, "evaluate_clean": 6}
+    assert jobs == steps | {"fetch": 1, "prepare": 1, "table4": 1}
 
 
 def test_seeds_multiply_everything_but_the_data(tmp_path, tiny):
@@ -72,7 +73,7 @@ def test_one_file_brings_only_what_it_needs(tmp_path, tiny):
         "extract": 2,
         "quantize": 2,
         "attack": 1,
-        "extract_adversarial": 1,
+        "extract_transfer": 1,
         "evaluate": 1,
     }
     assert [w["model"] for rule, w in jobs if rule == "attack"] == ["alexnet"]
@@ -103,10 +104,10 @@ def test_every_key_of_the_schema_is_tried():
 def test_some_keys_by_hand():
     drawn = {"heat_map", "perturbation", "centroid_distributions", "retrieval_sheet", "precision_recall", "sweep", "figure_sweep"}
     scored = drawn | {"evaluate", "evaluate_clean", "table1", "table3", "table4"}
-    trained = scored | {"pretrain", "extract", "extract_adversarial", "quantize", "attack"}
+    trained = scored | {"pretrain", "extract", "extract_transfer", "quantize", "attack"}
     for key, wanted in {
-        "attacks.apd.iterations": drawn - {"heat_map", "perturbation"} | {"attack", "extract_adversarial", "evaluate", "table1"},
-        "quantizer.iterations": scored | {"quantize", "attack", "extract_adversarial"},
+        "attacks.apd.iterations": drawn - {"heat_map", "perturbation"} | {"attack", "evaluate", "table1"},
+        "quantizer.iterations": scored | {"quantize", "attack", "extract_transfer"},
         "tables.table3.attack": {"table3", "heat_map"},
         "figures.sweep.queries": {"sweep", "figure_sweep"},
         "figures.attack": {"perturbation", "centroid_distributions", "retrieval_sheet"},
@@ -124,9 +125,10 @@ def test_the_page_is_up_to_date():
 
 def test_only_the_changed_attack_and_model_are_done_again(study, tiny):
     jobs = plan(study[0], changed(tiny, "attacks.aod.iterations", 7))
-    assert {w["attack"] for rule, w in jobs if rule in ("attack", "extract_adversarial", "evaluate")} == {"aod"}
+    assert {w["attack"] for rule, w in jobs if rule in ("attack", "extract_transfer", "evaluate")} == {"aod"}
     jobs = plan(study[0], changed(tiny, "models.vgg16.training", {"crop": 1}))
-    again = [w for rule, w in jobs if rule not in staleness.ALWAYS | staleness.SHOWING | set(TABLES) | {"heat_map"}]
+    shared = {"heat_map", "extract_transfer"}  # what other networks made of its queries, and it of theirs
+    again = [w for rule, w in jobs if rule not in staleness.ALWAYS | staleness.SHOWING | set(TABLES) | shared]
     assert all("vgg16" in (w["model"], w.get("source_model")) for w in again)
     assert {w["model"] for w in again if "source_model" not in w} == {"vgg16"}
 
@@ -163,7 +165,7 @@ def test_an_added_attack_runs_alone(study, tiny):
         "precision_recall": 2,
         "figure_sweep": 2,
     }
-    added = {"attack": 2, "extract_adversarial": 2, "evaluate": 2, "sweep": 2, "table1": 1}
+    added = {"attack": 2, "evaluate": 2, "sweep": 2, "table1": 1}
     assert counts == added | figures | {"study": 1, "manifest": 1, "all": 1}
     assert {w["attack"] for rule, w in jobs if rule == "attack"} == {"strong"}
 

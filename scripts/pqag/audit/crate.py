@@ -19,7 +19,7 @@ from rocrate.rocrate import ROCrate
 from pqag import files, records
 from pqag.audit.verify import Study
 from pqag.errors import UserError
-from pqag.settings import script_of
+from pqag.provenance import script_of
 
 #: The profiles that the crate follows, with their names; each builds on those before it.
 PROFILES = {

@@ -1,0 +1,15 @@
+"""l2-normalised features of adversarial queries with a network that they were not made for, those of each source in a group of its own."""
+
+from pqag import checkpoints, networks, storage
+from pqag.step import log, step, torch_device
+
+with step(snakemake) as settings:
+    device = torch_device(settings)
+    network = checkpoints.load_network(snakemake.input.weights)
+    arrays = {}
+    for source, path in zip(settings["sources"], snakemake.input.images, strict=True):
+        images, labels, ids = storage.read_hdf5(path, "query/images", "query/labels", "query/ids")
+        features = networks.extract(network, images, device)
+        log.info("%s: %d features of %d numbers", source, *features.shape)
+        arrays |= {f"{source}/features": features, f"{source}/labels": labels, f"{source}/ids": ids}
+    storage.write_hdf5(snakemake.output[0], arrays)
