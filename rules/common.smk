@@ -196,7 +196,7 @@ def everything(wildcards):
         yield from rules.paper.output
     paths = {}
     for score in scores(RESOLVED):
-        victim = names | score._asdict() 
+        victim = names | score._asdict()
         source = victim | dict(model=score.source_model, training=score.source_training, bits=score.source_bits)
         jobs = [(rules.pretrain, victim), (rules.extract, victim), (rules.quantize, victim)]
         if score.attack == CLEAN:
