@@ -8,20 +8,44 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pqag.files import write_bytes
+from pqag.files import atomic
+
+
+class _Disk(io.FileIO):
+    """A new file that keeps the error of a write, and from then on writes nothing.
+
+    h5py must not see the error, as on a full disk: while it closes an object it drops one, and closing the file after one it crashes.
+    """
+
+    def __init__(self, path: str | Path):
+        super().__init__(path, "w+")
+        self.error: OSError | None = None
+
+    def write(self, content) -> int:
+        left = memoryview(content).cast("B")
+        size = len(left)
+        try:
+            while left and self.error is None:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.error = error
+        return size
 
 
 @contextlib.contextmanager
 def writing_hdf5(path: str | Path) -> Iterator[h5py.File]:
-    """Yield a new HDF5 file in the newest format, which becomes ``path`` on a clean exit.
+    """Yield a new HDF5 file in the newest format, which becomes ``path`` on a clean exit. Raises OSError if any of it could not be written.
 
-    Format "latest" with chunks and checksums (``write_dataset``) is what lets a reader notice every flipped byte. The file is built in
-    memory: when a write fails while it closes an object, as on a full disk, h5py goes on without a word, and what lies there is no HDF5.
+    Format "latest" with chunks and checksums (``write_dataset``) is what lets a reader notice every flipped byte. What is written goes to
+    the disk at once, so that a file may be larger than the memory.
     """
-    content = io.BytesIO()
-    with h5py.File(content, "w", libver="latest") as file:
-        yield file
-    write_bytes(path, content.getbuffer())
+    with atomic(path) as part, _Disk(part) as disk:
+        try:
+            with h5py.File(disk, "w", libver="latest") as file:
+                yield file
+        finally:
+            if disk.error is not None:
+                raise disk.error
 
 
 def write_dataset(file: h5py.File, name: str, array: np.ndarray) -> None:
@@ -30,8 +54,25 @@ def write_dataset(file: h5py.File, name: str, array: np.ndarray) -> None:
     if array.size == 0 or array.ndim == 0:
         file.create_dataset(name, data=array)
         return
-    rows = max(1, min(len(array), 2**20 // max(1, array[0].nbytes)))
+    rows = min(len(array), chunk_rows(array[0].nbytes))
     file.create_dataset(name, data=array, chunks=(rows, *array.shape[1:]), fletcher32=True)
+
+
+def chunk_rows(row: int) -> int:
+    """How many rows of ``row`` bytes make a chunk of about 1 MiB; at least one."""
+    return max(1, 2**20 // max(1, row))
+
+
+def growing_dataset(file: h5py.File, name: str, shape: tuple[int, ...], dtype=np.uint8) -> h5py.Dataset:
+    """Add an empty array of rows of ``shape`` under ``name``, chunked as by ``write_dataset``, for ``append`` to fill."""
+    rows = chunk_rows(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+    return file.create_dataset(name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape), fletcher32=True)
+
+
+def append(dataset: h5py.Dataset, rows: np.ndarray) -> None:
+    """Add ``rows`` at the end of a growing dataset."""
+    dataset.resize(len(dataset) + len(rows), axis=0)
+    dataset[len(dataset) - len(rows) :] = rows
 
 
 def write_hdf5(path: str | Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, object] | None = None) -> None:
