@@ -181,6 +181,46 @@ def test_queries_do_not_see_each_other():
     np.testing.assert_allclose(together.curve, np.mean([one.curve for one in alone], axis=0))
 
 
+# The first items alone
+
+
+def within(cut, *items):
+    """Average precision of the first ``cut`` items of one query."""
+    distances, relevant = np.array(items, dtype=float).T
+    counts = np.ones(len(items), int)
+    return float(retrieval.average_precision(distances[None], counts, relevant[None].astype(int), cut).within[0])
+
+
+def test_average_precision_of_the_first_items_by_hand():
+    # R N R R, the first three: (1/1 + 2/3)/3, since three of the three relevant could be among them. The first two: (1/1)/2; one: 1.
+    ranked = [(1, True), (2, False), (3, True), (4, True)]
+    assert [within(cut, *ranked) for cut in (1, 2, 3)] == pytest.approx([1, 1 / 2, 5 / 9])
+    # N, then a tie R R N of which one place is among the first two: R with 2/3, at precision 1/2, of min(2, 2) that there could be.
+    assert within(2, (1, False), (2, True), (2, True), (2, False)) == pytest.approx(2 / 3 * 1 / 2 / 2)
+    # The tie alone, two places: RR (1 + 1)/2, RN 1/2, NR (1/2)/2, equally likely.
+    assert within(2, (2, True), (2, True), (2, False)) == pytest.approx((1 + 1 / 2 + 1 / 4) / 3)
+
+
+@given(items.filter(lambda items: any(relevant for _, relevant in items)), st.integers(1, 7))
+def test_average_precision_of_the_first_items_is_that_of_all_orders_of_ties(items, cut):
+    orders = [order for order in permutations(items) if all(a[0] <= b[0] for a, b in pairwise(order))]
+    values = []
+    for order in orders:
+        hits = [relevant for _, relevant in order]
+        values.append(sum(hit * sum(hits[: rank + 1]) / (rank + 1) for rank, hit in enumerate(hits[:cut])) / min(sum(hits), cut))
+    assert within(cut, *items) == pytest.approx(sum(values) / len(values))
+
+
+@given(long_items.filter(lambda items: any(relevant for _, relevant in items)), st.integers(0, 5))
+def test_as_many_first_items_as_there_are_are_the_whole_ranking(items, more):
+    assert within(len(items) + more, *items) == numbers(precision_of(*items))[0]
+
+
+def test_a_perfect_ranking_has_one_wherever_it_is_cut():
+    ranked = list(enumerate([True] * 6 + [False] * 6))
+    assert [within(cut, *ranked) for cut in range(1, 13)] == pytest.approx([1] * 12)
+
+
 def test_a_query_without_relevant_items_has_no_average_precision():
     ranking, counts = np.array([[1.0, 2.0], [1.0, 2.0]]), np.array([1, 1])
     precision = retrieval.average_precision(ranking, counts, np.array([[0, 0], [0, 1]]))
@@ -462,6 +502,7 @@ def test_evaluate_sdc_by_hand(worked):
     # map (5/8 + 13/24)/2 = 7/12, worst (1/2 + 1/2)/2, best (3/4 + 7/12)/2 = 2/3. Of two queries the interval is from the one to the other.
     own = worked["SDC"]
     assert own["average_precision"] == pytest.approx([5 / 8, 13 / 24, None])
+    assert own["map_5000"] == own["map"], "of four items all are among the first 5,000"
     assert [own[name] for name in SUMMARY] == pytest.approx([7 / 12, 1 / 2, 2 / 3, 13 / 24, 5 / 8])
     # Recall 1/2 is one hit: for the first query at the end of the tie, rank 2; for the second at rank 2. Recall 1: both at rank 4.
     assert [own["precision"][49], own["precision"][99]] == pytest.approx([1 / 2, 1 / 2])
@@ -534,6 +575,39 @@ def test_nothing_to_score_is_refused():
     case = random_database() | {"query_labels": np.zeros((20, 4), bool)}
     with pytest.raises(ValueError, match="no query shares a label"):
         retrieval.evaluate(**case)
+
+
+SCALE = """
+import json, resource, time
+import numpy as np
+from pqag import retrieval
+
+rng = np.random.default_rng(0)
+queries, items = 1000, 186_577 - 1000
+case = {
+    "query_features": rng.standard_normal((queries, 128)).astype(np.float32),
+    "query_labels": (rng.random((queries, 10)) < 0.25).astype(np.uint8),
+    "codewords": rng.standard_normal((4, 64, 32)).astype(np.float32),
+    "database_codes": rng.integers(0, 64, (items, 4), np.uint8),
+    "database_labels": (rng.random((items, 10)) < 0.25).astype(np.uint8),
+}
+before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+scores = retrieval.evaluate(**case)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({"seconds": time.monotonic() - start, "MiB": (after - before) / 1024, "map": scores["ADC"]["map"],
+                  "map_5000": scores["ADC"]["map_5000"], "chance": scores["map_chance"], "codes": scores["distinct_database_codes"]}))
+"""
+
+
+@pytest.mark.slow
+def test_nus_wide_is_scored_in_bounded_memory(python, record_property):
+    """1,000 queries on 185,577 items with 24 random bits, nearly every code another; labels are random, so that mAP is that of chance."""
+    done = python(SCALE, capture_output=True, text=True, check=True)
+    measured = json.loads(done.stdout)
+    record_property("measured", measured)
+    assert measured["MiB"] < 1500, measured
+    assert measured["codes"] > 180_000
+    assert measured["map"] == pytest.approx(measured["chance"], rel=0.02)
 
 
 # -------------------------------------------------------------------------------------------------------- what is retrieved first

@@ -17,10 +17,13 @@ import numpy as np
 from pqag.quantizer import decode, encode, split, squared_distances
 
 DISTANCES = ("SDC", "ADC")
+#: Rank down to which average precision is taken besides the whole ranking, as work on NUS-WIDE does.
+CUT = 5000
 DEFINITIONS = {
     "map": "mean over queries of the average precision over the whole ranking, in expectation over the orders of tied items",
     "map_worst": "the same with the irrelevant items of every tie first",
     "map_best": "the same with the relevant items of every tie first",
+    f"map_{CUT}": f"as map, but of the first {CUT} items only, divided by the most relevant items these could hold (if fewer, by all relevant)",
     "ci_low, ci_high": "95 % percentile bootstrap interval of map over queries",
     "map_floor": "mean average precision of the worst possible ranking, every relevant item last",
     "map_chance": "expected mean average precision of a random ranking",
@@ -49,11 +52,15 @@ class Index:
 
 @dataclass(frozen=True)
 class Precision:
-    """Average precision of each query, float64 (Q,), NaN where nothing is relevant, and the mean precision-recall curve (100,)."""
+    """Average precision of each query, float64 (Q,), NaN where nothing is relevant, and the mean precision-recall curve (100,).
+
+    within: expected average precision of the first items alone.
+    """
 
     expected: np.ndarray
     worst: np.ndarray
     best: np.ndarray
+    within: np.ndarray
     curve: np.ndarray
 
 
@@ -115,7 +122,7 @@ def relevant_counts(database: Index, database_labels: np.ndarray, query_labels: 
     return np.add.reduceat(relevant, database.starts, axis=1, dtype=np.int64)
 
 
-def average_precision(ranking: np.ndarray, counts: np.ndarray, relevant: np.ndarray) -> Precision:
+def average_precision(ranking: np.ndarray, counts: np.ndarray, relevant: np.ndarray, cut: int = CUT) -> Precision:
     """Average precision of queries from the distances to distinct codes.
 
     ranking: float64 (Q, U), smaller is nearer; equal numbers are a tie. counts: items per code, int (U,). relevant: of them relevant, int
@@ -127,11 +134,12 @@ def average_precision(ranking: np.ndarray, counts: np.ndarray, relevant: np.ndar
         worst     r + (R0 - N0 - n + r) (H(N0 + n) - H(N0 + n - r))
 
     (McSherry & Najork 2008, section 3.3; the closed forms follow by writing (R0 + ...)/(N0 + j) as a constant plus a multiple of
-    1/(N0 + j)).
+    1/(N0 + j)). Of the first ``cut`` items a tie has t = min(n, cut - N0) places; their share of the expected sum is the same with t for n
+    in the bracket, and the divisor is min(R, cut), so that a perfect ranking has 1.
     """
     total = int(counts.sum())
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, total + 1))])
-    results = np.full((3, len(ranking)), np.nan)
+    results = np.full((4, len(ranking)), np.nan)
     curves = []
     for q, row in enumerate(ranking):
         order = np.argsort(row, kind="stable")
@@ -144,10 +152,12 @@ def average_precision(ranking: np.ndarray, counts: np.ndarray, relevant: np.ndar
         items, hits = np.cumsum(n), np.cumsum(r)
         n0, r0 = items - n, hits - r
         b = np.where(n > 1, (r - 1) / np.maximum(n - 1, 1), 0.0)
-        expected = r / n * (b * n + (r0 + 1 - b * (n0 + 1)) * (harmonic[n0 + n] - harmonic[n0]))
+        t = np.clip(cut - n0, 0, n)
+        expected, within = (r / n * (b * j + (r0 + 1 - b * (n0 + 1)) * (harmonic[n0 + j] - harmonic[n0])) for j in (n, t))
         best = r + (r0 - n0) * (harmonic[n0 + r] - harmonic[n0])
         worst = r + (r0 - n0 - n + r) * (harmonic[n0 + n] - harmonic[n0 + n - r])
-        results[:, q] = [expected.sum() / positives, worst.sum() / positives, best.sum() / positives]
+        results[:3, q] = [expected.sum() / positives, worst.sum() / positives, best.sum() / positives]
+        results[3, q] = within.sum() / min(positives, cut)
         curves.append(_precision_at_recall(items, hits))
     curve = np.mean(curves, axis=0) if curves else np.full(len(RECALL_LEVELS), np.nan)
     return Precision(*results, curve)
@@ -208,37 +218,44 @@ def evaluate(
     bounds the memory (and may change the last bits of a number). Gives plain numbers, shares in [0, 1], ready for JSON.
     """
     database = index(database_codes)
-    blocks = [slice(i, i + block) for i in range(0, len(query_features), block)]
-    relevant = [relevant_counts(database, database_labels, query_labels[b]) for b in blocks]
-    positives = np.concatenate([r.sum(1) for r in relevant])
-    if not positives.any():
+    positives, scored = [], {kind: [] for kind in DISTANCES}
+    for start in range(0, len(query_features), block):
+        features, labels = query_features[start : start + block], query_labels[start : start + block]
+        relevant = relevant_counts(database, database_labels, labels)
+        positives.append(relevant.sum(1))
+        for kind in DISTANCES:
+            ranking = distances(features, database.codes, codewords, kind)
+            scored[kind].append(average_precision(ranking, database.counts, relevant))
+    weights = [int((found > 0).sum()) for found in positives]
+    if not any(weights):
         raise ValueError("no query shares a label with any database image, so there is no mAP to compute")
-    floor, chance = constant_average_precision(len(database_codes), positives)
-    result = {
+    floor, chance = constant_average_precision(len(database_codes), np.concatenate(positives))
+    return {
         "queries": len(query_features),
-        "queries_without_relevant": int((positives == 0).sum()),
+        "queries_without_relevant": len(query_features) - sum(weights),
         "database": len(database_codes),
         "distinct_database_codes": len(database.codes),
         "map_floor": float(np.nanmean(floor)),
         "map_chance": float(np.nanmean(chance)),
+        **{kind: _summary(blocks, weights) for kind, blocks in scored.items()},
+        "recall": RECALL_LEVELS.tolist(),
     }
-    for kind in DISTANCES:
-        scored = [
-            average_precision(distances(query_features[b], database.codes, codewords, kind), database.counts, r)
-            for b, r in zip(blocks, relevant)
-        ]
-        expected, worst, best = (np.concatenate([getattr(s, name) for s in scored]) for name in ("expected", "worst", "best"))
-        weights = [int((r.sum(1) > 0).sum()) for r in relevant]
-        used = [(s.curve, w) for s, w in zip(scored, weights) if w]
-        low, high = bootstrap_interval(expected)
-        result[kind] = {
-            "map": float(np.nanmean(expected)),
-            "map_worst": float(np.nanmean(worst)),
-            "map_best": float(np.nanmean(best)),
-            "ci_low": low,
-            "ci_high": high,
-            "precision": np.average([c for c, _ in used], axis=0, weights=[w for _, w in used]).tolist(),
-            "average_precision": [None if np.isnan(a) else float(a) for a in expected],
-        }
-    result["recall"] = RECALL_LEVELS.tolist()
-    return result
+
+
+def _summary(blocks: Sequence[Precision], weights: Sequence[int]) -> dict:
+    """What ``evaluate`` tells of one kind of distance, from blocks of queries of which ``weights`` have a relevant item."""
+    expected, worst, best, within = (
+        np.concatenate([getattr(block, name) for block in blocks]) for name in ("expected", "worst", "best", "within")
+    )
+    low, high = bootstrap_interval(expected)
+    used = [(block.curve, weight) for block, weight in zip(blocks, weights) if weight]
+    return {
+        "map": float(np.nanmean(expected)),
+        "map_worst": float(np.nanmean(worst)),
+        "map_best": float(np.nanmean(best)),
+        f"map_{CUT}": float(np.nanmean(within)),
+        "ci_low": low,
+        "ci_high": high,
+        "precision": np.average([curve for curve, _ in used], axis=0, weights=[weight for _, weight in used]).tolist(),
+        "average_precision": [None if np.isnan(a) else float(a) for a in expected],
+    }
