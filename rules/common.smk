@@ -12,7 +12,6 @@ sys.path.append(str(Path(workflow.basedir, "scripts")))
 
 from pqag import files
 from pqag.config import NETWORKS, parse_study, read_config
-from pqag.datasets import DATASETS
 from pqag.errors import UserError
 from pqag.scores import CLEAN, FIGURES, TABLES, figure_models, heat_maps, scores, table_models, tables, transfers
 from pqag.settings import settings
@@ -53,7 +52,7 @@ pathvars:
 
 
 wildcard_constraints:
-    dataset="|".join(DATASETS),
+    dataset="|".join(STUDY.datasets),
     model="|".join(NETWORKS),
     source_model="|".join(NETWORKS),
     training="pretrained",

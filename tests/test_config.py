@@ -70,6 +70,16 @@ RECIPE = {
     "flip": True,
     "precision": "auto",
 }
+CIFAR10 = {
+    "kind": "cifar10",
+    "source": None,
+    "sha256": None,
+    "train": None,
+    "database": 9000,
+    "database_from": "test",
+    "queries": 1000,
+    "split_seed": 0,
+}
 SWEEP = {"queries": 250, "epsilon": [0, 1, 2, 4, 8, 12, 16], "iterations": [1, 2, 5, 10, 20, 50]}
 ATTACK = {
     "loss": "aod",
@@ -87,7 +97,7 @@ def test_what_is_left_out_is_filled_in():
     study = parse_study({"study": "a", "datasets": {"cifar10": {}}, "models": {"vgg16": {}}, "attacks": {"x": {"loss": "aod"}}})
     assert study.model_dump() == {
         "study": "a",
-        "datasets": {"cifar10": {"source": None, "sha256": None, "train": None, "database": 9000, "queries": 1000, "split_seed": 0}},
+        "datasets": {"cifar10": CIFAR10},
         "models": {"vgg16": {"width": 1.0, "training": dict.fromkeys(config.Training.model_fields)}},
         "attacks": {"x": ATTACK},
         "bits": [16, 24, 36],
@@ -104,6 +114,39 @@ def test_what_is_left_out_is_filled_in():
         "device": "auto",
         "anonymous": False,
     }
+
+
+#: Data sets whose images are the user's, by hand.
+BIRDS = CIFAR10 | {"kind": "imagefolder", "source": "birds", "database": None, "image_size": 32, "missing": 0.05}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "filled"),
+    [
+        ("my_birds", {"kind": "imagefolder", "source": "birds"}, BIRDS),
+        ("my_birds", {"kind": "manifest", "source": "birds", "image_size": 224}, BIRDS | {"kind": "manifest", "image_size": 224}),
+        ("imagefolder", {"source": "birds"}, BIRDS),
+        ("nuswide", {"source": "birds", "database_from": "all"}, BIRDS | {"kind": "nuswide", "database_from": "all", "concepts": 10}),
+        ("nus_21", {"kind": "nuswide", "source": "birds", "concepts": 21}, BIRDS | {"kind": "nuswide", "concepts": 21}),
+        ("half_of_cifar", {"kind": "cifar10"}, CIFAR10),
+    ],
+)
+def test_a_data_set_has_the_keys_of_its_kind_which_may_be_its_name(name, given, filled):
+    assert parse_study(changed("datasets", {name: given})).resolved()["datasets"] == {name: filled}
+
+
+def test_where_own_images_lie_counts_only_where_no_hash_pins_their_content():
+    for pin, left in ((None, "birds"), ("ab" * 32, None)):
+        study = changed("datasets", {"my_birds": {"kind": "imagefolder", "source": "birds", "sha256": pin}})
+        assert parse_study(study).resolved()["datasets"]["my_birds"]["source"] == left
+
+
+def test_training_images_can_join_the_database():
+    """Synthetic has 2,000 training and 1,000 test images; queries are of the latter."""
+    parse_study(changed("datasets.synthetic", {"database_from": "all", "database": 2000, "queries": 1000}))
+    wrong = sentence(changed("datasets.synthetic", {"database_from": "all", "database": 2001, "queries": 1000}))
+    assert "1000 test images and 2000 training images" in wrong
+    assert "queries are test images" in sentence(changed("datasets.synthetic", {"database_from": "all", "database": 50, "queries": 1001}))
 
 
 def test_what_is_given_is_kept():
@@ -146,7 +189,7 @@ def test_resolved_is_all_that_results_depend_on():
     study = {"study": "a", "datasets": {"cifar10": {}}, "models": {"vgg16": {}}, "attacks": {"x": {"loss": "aod"}}, "anonymous": True}
     assert parse_study(study).resolved() == {
         "study": "a",
-        "datasets": {"cifar10": {"source": None, "sha256": None, "train": None, "database": 9000, "queries": 1000, "split_seed": 0}},
+        "datasets": {"cifar10": CIFAR10},
         "models": {"vgg16": {"width": 1.0, "training": RECIPE}},
         "attacks": {"x": ATTACK},
         "bits": [16, 24, 36],
@@ -271,6 +314,25 @@ WRONG = [
     ("datasets", ["synthetic"], ["datasets is ['synthetic']", "must be a mapping"]),
     ("datasets.fashionmnist", {}, ["datasets: 'fashionmnist'", "did you mean fashion_mnist?", "allowed are fashion_mnist, cifar10"]),
     ("datasets.imagenet", {}, ["datasets: 'imagenet' is not known", "allowed are fashion_mnist, cifar10, synthetic"]),
+    ("datasets.imagenet", {"kind": "folder"}, ["datasets.imagenet.kind is 'folder'", "must be one of fashion_mnist, cifar10"]),
+    ("datasets.imagenet", {"kind": 5}, ["datasets.imagenet.kind is 5", "must be one of fashion_mnist"]),
+    ("datasets.imagenet", {"kind": None}, ["datasets.imagenet.kind is None", "must be one of fashion_mnist"]),
+    ("datasets.Birds", {"kind": "imagefolder", "source": "x"}, ["datasets.Birds", NAMES]),
+    ("datasets.my/birds", {"kind": "imagefolder", "source": "x"}, ["datasets.my/birds", NAMES]),
+    ("datasets.tables", {"kind": "imagefolder", "source": "x"}, ["datasets.tables: the results have a folder of that name"]),
+    ("datasets.cifar10", {"kind": "manifest", "source": "x"}, ["datasets.cifar10.kind is manifest, but cifar10 is a kind itself"]),
+    ("datasets.birds", {"kind": "imagefolder"}, ["the key datasets.birds.source is missing"]),
+    ("datasets.birds", {"kind": "imagefolder", "source": "x", "sise": 64}, ["datasets.birds.sise is no key", "image_size, missing"]),
+    ("datasets.birds", {"kind": "imagefolder", "source": "x", "image_size": 31}, ["datasets.birds.image_size is 31", "at least 32"]),
+    ("datasets.birds", {"kind": "imagefolder", "source": "x", "image_size": 513}, ["datasets.birds.image_size is 513", "at most 512"]),
+    ("datasets.birds", {"kind": "imagefolder", "source": "x", "missing": 1}, ["datasets.birds.missing is 1", "less than 1"]),
+    ("datasets.birds", {"kind": "imagefolder", "source": "x", "missing": -0.1}, ["datasets.birds.missing is -0.1", "at least 0"]),
+    ("datasets.birds", {"kind": "imagefolder", "source": "x", "queries": 0}, ["datasets.birds.queries is 0", "at least 1"]),
+    ("datasets.birds", {"kind": "imagefolder", "source": "x", "concepts": 5}, ["datasets.birds.concepts is no key"]),
+    ("datasets.nuswide", {"source": "x", "concepts": 1}, ["datasets.nuswide.concepts is 1", "at least 2"]),
+    ("datasets.nuswide", {"source": "x", "concepts": 82}, ["datasets.nuswide.concepts is 82", "at most 81"]),
+    ("datasets.synthetic.image_size", 64, ["datasets.synthetic.image_size is no key", "source, sha256, train, database"]),
+    ("datasets.synthetic.database_from", "train", ["datasets.synthetic.database_from is 'train'", "'test' or 'all'"]),
     ("datasets.synthetic", None, ["datasets.synthetic is empty", "must be a mapping of keys to values"]),
     ("datasets.synthetic.sourc", "x", ["datasets.synthetic.sourc", "did you mean source?", "source, sha256, train, database"]),
     ("datasets.synthetic.source", 5, ["datasets.synthetic.source is 5", "must be a text"]),

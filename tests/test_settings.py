@@ -21,6 +21,7 @@ STUDY = {
     "datasets": {
         "cifar10": {"source": "a/folder", "train": 40_000, "database": 8000, "queries": 500, "split_seed": 7},
         "fashion_mnist": {"source": "b/folder", "sha256": "ab" * 32, "queries": 300},
+        "my_scenes": {"kind": "nuswide", "source": "c/folder", "image_size": 64, "missing": 0.1, "concepts": 21, "database_from": "all"},
     },
     "models": {"vgg16": {"width": 0.5, "training": {"epochs": 3, "flip": False}}, "alexnet": {"width": 0.25}},
     "attacks": {"strong": {"loss": "apd", "epsilon": 16, "temperature": 0.5}, "basic": {"loss": "basic", "step": 1, "iterations": 9}},
@@ -57,6 +58,7 @@ STRONG = {
     "temperature": 0.5,
 }
 BASIC = STRONG | {"loss": "basic", "epsilon": 8, "step": 1, "iterations": 9, "temperature": 1}
+PARTS = {"train": None, "database": 9000, "database_from": "test", "queries": 1000, "split_seed": 0}
 VICTIM = {"dataset": "cifar10", "model": "vgg16", "training": "pretrained", "seed": "5"}
 SOURCE = {"source_model": "alexnet", "source_training": "pretrained", "source_bits": "24"}
 RUNS = {"threads": 3, "device": "cpu"}
@@ -69,10 +71,16 @@ def study():
 
 
 BY_HAND = [
-    ("fetch", {"dataset": "cifar10"}, {"sha256": None, "source": "a/folder"}),
-    ("fetch", {"dataset": "fashion_mnist"}, {"sha256": "ab" * 32, "source": None}),
-    ("prepare", {"dataset": "cifar10"}, {"train": 40_000, "database": 8000, "queries": 500, "split_seed": 7}),
-    ("prepare", {"dataset": "fashion_mnist"}, {"train": None, "database": 9000, "queries": 300, "split_seed": 0}),
+    ("fetch", {"dataset": "cifar10"}, {"kind": "cifar10", "sha256": None, "source": "a/folder"}),
+    ("fetch", {"dataset": "fashion_mnist"}, {"kind": "fashion_mnist", "sha256": "ab" * 32, "source": None}),
+    (
+        "fetch",
+        {"dataset": "my_scenes"},
+        {"kind": "nuswide", "sha256": None, "source": "c/folder", "image_size": 64, "missing": 0.1, "concepts": 21},
+    ),
+    ("prepare", {"dataset": "cifar10"}, PARTS | {"train": 40_000, "database": 8000, "queries": 500, "split_seed": 7}),
+    ("prepare", {"dataset": "fashion_mnist"}, PARTS | {"queries": 300}),
+    ("prepare", {"dataset": "my_scenes"}, PARTS | {"database": None, "database_from": "all"}),
     ("pretrain", VICTIM, RECIPE | {"epochs": 3, "flip": False, "width": 0.5, "threads": 6, "device": "cpu"}),
     ("pretrain", VICTIM | {"model": "alexnet"}, RECIPE | {"width": 0.25, "threads": 6, "device": "cpu"}),
     ("extract", VICTIM, RUNS),
@@ -88,7 +96,7 @@ BY_HAND = [
         "table1",
         {},
         {
-            "datasets": ["cifar10", "fashion_mnist"],
+            "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
             "widths": {"vgg16": 0.5, "alexnet": 0.25},
             "attacks": {"strong": STRONG, "basic": BASIC},
             "bits": [24, 16],
@@ -99,7 +107,7 @@ BY_HAND = [
         "table3",
         {},
         {
-            "datasets": ["cifar10", "fashion_mnist"],
+            "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
             "widths": {"alexnet": 0.25},
             "attacks": {"basic": BASIC},
             "bits": [24, 16],
@@ -110,7 +118,7 @@ BY_HAND = [
         "table4",
         {},
         {
-            "datasets": ["cifar10", "fashion_mnist"],
+            "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
             "widths": {"alexnet": 0.25, "vgg16": 0.5},
             "attacks": {"strong": STRONG},
             "bits": [16],
@@ -130,8 +138,20 @@ BY_HAND = [
         {
             "study": "small",
             "datasets": {
-                "cifar10": {"source": "a/folder", "sha256": None, "train": 40_000, "database": 8000, "queries": 500, "split_seed": 7},
-                "fashion_mnist": {"source": None, "sha256": "ab" * 32, "train": None, "database": 9000, "queries": 300, "split_seed": 0},
+                "cifar10": PARTS
+                | {
+                    "kind": "cifar10",
+                    "source": "a/folder",
+                    "sha256": None,
+                    "train": 40_000,
+                    "database": 8000,
+                    "queries": 500,
+                    "split_seed": 7,
+                },
+                "fashion_mnist": PARTS | {"kind": "fashion_mnist", "source": None, "sha256": "ab" * 32, "queries": 300},
+                "my_scenes": PARTS
+                | {"kind": "nuswide", "source": "c/folder", "sha256": None, "database": None, "database_from": "all"}
+                | {"image_size": 64, "missing": 0.1, "concepts": 21},
             },
             "models": {
                 "vgg16": {"width": 0.5, "training": RECIPE | {"epochs": 3, "flip": False}},
@@ -183,7 +203,7 @@ def test_settings_stand_in_the_order_of_their_names_and_the_code_last(study):
 def test_lists_and_sections_keep_the_order_of_the_study(study):
     """It is that of the table."""
     got = settings("table1", {}, study)
-    assert got["datasets"] == ["cifar10", "fashion_mnist"] and got["bits"] == [24, 16] and got["seeds"] == [5, 4]
+    assert got["datasets"] == ["cifar10", "fashion_mnist", "my_scenes"] and got["bits"] == [24, 16] and got["seeds"] == [5, 4]
     assert list(got["attacks"]) == ["strong", "basic"] and list(got["widths"]) == ["vgg16", "alexnet"]
 
 

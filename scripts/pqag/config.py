@@ -14,9 +14,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
-from pqag.datasets import DATASETS
+from pqag.datasets import DATASETS, KINDS
 from pqag.errors import UserError
 from pqag.settings import codewords
 from pqag.studyfile import Refused, printable, read
@@ -37,14 +37,40 @@ class _Section(BaseModel):
 
 
 class Dataset(_Section):
-    """Where the images come from and how they are split."""
+    """Where the images of a known data set come from and how they are split."""
 
+    kind: Literal[*DATASETS]
     source: Annotated[str, Field(min_length=1)] | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     train: Annotated[int, Field(ge=1)] | None = None
     database: Annotated[int, Field(ge=1)] = 9000
+    database_from: Literal["test", "all"] = "test"
     queries: Annotated[int, Field(ge=1)] = 1000
     split_seed: Seed = 0
+
+
+class Images(Dataset):
+    """Image files of the user, see ``pqag.images``; how many there are is not known before they are read."""
+
+    kind: Literal["imagefolder", "manifest"]
+    source: Annotated[str, Field(min_length=1)]
+    database: Annotated[int, Field(ge=1)] | None = None
+    image_size: Annotated[int, Field(ge=32, le=512)] = 32
+    missing: Annotated[float, Field(ge=0, lt=1)] = 0.05
+
+
+class NusWide(Images):
+    """The official release of NUS-WIDE."""
+
+    kind: Literal["nuswide"]
+    concepts: Annotated[int, Field(ge=2, le=81)] = 10
+
+
+AnyDataset = Annotated[Dataset | Images | NusWide, Field(discriminator="kind")]
+#: The section of each kind.
+DATASET_SECTIONS = {kind: {"nuswide": NusWide}.get(kind, Dataset if kind in DATASETS else Images) for kind in KINDS}
+#: Names that stand for something else among the folders of a study's results.
+RESERVED = ("benchmarks", "figures", "logs", "tables")
 
 
 class Training(_Section):
@@ -151,7 +177,7 @@ class Study(_Section):
     """A whole study: what is trained, attacked and measured."""
 
     study: Name
-    datasets: Annotated[dict[str, Dataset], Field(min_length=1)]
+    datasets: Annotated[dict[Name, AnyDataset], Field(min_length=1)]
     models: Annotated[dict[str, Model], Field(min_length=1)]
     attacks: Annotated[dict[Name, Attack], Field(min_length=1)]
     bits: Annotated[list[Annotated[int, Field(ge=1, le=64)]], Field(min_length=1)] = [16, 24, 36]
@@ -173,8 +199,8 @@ class Study(_Section):
         study = self.model_dump(exclude={"training", "anonymous"})
         for name, model in self.models.items():
             study["models"][name]["training"] = self.training.model_dump() | model.training.model_dump(exclude_none=True)
-        for name, dataset in study["datasets"].items():
-            if dataset["sha256"] or DATASETS[name].strict:
+        for dataset in study["datasets"].values():
+            if dataset["sha256"] or (dataset["kind"] in DATASETS and DATASETS[dataset["kind"]].strict):
                 dataset["source"] = None
         return study | self.shown()
 
@@ -205,9 +231,25 @@ class Study(_Section):
         """K, such that M log2 K = ``bits``."""
         return codewords(bits, self.quantizer.subspaces)
 
+    @field_validator("datasets", mode="before")
+    @classmethod
+    def _the_kind_is_the_name(cls, datasets: Any) -> Any:
+        """A data set without a kind is of the kind it is named after."""
+        if not isinstance(datasets, dict):
+            return datasets
+        for name, dataset in datasets.items():
+            if isinstance(dataset, dict) and "kind" not in dataset and name not in KINDS:
+                unknown = f"datasets: {_short(repr(name))} is not known: {_allowed(str(name), KINDS)}"
+                raise ValueError(f"{unknown}; a data set of another name needs a kind, one of these")
+        return {name: {"kind": name} | dataset if isinstance(dataset, dict) else dataset for name, dataset in datasets.items()}
+
     @model_validator(mode="after")
     def _names_are_known(self) -> "Study":
-        _check_known("datasets", self.datasets, DATASETS)
+        for name, dataset in self.datasets.items():
+            if name in RESERVED:
+                raise ValueError(f"datasets.{name}: the results have a folder of that name for something else; give the data set another")
+            if name in KINDS and name != dataset.kind:
+                raise ValueError(f"datasets.{name}.kind is {dataset.kind}, but {name} is a kind itself; give the data set another name")
         _check_known("models", self.models, NETWORKS)
         for name, attack in self.attacks.items():
             if name == "clean":
@@ -267,22 +309,31 @@ class Study(_Section):
             if bits % subspaces:
                 raise ValueError(f"bits: {bits} is no multiple of quantizer.subspaces = {subspaces}, so K would be no power of two")
             for name, dataset in self.datasets.items():
-                if self.codewords(bits) > dataset.database:
+                if dataset.database is not None and self.codewords(bits) > dataset.database:
                     raise ValueError(
                         f"bits: {bits} bits in {subspaces} sub-spaces need K = {self.codewords(bits)} codewords, more than the "
                         f"{dataset.database} database images of datasets.{name} they are fitted to"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _splits_fit(self) -> "Study":
+        """Of the known data sets; of others this is looked at when their images were counted, in ``pqag.datasets.split``."""
         for name, dataset in self.datasets.items():
-            if dataset.source is not None and not DATASETS[name].files:
-                raise ValueError(f"datasets.{name}.source: the images of {name} are generated, so there is no source to name")
-            train, test = DATASETS[name].train, DATASETS[name].test
-            if dataset.database + dataset.queries > test:
+            if (known := DATASETS.get(dataset.kind)) is None:
+                continue
+            if dataset.source is not None and not known.files:
+                raise ValueError(f"datasets.{name}.source: the images of {dataset.kind} are generated, so there is no source to name")
+            there, of = known.test, f"{known.test} test images"
+            if dataset.database_from == "all":
+                there, of = known.test + known.train, f"{of} and {known.train} training images"
+            if dataset.database + dataset.queries > there or dataset.queries > known.test:
                 raise ValueError(
-                    f"datasets.{name}: database ({dataset.database}) and queries ({dataset.queries}) are drawn from {test} test images, "
-                    "so their sum may not exceed that"
+                    f"datasets.{name}: database ({dataset.database}) and queries ({dataset.queries}) are drawn from {of}, "
+                    "so their sum may not exceed that, and queries are test images"
                 )
-            if (dataset.train or 0) > train:
-                raise ValueError(f"datasets.{name}.train: there are {train} training images, {dataset.train} were asked for")
+            if (dataset.train or 0) > known.train:
+                raise ValueError(f"datasets.{name}.train: there are {known.train} training images, {dataset.train} were asked for")
         return self
 
 
@@ -313,7 +364,8 @@ def parse_study(config: Mapping[str, Any], origin: str = "config.yaml") -> Study
 def _sentence(problem: Mapping[str, Any]) -> str:
     """One of pydantic's findings in the words of a person who knows YAML but not pydantic."""
     path = [_short(str(part)) for part in problem["loc"] if part != "[key]"]
-    key = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join(path))  # the place in a list
+    keys = path[:2] + path[3:] if path[:1] == ["datasets"] else path  # between the name and its keys pydantic has the kind
+    key = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join(keys))  # the place in a list
     value, context = problem["input"], problem.get("ctx", {})
     shown = "a mapping" if isinstance(value, dict) else {None: "empty", True: "true", False: "false"}.get(_hashable(value), repr(value))
     shown = _short(str(value) if isinstance(value, datetime.date) else shown)
@@ -322,6 +374,8 @@ def _sentence(problem: Mapping[str, Any]) -> str:
             return str(context["error"])
         case "extra_forbidden":
             return f"{key} is no key: {_allowed(path[-1], _section(path[:-1]).model_fields)}"
+        case "union_tag_invalid":
+            return f"{key}.kind is {_short(repr(value['kind']))}, but must be one of {', '.join(KINDS)}"
         case "missing":
             return f"the key {key} is missing"
         case "literal_error":
@@ -378,7 +432,10 @@ def _section(path: list[str]) -> type[BaseModel]:
     """The section of the model that ``path`` leads to, through mappings from names to sections."""
     kind: Any = Study
     for part in path:
-        kind = typing.get_args(kind)[1] if typing.get_origin(kind) is dict else kind.model_fields[part].annotation
+        if typing.get_origin(kind) is dict:
+            kind = typing.get_args(kind)[1]
+        else:
+            kind = DATASET_SECTIONS[part] if kind is AnyDataset else kind.model_fields[part].annotation
     return kind
 
 

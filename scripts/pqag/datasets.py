@@ -184,6 +184,9 @@ DATASETS: dict[str, Dataset] = {
     ),
 }
 
+#: What a data set may be: one of the above, the official release of NUS-WIDE, or images of the user (``pqag.images``).
+KINDS = (*DATASETS, "nuswide", "imagefolder", "manifest")
+
 
 # ---------------------------------------------------------------------------------------------------------------------- fetching
 

@@ -23,7 +23,7 @@ DEFINITIONS = {
     "map": "mean over queries of the average precision over the whole ranking, in expectation over the orders of tied items",
     "map_worst": "the same with the irrelevant items of every tie first",
     "map_best": "the same with the relevant items of every tie first",
-    f"map_{CUT}": f"as map, but of the first {CUT} items only, divided by the most relevant items these could hold (if fewer, by all relevant)",
+    f"map_{CUT}": f"as map, but of the first {CUT} items only, divided by the number of relevant items or, if that is less, by {CUT}",
     "ci_low, ci_high": "95 % percentile bootstrap interval of map over queries",
     "map_floor": "mean average precision of the worst possible ranking, every relevant item last",
     "map_chance": "expected mean average precision of a random ranking",

@@ -34,13 +34,17 @@ def _pick(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: section[key] for key in keys}
 
 
+#: Keys of a data set that say how it is split; all others say what its images are.
+_SPLIT = ("train", "database", "database_from", "queries", "split_seed")
+
+
 def _fetch(wildcards, study):
     """Where content is pinned by its hash, ``resolved`` leaves no source: a moved archive makes nothing stale."""
-    return _pick(study["datasets"][wildcards["dataset"]], "sha256", "source")
+    return {key: value for key, value in study["datasets"][wildcards["dataset"]].items() if key not in _SPLIT}
 
 
 def _prepare(wildcards, study):
-    return _pick(study["datasets"][wildcards["dataset"]], "train", "database", "queries", "split_seed")
+    return _pick(study["datasets"][wildcards["dataset"]], *_SPLIT)
 
 
 def _pretrain(wildcards, study):
