@@ -12,6 +12,7 @@ sys.path.append(str(Path(workflow.basedir, "scripts")))
 
 from pqag import files
 from pqag.config import NETWORKS, parse_study, read_config
+from pqag.datasets import DATASETS
 from pqag.errors import UserError
 from pqag.scores import CLEAN, FIGURES, TABLES, figure_models, heat_maps, scores, table_models, tables, transfers
 from pqag.settings import settings
@@ -63,6 +64,11 @@ wildcard_constraints:
     attack="|".join(STUDY.attacks),
     table="table3|table4",
     panel="|".join(panel for _, panel in heat_maps(RESOLVED)) or "none",
+
+
+def decoders(wildcards):
+    """Threads of fetch: image files are decoded side by side, which changes no bit of the result."""
+    return 1 if STUDY.datasets[wildcards.dataset].kind in DATASETS else 8
 
 
 def stop(words):

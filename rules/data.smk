@@ -9,6 +9,7 @@ rule fetch:
         "<benchmarks>/fetch/{dataset}.jsonl"
     conda:
         "../envs/steps.yaml"
+    threads: decoders
     resources:
         mem_mb=1500,
         runtime=60,

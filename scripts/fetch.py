@@ -1,21 +1,78 @@
 """Get one data set from the first source that has it, decode it and store it whole."""
 
+import os
+import shutil
 from pathlib import Path
 
-from pqag import datasets, storage
-from pqag.step import came_from, log, step
+import h5py
 
-with step(snakemake) as settings:
-    name = snakemake.wildcards.dataset
+from pqag import datasets, images, storage
+from pqag.errors import UserError
+from pqag.step import came_from, log, progress, step
+
+
+def fetch_known(file: h5py.File, kind: str, given: str | None, settings: dict) -> dict[str, object]:
+    """Store a known data set, wherever it comes from; gives the attributes of the file."""
+    fetched = datasets.fetch(kind, given, settings["sha256"])
+    source = Path(given).name if given else fetched.source  # no result names the folders of the machine it was made on
+    for name, digest in fetched.files.items():
+        came_from(f"{source}/{name}", digest)
+    storage.write_dataset(file, "images", fetched.raw.images)
+    storage.write_dataset(file, "labels", fetched.raw.labels)
+    log.info("%s from %s, content sha256 %s", fetched.title, fetched.source, fetched.sha256)
+    return {
+        "title": fetched.title,
+        "sha256": fetched.sha256,
+        "source": source,
+        "train": fetched.raw.train,
+        "classes": list(datasets.DATASETS[kind].classes),
+    }
+
+
+def fetch_images(file: h5py.File, kind: str, given: str, settings: dict, workers: int) -> dict[str, object]:
+    """Store the images that lie at ``given``; gives the attributes of the file."""
+    options = {"concepts": settings["concepts"]} if kind == "nuswide" else {}
+    listing = images.LISTINGS[kind](Path(os.path.expanduser(given)), **options)
+    for note in listing.notes:
+        log.info("%s", note)
+    needed, free = len(listing.names) * 3 * settings["image_size"] ** 2, shutil.disk_usage(Path(snakemake.output[0]).parent).free
+    if needed > free:
+        raise UserError(f"{len(listing.names)} images of this size need {needed / 2**30:.1f} GiB of disk, but {free / 2**30:.1f} are free")
+    with progress(len(listing.names), "decoding", unit="image") as bar:
+        stored = images.store(listing, file, settings["image_size"], settings["missing"], workers, bar.update)
+    for name, reason in stored.skipped.items():
+        log.warning("left out: %s: %s", name, reason)
+    train = int((stored.rows < listing.train).sum())
+    log.info("%d training and %d test images, %d left out", train, len(stored.rows) - train, len(stored.skipped))
+    if copies := images.copies(listing, stored):
+        log.warning("%d test images have the bytes of another image of the data set", copies)
+    source = Path(given).name
+    for name, digest in listing.files.items():
+        came_from(f"{source}/{name}", digest)
+    came_from(f"{source}/*", images.digest_of_all(listing, stored))
+    digest = datasets.content_sha256(datasets.Raw(file["images"], file["labels"], train))
+    log.info("content sha256 %s", digest)
+    if settings["sha256"] not in (None, digest):
+        raise UserError(f"the images at {given} have content of sha256 {digest}, but the config says {settings['sha256']}")
+    incomplete = " (incomplete copy)" if stored.skipped or not listing.complete else ""
+    return {
+        "title": f"{listing.title}{incomplete}" if listing.title else snakemake.wildcards.dataset,
+        "sha256": digest,
+        "source": source,
+        "train": train,
+        "classes": list(listing.classes),
+        "skipped": len(stored.skipped),
+    }
+
+
+with step(snakemake) as settings, storage.writing_hdf5(snakemake.output[0]) as file:
+    name, kind = snakemake.wildcards.dataset, settings["kind"]
     # From the config itself: the source is no setting where the content is pinned by its hash.
     given = snakemake.config["datasets"][name].get("source")
-    fetched = datasets.fetch(name, given, settings["sha256"])
-    log.info("%s from %s, content sha256 %s", fetched.title, fetched.source, fetched.sha256)
-    source = Path(given).name if given else fetched.source  # no result names the folders of the machine it was made on
-    for file, digest in fetched.files.items():
-        came_from(f"{source}/{file}", digest)
-    storage.write_hdf5(
-        snakemake.output[0],
-        {"images": fetched.raw.images, "labels": fetched.raw.labels},
-        {"dataset": name, "title": fetched.title, "sha256": fetched.sha256, "source": source, "train": fetched.raw.train},
-    )
+    if kind in images.LISTINGS:
+        attributes = fetch_images(file, kind, given, settings, snakemake.threads)
+    else:
+        attributes = fetch_known(file, kind, given, settings)
+    if name not in (kind, attributes["title"]):
+        attributes["title"] += f", {name}"  # so that two studies of one data set can be told apart
+    file.attrs.update({"dataset": name} | attributes)

@@ -7,6 +7,7 @@ import json
 from dataclasses import astuple, fields
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pqag import checkpoints, files, networks, storage, training
@@ -19,8 +20,12 @@ with step(snakemake) as settings:
     arrays = storage.read_hdf5(
         snakemake.input[0], "train/images", "train/labels", "database/images", "query/images", "database/labels", "query/labels"
     )
-    images, labels, *held_out = (torch.from_numpy(array).to(device) for array in arrays)
-    test_images, test_labels = torch.cat(held_out[:2]), torch.cat(held_out[2:])
+    # Where training images are in the database as well, accuracy is measured on the others.
+    trained, searched = storage.read_hdf5(snakemake.input[0], "train/ids", "database/ids")
+    new = torch.from_numpy(~np.isin(searched, trained))
+    images, labels, *held_out = (torch.from_numpy(array) for array in arrays)
+    test_images, test_labels = (torch.cat([database[new], query]).to(device) for database, query in (held_out[:2], held_out[2:]))
+    images, labels = images.to(device), labels.to(device)
 
     # What is unfinished belongs to these settings, images and arithmetic alone; under any others it is not picked up.
     precision = training.autocast_dtype(recipe.precision, device) or torch.float32
@@ -37,7 +42,7 @@ with step(snakemake) as settings:
 
     torch.manual_seed(seed)
     mean, std = training.channel_statistics(images)
-    network = networks.build(model, labels.shape[1], settings["width"], mean, std)
+    network = networks.build(model, labels.shape[1], settings["width"], mean, std, images.shape[-1])
     training.identity_initialisation(network)
     network.to(device)
     batches = -(-len(images) // recipe.batch_size)

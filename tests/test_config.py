@@ -146,7 +146,7 @@ def test_training_images_can_join_the_database():
     parse_study(changed("datasets.synthetic", {"database_from": "all", "database": 2000, "queries": 1000}))
     wrong = sentence(changed("datasets.synthetic", {"database_from": "all", "database": 2001, "queries": 1000}))
     assert "1000 test images and 2000 training images" in wrong
-    assert "queries are test images" in sentence(changed("datasets.synthetic", {"database_from": "all", "database": 50, "queries": 1001}))
+    assert "queries are test images" in sentence(changed("datasets.synthetic", {"database_from": "all", "database": 70, "queries": 1001}))
 
 
 def test_what_is_given_is_kept():

@@ -923,14 +923,6 @@ def test_the_numbers_of_a_data_set_fit_together(name, request):
 # ----------------------------------------------------------------------------------------------------------------------- splitting
 
 
-def numbered(train, test):
-    """A data set in which image and label number i hold i."""
-    total = train + test
-    images = np.zeros((total, 3, 32, 32), np.uint8)
-    images[:, 0, 0, 0], images[:, 1, 2, 3] = np.arange(total) % 256, np.arange(total) // 256
-    return Raw(images, np.eye(total, dtype=np.uint8), train)
-
-
 @st.composite
 def sizes(draw):
     train, test = draw(st.integers(1, 40)), draw(st.integers(2, 40))
@@ -943,53 +935,63 @@ def sizes(draw):
 @settings(max_examples=60)
 def test_parts_have_the_sizes_asked_for_do_not_overlap_and_know_their_rows(drawn):
     train, test, wanted, database, queries, seed = drawn
-    raw = numbered(train, test)
-    parts = split(raw, wanted, database, queries, seed)
-    for (images, labels, ids), size in zip(
-        (parts.train, parts.database, parts.query), (train if wanted is None else wanted, database, queries), strict=True
-    ):
-        assert len(images) == len(labels) == len(ids) == size
-        assert ids.dtype == np.int64 and images.dtype == labels.dtype == np.uint8
-        np.testing.assert_array_equal(images, raw.images[ids])
-        np.testing.assert_array_equal(labels.argmax(1), ids)
+    parts = split(train, train + test, wanted, database, queries, seed)
+    for ids, size in zip((parts.train, parts.database, parts.query), (train if wanted is None else wanted, database, queries), strict=True):
+        assert len(ids) == size and ids.dtype == np.int64
         assert (np.diff(ids) > 0).all()
-    assert set(parts.train[2]) <= set(range(train))
-    assert set(parts.database[2]) | set(parts.query[2]) <= set(range(train, train + test))
-    assert not set(parts.database[2]) & set(parts.query[2])
-    again = split(raw, wanted, database, queries, seed)
-    for one, other in ((parts.train, again.train), (parts.database, again.database), (parts.query, again.query)):
-        np.testing.assert_array_equal(one[2], other[2])
+    assert set(parts.train) <= set(range(train))
+    assert set(parts.database) | set(parts.query) <= set(range(train, train + test))
+    assert not set(parts.database) & set(parts.query)
+    assert ids_of(split(train, train + test, wanted, database, queries, seed)) == ids_of(parts)
 
 
-def ids(parts):
-    return [part[2].tolist() for part in (parts.train, parts.database, parts.query)]
+@given(sizes(), st.booleans())
+@settings(max_examples=60)
+def test_training_images_join_the_database_if_asked_to(drawn, some):
+    train, test, wanted, database, queries, seed = drawn
+    parts = split(train, train + test, wanted, database if some else None, queries, seed, "all")
+    test_only = split(train, train + test, wanted, None, queries, seed)
+    assert parts.query.tolist() == test_only.query.tolist() and parts.train.tolist() == test_only.train.tolist()
+    everything_else = set(range(train + test)) - set(parts.query)
+    assert set(test_only.database) == everything_else - set(range(train))
+    assert set(parts.database) <= everything_else and len(parts.database) == (database if some else len(everything_else))
+
+
+def test_the_split_of_earlier_versions_is_drawn():
+    """Recorded ids stay those of the same images: the first of a permutation are queries, the next the database."""
+    order = 60_000 + np.random.default_rng(3).permutation(10_000)
+    parts = split(60_000, 70_000, 100, 9000, 1000, 3)
+    assert parts.query.tolist() == sorted(order[:1000]) and parts.database.tolist() == sorted(order[1000:])
+    assert parts.train.tolist() == sorted(np.random.default_rng([3, 1]).permutation(60_000)[:100])
+
+
+def ids_of(parts):
+    return [part.tolist() for part in (parts.train, parts.database, parts.query)]
 
 
 def test_another_seed_draws_other_images():
-    raw = numbered(100, 100)
-    one, other = ids(split(raw, 50, 50, 50, 0)), ids(split(raw, 50, 50, 50, 1))
+    one, other = (ids_of(split(100, 200, 50, 50, 50, seed)) for seed in (0, 1))
     assert all(a != b for a, b in zip(one, other, strict=True))
 
 
 def test_images_are_drawn_from_all_over_the_test_images():
     """With 500 of 1000 drawn, the chance that either half holds fewer than 150 of the 250 queries or so is nil."""
-    [_, database, query] = ids(split(numbered(10, 1000), None, 250, 250, 3))
+    [_, database, query] = ids_of(split(10, 1010, None, 250, 250, 3))
     for part in (database, query):
         assert 80 < sum(number < 510 for number in part) < 170
 
 
 def test_without_a_number_all_training_images_are_taken_in_order():
-    assert ids(split(numbered(20, 10), None, 5, 5, 0))[0] == list(range(20))
+    assert ids_of(split(20, 30, None, 5, 5, 0))[0] == list(range(20))
 
 
 def test_the_number_of_training_images_does_not_change_the_queries():
-    raw = numbered(50, 50)
-    assert ids(split(raw, 10, 30, 20, 4))[1:] == ids(split(raw, None, 30, 20, 4))[1:]
+    assert ids_of(split(50, 100, 10, 30, 20, 4))[1:] == ids_of(split(50, 100, None, 30, 20, 4))[1:]
 
 
 def test_training_images_and_queries_are_not_drawn_alike():
     """The same seed must not give both the same order."""
-    [train, _, query] = ids(split(numbered(50, 50), 25, 25, 25, 0))
+    [train, _, query] = ids_of(split(50, 100, 25, 25, 25, 0))
     assert train != [number - 50 for number in query]
 
 
@@ -998,13 +1000,14 @@ def test_training_images_and_queries_are_not_drawn_alike():
     [
         (None, 8, 3, "3 queries and 8 database images were asked for, but there are 10 test images"),
         (21, 5, 5, "21 training images were asked for, but there are 20"),
+        (None, None, 10, "10 queries and some database images were asked for, but there are 10 test images"),
     ],
 )
 def test_more_images_than_there_are_is_an_error(train, database, queries, words):
     with pytest.raises(UserError, match=words):
-        split(numbered(20, 10), train, database, queries, 0)
+        split(20, 30, train, database, queries, 0)
 
 
 def test_all_images_can_be_used():
-    parts = ids(split(numbered(20, 10), 20, 7, 3, 0))
+    parts = ids_of(split(20, 30, 20, 7, 3, 0))
     assert sorted(sum(parts, [])) == list(range(30))

@@ -31,6 +31,26 @@ def test_width_scales_every_layer_and_64_pixels_work_too(name):
         assert thin.shape[0] == max(8, wide.shape[0] // 8)
 
 
+@pytest.mark.parametrize(("size", "stride"), [(32, 1), (63, 1), (64, 2), (100, 2), (128, 4), (224, 4), (256, 8), (511, 8), (512, 16)])
+def test_the_first_convolution_leaves_32_to_63_pixels(size, stride):
+    assert networks.reduction(size) == stride and 32 <= size // stride < 64
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+@pytest.mark.parametrize(("size", "kernel", "left"), [(64, 3, 32), (224, 7, 56)])
+def test_larger_images_are_reduced_by_the_first_convolution_alone(name, size, kernel, left):
+    """Everything after it has the shapes of the network for 32 pixels, and the feature its size."""
+    small, large = (networks.build(name, 10, 0.125, image_size=image_size).eval() for image_size in (32, size))
+    convolutions = [module for module in large.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert convolutions[0].kernel_size == (kernel, kernel) and convolutions[0].weight.shape[1] == 3
+    with torch.no_grad():
+        assert convolutions[0](torch.zeros(1, 3, size, size)).shape[2:] == (left, left)
+        assert large.features(torch.rand(2, 3, size, size)).shape == (2, small.feature_size)
+    shapes = [{key: value.shape for key, value in network.state_dict().items()} for network in (small, large)]
+    assert shapes[0].keys() == shapes[1].keys()
+    assert sum(shapes[0][key] != shapes[1][key] for key in shapes[0]) == (kernel != 3), "but for the first kernel"
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "vgg11", "vgg13", "vgg16"])
 def test_body_holds_the_weights_of_torchvisions_network(name):
     """All layers but the stem and the classifier have torchvision's shapes."""

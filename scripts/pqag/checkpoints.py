@@ -39,14 +39,15 @@ def load(path: str | Path) -> dict:
 
 def save_network(path: str | Path, network: networks.Backbone, model: str, width: float) -> None:
     """Write the weights of ``network`` and how it was built."""
-    save(path, {"model": model, "width": width, "classes": network.head.out_features, "weights": network.state_dict()})
+    built = {"model": model, "width": width, "classes": network.head.out_features, "image_size": network.image_size}
+    save(path, built | {"weights": network.state_dict()})
 
 
 def load_network(path: str | Path) -> networks.Backbone:
     """Build the network anew and give it its weights; in evaluation mode, on the CPU. Raises UserError if the file holds no such thing."""
     saved = load(path)
     try:
-        network = networks.build(saved["model"], saved["classes"], saved["width"])
+        network = networks.build(saved["model"], saved["classes"], saved["width"], image_size=saved["image_size"])
         network.load_state_dict(saved["weights"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} does not hold the weights of a network of ours: {str(error).splitlines()[0]}") from error

@@ -29,9 +29,9 @@ from pqag.files import sha256
 
 @dataclass(frozen=True)
 class Raw:
-    """Decoded images and labels of both official splits, in the official order.
+    """Decoded images and labels of both official splits, in the official order, in memory or as HDF5 datasets.
 
-    images: uint8 (N, 3, 32, 32). labels: uint8 multi-hot (N, C). The training images come first; ``train`` says how many there are.
+    images: uint8 (N, 3, H, W). labels: uint8 multi-hot (N, C). The training images come first; ``train`` says how many there are.
     """
 
     images: np.ndarray
@@ -77,11 +77,11 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Split:
-    """The three parts of a study, each images uint8 (N, 3, 32, 32), labels uint8 (N, C), ids int64 (N,): row numbers of ``Raw``."""
+    """The three parts of a study as sorted row numbers of ``Raw``, int64 (N,)."""
 
-    train: tuple[np.ndarray, np.ndarray, np.ndarray]
-    database: tuple[np.ndarray, np.ndarray, np.ndarray]
-    query: tuple[np.ndarray, np.ndarray, np.ndarray]
+    train: np.ndarray
+    database: np.ndarray
+    query: np.ndarray
 
 
 # ---------------------------------------------------------------------------------------------------------------------- decoding
@@ -238,8 +238,9 @@ def _check_content(dataset: Dataset, digest: str, expected_sha256: str | None) -
 def content_sha256(raw: Raw) -> str:
     """sha256 of shapes, images and labels as decoded; independent of the source, the compression and the split."""
     digest = hashlib.sha256(f"{raw.images.shape} {raw.labels.shape} {raw.train}".encode())
-    digest.update(np.ascontiguousarray(raw.images))
-    digest.update(np.ascontiguousarray(raw.labels))
+    for array in (raw.images, raw.labels):
+        for start in range(0, len(array), 4096):  # neither needs to fit into memory
+            digest.update(np.ascontiguousarray(array[start : start + 4096]))
     return digest.hexdigest()
 
 
@@ -369,22 +370,29 @@ def _write(content: BinaryIO, target: Path) -> None:
 # --------------------------------------------------------------------------------------------------------------------- splitting
 
 
-def split(raw: Raw, train: int | None, database: int, queries: int, seed: int) -> Split:
-    """Draw queries and database without overlap from the test images, and ``train`` training images (None: all), by ``seed``.
+def split(
+    official: int, total: int, train: int | None, database: int | None, queries: int, seed: int, database_from: str = "test"
+) -> Split:
+    """Draw queries and database without overlap from the test images, and training images, by ``seed``.
 
-    PQ-AG, Datasets: "the test set is randomly divided into 9000 images as a database and 1000 images as queries". Ids are row numbers of
-    the raw data set, sorted within each part. Raises UserError where more images are asked for than there are.
+    PQ-AG, Datasets: "the test set is randomly divided into 9000 images as a database and 1000 images as queries". Of the ``total`` images
+    the first ``official`` are training images; ``train`` of these are trained on (None: all). The database is drawn from the test images
+    that are no queries, or, with ``database_from`` "all", from those and all training images (None: all of them). Raises UserError where
+    more images are asked for than there are.
     """
-    available = len(raw.images) - raw.train
-    if database + queries > available:
-        raise UserError(f"{queries} queries and {database} database images were asked for, but there are {available} test images")
-    if train is not None and train > raw.train:
-        raise UserError(f"{train} training images were asked for, but there are {raw.train}")
-    drawn = raw.train + np.random.default_rng(seed).permutation(available)[: database + queries]
-    train_ids = np.arange(raw.train)
+    tests = total - official
+    if train is not None and train > official:
+        raise UserError(f"{train} training images were asked for, but there are {official}")
+    drawn = official + np.random.default_rng(seed).permutation(tests)
+    query, rest = drawn[:queries], drawn[queries:]
+    if database_from == "all":
+        rest = np.random.default_rng([seed, 2]).permutation(np.concatenate([rest, np.arange(official)]))
+    wanted = f"{queries} queries and {'some' if database is None else database} database images were asked for"
+    if queries > tests or len(rest) < (database or 1):
+        raise UserError(f"{wanted}, but there are {tests} test images" + f" and {official} training images" * (database_from == "all"))
+    train_ids = np.arange(official)
     if train is not None:
-        train_ids = np.random.default_rng([seed, 1]).permutation(raw.train)[:train]
-    parts = [np.sort(ids) for ids in (train_ids, drawn[queries:], drawn[:queries])]
-    together = np.concatenate(parts)
-    assert len(np.unique(together)) == len(together), "train, database and query must not overlap"
-    return Split(*((raw.images[ids], raw.labels[ids], ids.astype(np.int64)) for ids in parts))
+        train_ids = np.random.default_rng([seed, 1]).permutation(official)[:train]
+    parts = Split(*(np.sort(ids).astype(np.int64) for ids in (train_ids, rest[:database], query)))
+    assert not np.isin(parts.query, np.concatenate([parts.train, parts.database])).any(), "queries must be new"
+    return parts

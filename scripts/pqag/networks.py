@@ -1,7 +1,8 @@
 """The backbones of the study, for small images: AlexNet, VGG and ResNet with batch normalisation.
 
 Every network is built from torchvision's own blocks (``torchvision.models``), with the stem replaced by one for 32 x 32 pixels, because
-the originals reduce a 224-pixel image 32-fold and would leave nothing of a small one. Two things differ from torchvision on purpose:
+the originals reduce a 224-pixel image 32-fold and would leave nothing of a small one. Of larger images the first convolution takes every
+second, fourth or eighth pixel, so that what follows it has 32 to 63 on a side. Two things differ from torchvision on purpose:
 
 * normalisation by the mean and standard deviation of the training images is the first layer of the network, so that the input is pixels in
   [0, 1] and the radius of an attack is in pixels (docs/protocol.md);
@@ -36,15 +37,17 @@ class Backbone(nn.Module):
     feature_size: D, the length of a feature.
     classes: number of logits.
     mean, std: per channel, in pixels of [0, 1], length 3. Stored with the weights.
+    image_size: pixels on a side of the images that it was built for.
     """
 
-    def __init__(self, body: nn.Module, feature_size: int, classes: int, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)):
+    def __init__(self, body: nn.Module, feature_size: int, classes: int, mean=(0.5,) * 3, std=(0.25,) * 3, image_size: int = 32):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(1, 3, 1, 1))
         self.body = body
         self.head = nn.Linear(feature_size, classes)
         self.feature_size = feature_size
+        self.image_size = image_size
 
     def features(self, images: Tensor) -> Tensor:
         """Penultimate activations, float (N, D), not normalised; ``images`` float (N, 3, H, W) in [0, 1]."""
@@ -67,11 +70,17 @@ def features(network: Backbone, images: Tensor, normalised: bool = True) -> Tens
 
 
 def extract(network: Backbone, images: np.ndarray, device: torch.device, batch_size: int = 500) -> np.ndarray:
-    """l2-normalised features, float32 (N, D), of ``images``, uint8 (N, 3, H, W), by ``network``, which moves to ``device``."""
+    """l2-normalised features, float32 (N, D), of ``images``, uint8 (N, 3, H, W), by ``network``, which moves to ``device``.
+
+    ``images`` may be an HDF5 dataset: it is read a batch at a time.
+    """
     network = network.to(device, memory_format=torch.channels_last)
+    batches = []
     with torch.inference_mode():
-        batches = [features(network, pixels(batch.to(device))) for batch in torch.from_numpy(images).split(batch_size)]
-    return torch.cat(batches).float().cpu().numpy()
+        for start in range(0, len(images), batch_size):
+            batch = torch.from_numpy(images[start : start + batch_size])
+            batches.append(features(network, pixels(batch.to(device))).float().cpu())
+    return torch.cat(batches).numpy()
 
 
 def scaled(channels: int, width: float) -> int:
@@ -79,29 +88,35 @@ def scaled(channels: int, width: float) -> int:
     return max(8, 8 * round(channels * width / 8))
 
 
-def build(name: str, classes: int, width: float = 1.0, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)) -> Backbone:
+def reduction(image_size: int) -> int:
+    """The stride of the first convolution for images of ``image_size`` pixels on a side: 1 below 64, 2 below 128, and so on."""
+    return 2 ** max(0, (image_size // 32).bit_length() - 1)
+
+
+def build(name: str, classes: int, width: float = 1.0, mean=(0.5,) * 3, std=(0.25,) * 3, image_size: int = 32) -> Backbone:
     """The network ``name`` (one of ``NETWORKS``) with freshly drawn weights from torch's global generator.
 
     ``width`` multiplies the channels of every layer; D is then 4096 x width for AlexNet, 2048 x width for ResNet-50 and 512 x width for the
-    others. Raises ValueError for an unknown name.
+    others. ``image_size`` (at least 32) decides the stride of the first convolution. Raises ValueError for an unknown name.
     """
+    stem = {"kernel_size": max(3, 2 * reduction(image_size) - 1), "stride": reduction(image_size)}
     if name == "alexnet":
-        body, size = _alexnet(width)
+        body, size = _alexnet(width, stem)
     elif name in _VGGS:
-        body, size = _vgg(_VGGS[name], width)
+        body, size = _vgg(_VGGS[name], width, stem)
     elif name in _RESNETS:
-        body, size = _resnet(*_RESNETS[name], width)
+        body, size = _resnet(*_RESNETS[name], width, stem)
     else:
         raise ValueError(f"unknown network {name!r}: known are {', '.join(NETWORKS)}")
-    return Backbone(body, size, classes, mean, std)
+    return Backbone(body, size, classes, mean, std, image_size)
 
 
-def _alexnet(width: float) -> tuple[nn.Module, int]:
+def _alexnet(width: float, stem: dict[str, int]) -> tuple[nn.Module, int]:
     """AlexNet (Krizhevsky 2014, as in torchvision) with strides and poolings for 32 pixels; fc7 is the feature."""
     c = [scaled(n, width) for n in (64, 192, 384, 256, 256)]
     size = scaled(4096, width)
     body = nn.Sequential(
-        Conv2dNormActivation(3, c[0], 3),
+        Conv2dNormActivation(3, c[0], **stem),
         nn.MaxPool2d(2),
         Conv2dNormActivation(c[0], c[1], 5),
         nn.MaxPool2d(2),
@@ -121,16 +136,19 @@ def _alexnet(width: float) -> tuple[nn.Module, int]:
     return body, size
 
 
-def _vgg(configuration: str, width: float) -> tuple[nn.Module, int]:
+def _vgg(configuration: str, width: float, stem: dict[str, int]) -> tuple[nn.Module, int]:
     """VGG with batch normalisation; five poolings bring 32 pixels to one, and the two large linear layers fall away."""
     plan = [c if c == "M" else scaled(c, width) for c in vgg.cfgs[configuration]]
-    return nn.Sequential(vgg.make_layers(plan, batch_norm=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()), plan[-2]
+    layers = vgg.make_layers(plan, batch_norm=True)
+    if stem["stride"] > 1:
+        layers[0] = nn.Conv2d(3, plan[0], **stem, padding=stem["kernel_size"] // 2)
+    return nn.Sequential(layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), plan[-2]
 
 
-def _resnet(block: type[nn.Module], blocks: tuple[int, ...], width: float) -> tuple[nn.Module, int]:
+def _resnet(block: type[nn.Module], blocks: tuple[int, ...], width: float, stem: dict[str, int]) -> tuple[nn.Module, int]:
     """ResNet whose stem is a 3 x 3 convolution without stride or pooling (He et al. 2016, section 4.2)."""
     channels = scaled(64, width)
-    layers: list[nn.Module] = [Conv2dNormActivation(3, channels, 3)]
+    layers: list[nn.Module] = [Conv2dNormActivation(3, channels, **stem)]
     for stage, count in enumerate(blocks):
         planes = scaled(64 * 2**stage, width)
         for i in range(count):

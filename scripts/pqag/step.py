@@ -62,7 +62,7 @@ def step(snakemake) -> Iterator[dict]:
 @contextlib.contextmanager
 def _log_to(path: str) -> Iterator[None]:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", buffering=1, encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
+    with open(path, "w", buffering=1, encoding="utf-8", errors="backslashreplace") as file, redirect_stdout(file), redirect_stderr(file):
         logging.basicConfig(stream=file, level=logging.INFO, format="%(asctime)s %(message)s", force=True)
         logging.captureWarnings(True)
         yield
@@ -139,7 +139,7 @@ def torch_device(settings: dict):
     return device
 
 
-def progress(total: int, words: str, done: int = 0) -> tqdm:
+def progress(total: int, words: str, done: int = 0, unit: str = "batch") -> tqdm:
     """A bar with an estimate on the terminal, and nothing where the terminal is none."""
     quiet = not _terminal.isatty()
-    return tqdm(total=total, initial=done, desc=words, unit="batch", file=_terminal, disable=quiet, leave=False, dynamic_ncols=True)
+    return tqdm(total=total, initial=done, desc=words, unit=unit, file=_terminal, disable=quiet, leave=False, dynamic_ncols=True)

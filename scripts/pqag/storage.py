@@ -75,6 +75,17 @@ def append(dataset: h5py.Dataset, rows: np.ndarray) -> None:
     dataset[len(dataset) - len(rows) :] = rows
 
 
+def copy_rows(file: h5py.File, name: str, source: h5py.Dataset, rows: np.ndarray) -> None:
+    """Add the ``rows`` (sorted numbers) of ``source``, a dataset of another file, as ``write_dataset`` does, some 64 MiB at a time."""
+    size = chunk_rows(int(np.prod(source.shape[1:])) * source.dtype.itemsize)
+    shape = (len(rows), *source.shape[1:])
+    target = file.create_dataset(name, shape, source.dtype, chunks=(min(size, len(rows)), *source.shape[1:]), fletcher32=True)
+    for start in range(0, len(source), 64 * size):
+        first, last = np.searchsorted(rows, [start, start + 64 * size])
+        if first < last:
+            target[first:last] = source[start : start + 64 * size][rows[first:last] - start]
+
+
 def write_hdf5(path: str | Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, object] | None = None) -> None:
     """Write named arrays (a slash in a name makes a group) and attributes as one HDF5 file, atomically."""
     with writing_hdf5(path) as file:

@@ -1,0 +1,435 @@
+"""Data sets of image files: class folders, a manifest, or the official release of NUS-WIDE.
+
+``LISTINGS`` has a function for each kind that finds out which images there are and what they show; ``store`` decodes them, a few at a time,
+into an HDF5 file, so that neither the number of images nor their size is bounded by the memory.
+"""
+
+import csv
+import hashlib
+import io
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePath
+
+import h5py
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pqag import storage
+from pqag.datasets import LARGEST
+from pqag.errors import UserError
+
+#: What is read, by Pillow's names. Its other decoders are rarely used and rarely tried, and one of them starts a program.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+#: Files in class folders that are images; others are left out and told.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+#: Pixels that no photograph reaches: a small file can unpack to a picture that fills the memory.
+LARGEST_IMAGE = 10**8
+#: Images decoded before they are written.
+BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Which images there are, the training images first, and what they show.
+
+    folder: resolved path below which all images lie. names: their paths from there. labels: uint8 multi-hot (N, C). train: how many are
+    training images. classes: names (C). files: sha256 of the lists and label files that were read, by name. notes: sentences for the log.
+    title: what to call the images, None for the user's own. complete: whether these are all images that were released under that title.
+    """
+
+    folder: Path
+    names: list[str]
+    labels: np.ndarray
+    train: int
+    classes: tuple[str, ...]
+    files: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    title: str | None = None
+    complete: bool = True
+
+
+# ------------------------------------------------------------------------------------------------------------------ class folders
+
+
+def imagefolder(source: Path) -> Listing:
+    """The images in ``source``/train/<class>/ and ``source``/test/<class>/, in folders below these too, sorted by name.
+
+    Raises UserError where a part or a class has no image, an image lies in no class, or a class has test images alone.
+    """
+    if not source.is_dir():
+        raise UserError(f"{source} is no folder; name the one that holds train/ and test/")
+    found: list[tuple[str, str]] = []
+    others = 0
+    sizes = []
+    for split in ("train", "test"):
+        if not (source / split).is_dir():
+            raise UserError(f"{source} holds no folder {split}; images lie in train/<class>/ and test/<class>/")
+        images, left_out = _class_images(source, split)
+        found += images
+        others += left_out
+        sizes.append(len(images))
+    notes = (f"{others} files that are no images by their names are left out",) if others else ()
+    return _listing(source, [name for name, _ in found], [{label} for _, label in found], sizes[0], notes=notes)
+
+
+def _class_images(source: Path, split: str) -> tuple[list[tuple[str, str]], int]:
+    """(name, class) of every image of a part, and the number of other files."""
+    images, others = [], 0
+    for folder in sorted((source / split).iterdir()):
+        if folder.name.startswith("."):
+            continue
+        if not folder.is_dir():
+            if folder.suffix.lower() in SUFFIXES:
+                raise UserError(f"{folder} lies in no class folder; images lie in {split}/<class>/")
+            others += 1
+            continue
+        files = sorted(path for path in folder.rglob("*") if not path.is_dir() and not path.name.startswith("."))
+        inside = [path for path in files if path.suffix.lower() in SUFFIXES]
+        if not inside:
+            raise UserError(f"the class folder {folder} holds no image; take it away, or put images in ({', '.join(SUFFIXES)})")
+        images += [(path.relative_to(source).as_posix(), folder.name) for path in inside]
+        others += len(files) - len(inside)
+    return images, others
+
+
+# ----------------------------------------------------------------------------------------------------------------------- manifest
+
+COLUMNS = ("path", "split", "labels")
+
+
+def manifest(source: Path) -> Listing:
+    """The images that a CSV file names: columns path (from the folder of the file), split (train or test) and labels (``a|b``).
+
+    Raises UserError, with the line, where a row is not so.
+    """
+    if not source.is_file():
+        raise UserError(f"{source} is no file; name the CSV file with the columns {', '.join(COLUMNS)}")
+    content = _content(source)
+    rows: dict[str, tuple[int, str, set[str]]] = {}
+    for line, row in _csv_rows(source, content):
+        path, split, labels = _checked_row(f"{source}, line {line}", row)
+        if path in rows:
+            raise UserError(f"{source}, line {line}: {path} stands in line {rows[path][0]} already")
+        rows[path] = line, split, labels
+    names = [path for part in ("train", "test") for path, (_, split, _) in rows.items() if split == part]
+    train = sum(split == "train" for _, split, _ in rows.values())
+    files = {source.name: hashlib.sha256(content).hexdigest()}
+    return _listing(source.parent, names, [rows[name][2] for name in names], train, files)
+
+
+def _csv_rows(source: Path, content: bytes) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Line number and values by column of every row."""
+    try:
+        table = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        header = table.fieldnames or []
+        if missing := [column for column in COLUMNS if column not in header]:
+            raise UserError(
+                f"{source}: the first line must name the columns {', '.join(COLUMNS)}, with commas between, "
+                f"but {' and '.join(missing)} are not in {','.join(header)[:80]!r}"
+            )
+        for row in table:
+            yield table.line_num, row
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(f"{source}, line {line}: byte {content[error.start]:#x} is no text in UTF-8") from None
+    except csv.Error as error:
+        raise UserError(f"{source}: it is no CSV file ({error})") from None
+
+
+def _checked_row(where: str, row: dict[str, str | None]) -> tuple[str, str, set[str]]:
+    """Path, split and labels of a row; raises UserError."""
+    if None in row or None in row.values():
+        raise UserError(f"{where}: it has {'more' if None in row else 'fewer'} values than the first line has columns")
+    path, split = row["path"].strip(), row["split"].strip()
+    labels = {label.strip() for label in row["labels"].split("|")} - {""}
+    if not path or "\0" in path:
+        raise UserError(f"{where}: the path is {'empty' if not path else 'no path'}")
+    if os.path.isabs(path) or ".." in PurePath(path).parts:
+        raise UserError(f"{where}: {path} leads out of the folder of the manifest; paths begin in that folder")
+    if split not in ("train", "test"):
+        raise UserError(f"{where}: the split is {split!r}, but must be train or test")
+    if not labels:
+        raise UserError(f"{where}: {path} has no label; leave images without labels out")
+    return PurePath(path).as_posix(), split, labels
+
+
+def _listing(
+    folder: Path, names: list[str], labels: list[set[str]], train: int, files: dict[str, str] | None = None, notes: Sequence[str] = ()
+) -> Listing:
+    """The user's own images; raises UserError where they make no study of retrieval."""
+    for part, size in (("training", train), ("test", len(names) - train)):
+        if not size:
+            raise UserError(f"{folder}: there are no {part} images; both training and test images are needed")
+    classes = sorted(set().union(*labels[:train]))
+    if new := sorted(set().union(*labels[train:]) - set(classes)):
+        raise UserError(f"{folder}: the class {new[0]!r} has test images, but no training images; every class needs some")
+    if len(classes) < 2:
+        raise UserError(f"{folder}: all images are of one class, {classes[0]!r}; at least two are needed")
+    column = {name: number for number, name in enumerate(classes)}
+    hot = np.zeros((len(names), len(classes)), np.uint8)
+    for row, shown in enumerate(labels):
+        hot[row, [column[name] for name in shown]] = 1
+    untested = len(classes) - int(hot[train:].any(0).sum())
+    notes = (*notes, f"{untested} of {len(classes)} classes have no test images") if untested else tuple(notes)
+    return Listing(folder.resolve(), names, hot, train, tuple(classes), files or {}, notes)
+
+
+# ----------------------------------------------------------------------------------------------------------------------- NUS-WIDE
+
+#: Images that were released for training and test, and those of them with one of the 10 or 21 most frequent concepts, as published.
+RELEASED = {"Train": 161_789, "Test": 107_859}
+SELECTED = {10: 186_577, 21: 195_834}
+
+
+class _Texts:
+    """Text files below ``folder``, remembered with their sha256."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.files: dict[str, str] = {}
+
+    def lines(self, *places: str) -> list[str]:
+        """The lines of the first of ``places`` that is there, but for empty ones; raises UserError where none is there."""
+        for place in places:
+            if (self.folder / place).is_file():
+                content = _content(self.folder / place)
+                self.files[place] = hashlib.sha256(content).hexdigest()
+                return [line.strip() for line in content.decode("utf-8", "surrogateescape").splitlines() if line.strip()]
+        raise UserError(f"{self.folder} does not hold {places[0]}, which the official release has")
+
+
+def nuswide(source: Path, concepts: int = 10) -> Listing:
+    """The images of NUS-WIDE (Chua et al. 2009) with at least one of the ``concepts`` most frequent concepts, split as released.
+
+    Frequency is counted over all released images, so that it does not depend on which of them the user has. Of several images with one
+    Flickr id the first is kept, training before test, so that no query is in the database. Raises UserError where a file of the release is
+    missing or does not fit its list.
+    """
+    if not source.is_dir():
+        raise UserError(f"{source} is no folder; name the one that holds ImageList/ and Groundtruth/")
+    texts = _Texts(source)
+    known = texts.lines("ConceptsList/Concepts81.txt", "Concepts81.txt", "Groundtruth/Concepts81.txt")
+    if concepts > len(known):
+        raise UserError(f"{source}: concepts is {concepts}, but Concepts81.txt names {len(known)}")
+    names, labels = _released(texts, known)
+    every = [name for part in names.values() for name in part]
+    counts = labels.sum(0, dtype=np.int64)
+    chosen = sorted(sorted(range(len(known)), key=lambda c: (-counts[c], c))[:concepts])
+    labelled = np.flatnonzero(labels[:, chosen].any(1))
+    kept, repeated = _first_of_each_id(every, labelled)
+    if not len(kept):
+        raise UserError(f"{source}: no image has one of the {concepts} most frequent concepts")
+    train = int((kept < len(names["Train"])).sum())
+    notes = [f"{len(part):,} {split.lower()} images were released here, officially {RELEASED[split]:,}" for split, part in names.items()]
+    notes.append(
+        f"{len(labelled):,} have one of the {concepts} most frequent concepts, officially "
+        f"{f'{SELECTED[concepts]:,}' if concepts in SELECTED else 'unknown'}: {', '.join(f'{known[c]} {counts[c]:,}' for c in chosen)}"
+    )
+    notes += [f"left out, for {first} has the same id: {name}" for name, first in repeated]
+    complete = all(len(names[split]) == RELEASED[split] for split in RELEASED)
+    folder = _image_folder(source, every)
+    shown = tuple(known[c] for c in chosen)
+    kept_names = [every[row] for row in kept]
+    return Listing(folder, kept_names, labels[kept][:, chosen], train, shown, texts.files, tuple(notes), f"NUS-WIDE-{concepts}", complete)
+
+
+def _released(texts: _Texts, concepts: Sequence[str]) -> tuple[dict[str, list[str]], np.ndarray]:
+    """Names of the images by split, with forward slashes, and the labels of all of them in that order, uint8 (N, concepts)."""
+    names = {split: _image_list(texts, f"{split}Imagelist.txt") for split in RELEASED}
+    folders = [folder for folder in ("Groundtruth/TrainTestLabels", "TrainTestLabels") if (texts.folder / folder).is_dir()]
+    if folders:
+        blocks = [
+            [_ground_truth(texts, f"{folders[0]}/Labels_{concept}_{split}.txt", len(part)) for concept in concepts]
+            for split, part in names.items()
+        ]
+        return names, np.concatenate([np.stack(block, axis=1) for block in blocks])
+    every = _image_list(texts, "Imagelist.txt")
+    rows = {name: row for row, name in reversed(list(enumerate(every)))}
+    wanted = [name for part in names.values() for name in part]
+    if unknown := next((name for name in wanted if name not in rows), None):
+        raise UserError(f"{texts.folder}: {unknown} stands in the lists of training and test images, but not in Imagelist.txt")
+    labels = [_ground_truth(texts, f"Groundtruth/AllLabels/Labels_{concept}.txt", len(every)) for concept in concepts]
+    return names, np.stack(labels, axis=1)[[rows[name] for name in wanted]]
+
+
+def _image_list(texts: _Texts, name: str) -> list[str]:
+    return [line.replace("\\", "/") for line in texts.lines(f"ImageList/{name}", name)]
+
+
+def _ground_truth(texts: _Texts, place: str, images: int) -> np.ndarray:
+    """The zeros and ones of a label file, uint8 (images,)."""
+    values = texts.lines(place)
+    if len(values) != images:
+        raise UserError(f"{texts.folder / place} has {len(values):,} lines, but the list of its images {images:,}")
+    if wrong := sorted(set(values) - {"0", "1"}):
+        raise UserError(f"{texts.folder / place} holds {wrong[0][:20]!r}, but only 0 and 1 are allowed")
+    return (np.array(values) == "1").astype(np.uint8)
+
+
+def _first_of_each_id(names: Sequence[str], rows: np.ndarray) -> tuple[np.ndarray, list[tuple[str, str]]]:
+    """Those of ``rows`` whose Flickr id (``…/0001_2124494179.jpg``) comes first, and the others: name, and name of the first."""
+    first: dict[str, str] = {}
+    kept, repeated = [], []
+    for row in rows.tolist():
+        number = PurePath(names[row]).stem.rsplit("_", 1)[-1]
+        if number in first:
+            repeated.append((names[row], first[number]))
+        else:
+            first[number] = names[row]
+            kept.append(row)
+    return np.array(kept, dtype=np.int64), repeated
+
+
+def _image_folder(source: Path, names: Sequence[str]) -> Path:
+    """The folder in which the folders of the images lie."""
+    tops = {PurePath(name).parts[0] for name in names}
+    for candidate in ("Flickr", "images", "Images", "."):
+        if any((source / candidate / top).exists() for top in tops):
+            return (source / candidate).resolve()
+    raise UserError(
+        f"{source} holds none of the images; they lie in Flickr/<folder>/, images/<folder>/ or <folder>/, as the lists name them"
+    )
+
+
+#: For each kind the function that lists its images, from the source and the settings of fetch.
+LISTINGS: dict[str, Callable[..., Listing]] = {"imagefolder": imagefolder, "manifest": manifest, "nuswide": nuswide}
+
+
+# ----------------------------------------------------------------------------------------------------------------------- decoding
+
+
+def decode(content: bytes, size: int) -> np.ndarray:
+    """The image in ``content`` as uint8 (3, size, size): upright, on white where it is transparent, in RGB, the whole of it resized.
+
+    Of an animation the first picture. Raises UserError for an image that is too large or has pixels of 32 bits, and whatever Pillow raises
+    for what it cannot read.
+    """
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        if image.width * image.height > LARGEST_IMAGE:
+            raise UserError(f"it has {image.width} x {image.height} pixels, more than {LARGEST_IMAGE:,}")
+        image.draft(None, (2 * size, 2 * size))  # a JPEG is reduced while it is decoded, in a fraction of the time
+        upright = _rgb(ImageOps.exif_transpose(image))
+        return np.asarray(upright.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))  # Pillow would cut off what is brighter than 255
+    if image.mode in ("I", "F"):
+        raise UserError("its pixels have 32 bits, but only 8 or 16 are allowed")
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _read(folder: Path, size: int, name: str) -> tuple[str, np.ndarray] | str:
+    """sha256 of an image file and the image, or why there is none."""
+    try:
+        path = (folder / name).resolve()
+        if not path.is_relative_to(folder):
+            return "it leads out of the folder"
+        if not path.is_file():
+            return "there is no such file"
+        content = _content(path)
+        return hashlib.sha256(content).hexdigest(), decode(content, size)
+    except UnidentifiedImageError:
+        return f"it is no image that can be read ({', '.join(FORMATS)})"
+    except Exception as error:  # of a broken file Pillow's decoders raise anything
+        return " ".join(str(error).split()) or type(error).__name__
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file; raises UserError where there are more than any file of a data set has."""
+    with path.open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise UserError(f"{path.name} is larger than {LARGEST:,} bytes, which no file of a data set is")
+    return content
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What came of a listing. rows: numbers (N,) of the images that are stored. hashes: sha256 of their files. skipped: why the others are
+    not, by name."""
+
+    rows: np.ndarray
+    hashes: list[str]
+    skipped: dict[str, str]
+
+
+def store(
+    listing: Listing,
+    file: h5py.File,
+    size: int,
+    missing: float = 0.05,
+    workers: int = 1,
+    on_images: Callable[[int], object] = lambda _: None,
+) -> Stored:
+    """Decode the images of ``listing`` with ``workers`` threads and write them to ``file``: images uint8 (N, 3, size, size), labels uint8
+    (N, C), names as bytes (N,). At most ``BLOCK`` images are in memory; ``on_images`` is told of every so many.
+
+    Raises UserError where more than a share ``missing`` of the files is absent or cannot be read, or too little is left.
+    """
+    images = storage.growing_dataset(file, "images", (3, size, size))
+    rows, hashes = [], []
+    absent = [name for name in listing.names if not (listing.folder / name).is_file()]  # told before an hour of decoding
+    skipped = dict.fromkeys(absent, "there is no such file")
+    _check_share(listing, skipped, missing)
+    with ThreadPoolExecutor(workers) as pool:  # Pillow decodes without holding the interpreter's lock
+        for start in range(0, len(listing.names), BLOCK):
+            block = listing.names[start : start + BLOCK]
+            read = list(pool.map(partial(_read, listing.folder, size), block))
+            for row, (name, found) in enumerate(zip(block, read), start):
+                if isinstance(found, str):
+                    skipped[name] = found
+                else:
+                    rows.append(row)
+                    hashes.append(found[0])
+            decoded = [found[1] for found in read if not isinstance(found, str)]
+            if decoded:
+                storage.append(images, np.stack(decoded))
+            on_images(len(block))
+    _check_share(listing, skipped, missing)
+    stored = Stored(np.array(rows, dtype=np.int64), hashes, skipped)
+    _check_what_is_left(listing, stored)
+    storage.write_dataset(file, "labels", listing.labels[stored.rows])
+    storage.write_dataset(file, "names", np.array([os.fsencode(listing.names[row]) for row in rows]))
+    return stored
+
+
+def _check_share(listing: Listing, skipped: dict[str, str], missing: float) -> None:
+    if len(skipped) > missing * len(listing.names):
+        name, reason = next(iter(skipped.items()))
+        raise UserError(
+            f"{listing.folder}: {len(skipped):,} of {len(listing.names):,} images are missing or cannot be read, more than the share "
+            f"`missing` = {missing:g} allows; the first is {name}: {reason}"
+        )
+
+
+def _check_what_is_left(listing: Listing, stored: Stored) -> None:
+    parts = [stored.rows[stored.rows < listing.train], stored.rows[stored.rows >= listing.train]]
+    for part, rows in zip(("training", "test"), parts):
+        if not len(rows):
+            raise UserError(f"{listing.folder}: no {part} image can be read; both training and test images are needed")
+    without = np.flatnonzero(~listing.labels[parts[0]].any(0))
+    if len(without):
+        raise UserError(
+            f"{listing.folder}: no training image of the class {listing.classes[without[0]]!r} can be read; every class needs some"
+        )
+
+
+def digest_of_all(listing: Listing, stored: Stored) -> str:
+    """One sha256 for all image files: that of the lines ``<sha256>  <name>``, sorted by name, as the program sha256sum prints them."""
+    named = sorted((os.fsencode(listing.names[row]), digest) for row, digest in zip(stored.rows.tolist(), stored.hashes))
+    return hashlib.sha256(b"".join(digest.encode() + b"  " + name + b"\n" for name, digest in named)).hexdigest()
+
+
+def copies(listing: Listing, stored: Stored) -> int:
+    """How many test images have the bytes of another image: what retrieval finds of these it knew before."""
+    counts = Counter(stored.hashes)
+    return sum(counts[digest] > 1 for row, digest in zip(stored.rows.tolist(), stored.hashes) if row >= listing.train)
