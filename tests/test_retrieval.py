@@ -229,6 +229,14 @@ def test_a_query_without_relevant_items_has_no_average_precision():
     assert precision.curve[-1] == pytest.approx(1 / 2)
 
 
+@pytest.mark.parametrize("ties", [[25, 25, 20, 10, 5, 4, 1], [7, 3], [29], [11, 13, 17]])
+def test_a_perfect_ranking_has_precision_one_and_no_more(ties):
+    counts = np.array([*ties, 100])
+    relevant = np.array([[*ties, 0]])
+    curve = retrieval.average_precision(np.arange(len(counts), dtype=float)[None], counts, relevant).curve
+    assert curve.max() <= 1 and curve.min() == pytest.approx(1)
+
+
 def test_without_any_relevant_item_there_is_no_curve():
     precision = precision_of((1, False), (2, False))
     assert np.isnan(precision.expected).all()

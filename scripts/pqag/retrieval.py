@@ -170,7 +170,7 @@ def _precision_at_recall(items: np.ndarray, hits: np.ndarray) -> np.ndarray:
     """
     wanted = np.arange(1, 101) * hits[-1] / 100  # not 0.07 * 100, which is more than 7
     position = np.interp(wanted, *_increasing(np.concatenate([[0], hits]), np.concatenate([[0], items])))
-    return wanted / position
+    return np.minimum(wanted / position, 1)  # where all that is found is relevant the position may be rounded to below `wanted`
 
 
 def _increasing(hits: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
