@@ -29,8 +29,8 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 #: Pixels that no photograph reaches: a small file can unpack to a picture that fills the memory.
 LARGEST_IMAGE = 10**8
-#: Images decoded before they are written.
-BLOCK = 256
+#: Bytes of decoded images that are kept before they are written.
+BLOCK = 2**25
 
 
 @dataclass(frozen=True)
@@ -371,7 +371,7 @@ def store(
     on_images: Callable[[int], object] = lambda _: None,
 ) -> Stored:
     """Decode the images of ``listing`` with ``workers`` threads and write them to ``file``: images uint8 (N, 3, size, size), labels uint8
-    (N, C), names as bytes (N,). At most ``BLOCK`` images are in memory; ``on_images`` is told of every so many.
+    (N, C), names as bytes (N,). A few times ``BLOCK`` bytes are in memory; ``on_images`` is told how many images each block had.
 
     Raises UserError where more than a share ``missing`` of the files is absent or cannot be read, or too little is left.
     """
@@ -381,8 +381,8 @@ def store(
     skipped = dict.fromkeys(absent, "there is no such file")
     _check_share(listing, skipped, missing)
     with ThreadPoolExecutor(workers) as pool:  # Pillow decodes without holding the interpreter's lock
-        for start in range(0, len(listing.names), BLOCK):
-            block = listing.names[start : start + BLOCK]
+        for start in range(0, len(listing.names), count := max(1, BLOCK // (3 * size**2))):
+            block = listing.names[start : start + count]
             read = list(pool.map(partial(_read, listing.folder, size), block))
             for row, (name, found) in enumerate(zip(block, read), start):
                 if isinstance(found, str):
