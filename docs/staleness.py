@@ -21,6 +21,7 @@ CHANGES: dict[str, Any] = {
     "datasets.synthetic.sha256": "0" * 64,
     "datasets.synthetic.train": 900,
     "datasets.synthetic.database": 310,
+    "datasets.synthetic.database_from": "all",
     "datasets.synthetic.queries": 61,
     "datasets.synthetic.split_seed": 1,
     "models.vgg16.width": 0.25,
@@ -68,8 +69,12 @@ CHANGES: dict[str, Any] = {
     "anonymous": True,
 }
 
-#: The source is no key of a generated data set; where the content is not pinned by its hash it counts as the sha256 does.
+#: Keys that a generated data set does not have, or whose change would need files. The source counts where no hash pins the content.
 UNTRIED = {
+    **{
+        f"datasets.*.{key}": ("fetch", "the same as `datasets.*.sha256`")
+        for key in ("kind", *(key for key in config.NusWide.model_fields if key not in config.Dataset.model_fields))
+    },
     "datasets.*.source": ("fetch", "the same as `datasets.*.sha256`, and nothing where the content is pinned by its hash"),
     "tables.table4.bits": ("table4", "table4, and what it lacks at that code length"),
     "figures.bits": (
@@ -111,6 +116,8 @@ def schema_keys(section: type = config.Study, prefix: str = "") -> list[str]:
     for name, field in section.model_fields.items():
         kind = field.annotation
         inner = getattr(kind, "__args__", ())
+        if config.AnyDataset in inner:
+            inner = (str, config.NusWide)  # it has the keys of all kinds
         nested = [one for one in (kind, *inner) if isinstance(one, type) and issubclass(one, config.BaseModel)]
         star = "*." if any(one is str or getattr(one, "__origin__", None) is str for one in inner) and nested else ""
         if nested:
