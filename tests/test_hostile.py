@@ -246,7 +246,9 @@ def test_what_is_no_file_is_told_and_not_waited_for(tmp_path):
     with pytest.raises(UserError) as error:
         read_config(tmp_path / "nowhere.yaml")
     named = str(error.value).split("workflow are ")[1].split(", ")
-    assert [Path(name).resolve() for name in named] == [ROOT / name for name in ("config.yaml", "config/cifar10.yaml", "config/tiny.yaml")]
+    assert [Path(name).resolve() for name in named] == [
+        ROOT / name for name in ("config.yaml", "config/cifar10.yaml", "config/nuswide.yaml", "config/tiny.yaml")
+    ]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -385,7 +387,8 @@ def test_a_key_on_the_command_line_is_checked_in_the_same_way(option, fragment, 
 def test_a_study_that_is_not_there_is_told_with_those_that_are(tmp_path):
     words = told(tmp_path, "--configfile", tmp_path / "nowhere.yaml")
     assert words.endswith(
-        "there is no such file; studies that come with the workflow are config.yaml, config/cifar10.yaml, config/tiny.yaml"
+        "there is no such file; studies that come with the workflow are "
+        "config.yaml, config/cifar10.yaml, config/nuswide.yaml, config/tiny.yaml"
     )
 
 
