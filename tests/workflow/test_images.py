@@ -6,6 +6,7 @@ import subprocess
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
@@ -128,13 +129,17 @@ def test_nuswide_with_a_missing_a_damaged_a_repeated_and_an_unlabelled_image(tmp
         assert file.attrs["multilabel"] and len(file["train/ids"]) == 30
 
 
-def test_a_manifest_from_csv_to_the_split_with_training_images_in_the_database(birds):
+def test_a_manifest_with_training_images_in_the_database(birds):
+    """Of 180 images 30 are trained on and 10 are queries; accuracy is measured on the 150 that are not trained on."""
     lines = [f"{path.relative_to(birds / 'birds')},{path.parts[-3]},{path.parts[-2]}|bird" for path in (birds / "birds").rglob("*.*g")]
     (birds / "birds/list.csv").write_text("\n".join(["path,split,labels", *sorted(lines)]))
     study = yaml.safe_load(EXAMPLE)
     study["datasets"] = {"my_list": {"kind": "manifest", "source": "birds/list.csv", "queries": 10, "database_from": "all", "train": 30}}
-    done = fetched(birds, study, "my_list")
+    study["training"]["batch_size"] = 10
+    done = fetched(birds, study, "my_list", "results/birds/my_list/resnet18-pretrained/seed0/weights.pt")
     assert done.returncode == 0, done.stderr
+    accuracies = pd.read_csv(birds / "results/birds/my_list/resnet18-pretrained/seed0/training.csv")["test_accuracy"] * 150
+    np.testing.assert_allclose(accuracies, accuracies.round(), atol=1e-6)
     with h5py.File(birds / "results/birds/my_list/images.h5") as file:
         assert [len(file[f"{part}/ids"]) for part in ("train", "database", "query")] == [30, 170, 10]
         assert file.attrs["multilabel"] and file.attrs["classes"].tolist() == ["a wren", "bird", "jay", "owl", "robin"]
