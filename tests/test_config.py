@@ -329,6 +329,7 @@ WRONG = [
     ("datasets.birds", {"kind": "imagefolder", "source": "x", "missing": -0.1}, ["datasets.birds.missing is -0.1", "at least 0"]),
     ("datasets.birds", {"kind": "imagefolder", "source": "x", "queries": 0}, ["datasets.birds.queries is 0", "at least 1"]),
     ("datasets.birds", {"kind": "imagefolder", "source": "x", "concepts": 5}, ["datasets.birds.concepts is no key"]),
+    ("datasets.nuswide", {"source": "x", "concepts": 21}, ["datasets.nuswide.concepts is 21", "another name and kind: nuswide"]),
     ("datasets.nuswide", {"source": "x", "concepts": 1}, ["datasets.nuswide.concepts is 1", "at least 2"]),
     ("datasets.nuswide", {"source": "x", "concepts": 82}, ["datasets.nuswide.concepts is 82", "at most 81"]),
     ("datasets.synthetic.image_size", 64, ["datasets.synthetic.image_size is no key", "source, sha256, train, database"]),

@@ -244,6 +244,33 @@ def test_a_disk_that_is_full_is_an_error_and_keeps_the_old_file(tmp_path, python
     assert storage.read_hdf5(tmp_path / "a.h5", "x")[0].tolist() == [0, 1, 2]
 
 
+@given(st.lists(st.integers(0, 499), min_size=1, unique=True).map(sorted), st.integers(1, 9))
+@settings(max_examples=30)
+def test_copied_rows_are_those_of_the_array_and_stored_as_if_written_at_once(tmp_path_factory, rows, chunk):
+    """Over many chunks of few rows, read a block of 64 chunks at a time; the very bytes of an array written whole."""
+    folder, rows = tmp_path_factory.mktemp("copied"), np.array(rows)
+    array = np.random.default_rng(0).integers(0, 256, (500, 3, 4), np.uint8)
+    storage.write_hdf5(folder / "source.h5", {"x": array})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "chunk_rows", lambda row: chunk)
+        with storage.writing_hdf5(folder / "copied.h5") as file, h5py.File(folder / "source.h5") as source:
+            storage.copy_rows(file, "part/x", source["x"], rows)
+        storage.write_hdf5(folder / "whole.h5", {"part/x": array[rows]})
+    np.testing.assert_array_equal(storage.read_hdf5(folder / "copied.h5", "part/x")[0], array[rows])
+    assert (folder / "copied.h5").read_bytes() == (folder / "whole.h5").read_bytes()
+
+
+def test_a_growing_dataset_holds_what_was_added_with_checksums(tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (700, 3, 32, 32), np.uint8)
+    with storage.writing_hdf5(tmp_path / "a.h5") as file:
+        grown = storage.growing_dataset(file, "x", array.shape[1:])
+        for start in (0, 1, 3, 400):
+            storage.append(grown, array[start : {0: 1, 1: 3, 3: 400}.get(start)])
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["x"].chunks == (341, 3, 32, 32) and file["x"].fletcher32
+        np.testing.assert_array_equal(file["x"][()], array)
+
+
 def test_titles_by_the_names_of_the_data_sets(tmp_path):
     for name in ("cifar10", "b"):
         storage.write_hdf5(tmp_path / f"{name}.h5", {"x": np.arange(2)}, {"dataset": name, "title": f"{name} (copy)"})

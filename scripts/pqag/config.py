@@ -250,6 +250,11 @@ class Study(_Section):
                 raise ValueError(f"datasets.{name}: the results have a folder of that name for something else; give the data set another")
             if name in KINDS and name != dataset.kind:
                 raise ValueError(f"datasets.{name}.kind is {dataset.kind}, but {name} is a kind itself; give the data set another name")
+            if name == "nuswide" and dataset.concepts != 10:  # the paper's; ``tables.against_paper`` goes by the name
+                words = "but under this name results stand beside the paper's, which has 10"
+                raise ValueError(
+                    f"datasets.nuswide.concepts is {dataset.concepts}, {words}; give the data set another name and kind: nuswide"
+                )
         _check_known("models", self.models, NETWORKS)
         for name, attack in self.attacks.items():
             if name == "clean":

@@ -108,13 +108,14 @@ def test_nuswide_with_a_missing_a_damaged_a_repeated_and_an_unlabelled_image(tmp
             write(f"Groundtruth/TrainTestLabels/Labels_{concept}_{split}.txt", [int(concept in shown) for _, _, shown in mine])
 
     study = yaml.safe_load((ROOT / "config/nuswide.yaml").read_text())
-    study["datasets"]["nuswide"] |= {"concepts": 3, "queries": 8, "image_size": 32}
+    official = study["datasets"]["nuswide"] | {"kind": "nuswide", "concepts": 3, "queries": 8, "image_size": 32}
+    study["datasets"] = {"scenes": official}
     study |= {"models": {"vgg11": {"width": 0.125}}, "bits": [8], "training": {"epochs": 2, "batch_size": 10}, "figures": {"models": []}}
     write_config(tmp_path / "own.yaml", study)
     done = snakemake(tmp_path, "--configfile", tmp_path / "own.yaml", "--cores", 2, "all")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "NUS-WIDE-3 (incomplete copy): 8 queries, 20 database images" in " ".join(done.stdout.split())
-    log = (tmp_path / "results/nuswide/logs/fetch/nuswide.log").read_text()
+    assert "NUS-WIDE-3 (incomplete copy), scenes: 8 queries, 20 database images" in " ".join(done.stdout.split())
+    log = (tmp_path / "results/nuswide/logs/fetch/scenes.log").read_text()
     for words in (
         "31 train images were released here, officially 161,789",
         "31 test images were released here, officially 107,859",
@@ -125,7 +126,7 @@ def test_nuswide_with_a_missing_a_damaged_a_repeated_and_an_unlabelled_image(tmp
         "30 training and 28 test images, 2 left out",
     ):
         assert words in log, log
-    with h5py.File(tmp_path / "results/nuswide/nuswide/images.h5") as file:
+    with h5py.File(tmp_path / "results/nuswide/scenes/images.h5") as file:
         assert file.attrs["multilabel"] and len(file["train/ids"]) == 30
 
 
