@@ -25,6 +25,9 @@ CHANGES: dict[str, Any] = {
     "datasets.synthetic.queries": 61,
     "datasets.synthetic.split_seed": 1,
     "models.vgg16.width": 0.25,
+    **{f"{section}.method": "opq" for section in ("quantizer", "models.vgg16.quantizer")},
+    **{f"{section}.subspaces": 2 for section in ("quantizer", "models.vgg16.quantizer")},
+    **{f"{section}.iterations": 3 for section in ("quantizer", "models.vgg16.quantizer")},
     **{
         f"{section}.{key}": value
         for section in ("training", "models.vgg16.training")
@@ -41,6 +44,7 @@ CHANGES: dict[str, Any] = {
         }.items()
     },
     "attacks.apd.loss": "aod",
+    "attacks.apd.method": "momentum_pgd",
     "attacks.apd.epsilon": 4,
     "attacks.apd.step": 1,
     "attacks.apd.iterations": 7,
@@ -50,8 +54,6 @@ CHANGES: dict[str, Any] = {
     "attacks.apd.temperature": 0.5,
     "bits": [16, 24],
     "seeds": [0, 1],
-    "quantizer.subspaces": 2,
-    "quantizer.iterations": 3,
     "tables.table1.models": ["vgg16"],
     "tables.table3.models": ["vgg16"],
     "tables.table3.attack": "apd",
@@ -69,13 +71,18 @@ CHANGES: dict[str, Any] = {
     "anonymous": True,
 }
 
-#: Keys that a generated data set does not have, or whose change would need files. The source counts where no hash pins the content.
+#: Keys that a generated data set does not have, or whose change would need files. The source counts where no hash pins the content. The
+#: decay is a key of momentum_pgd alone, and the keys of victims of the user's are of such, which the tiny study does not have.
 UNTRIED = {
     **{
         f"datasets.*.{key}": ("fetch", "the same as `datasets.*.sha256`")
         for key in ("kind", *(key for key in config.NusWide.model_fields if key not in config.Dataset.model_fields))
     },
     "datasets.*.source": ("fetch", "the same as `datasets.*.sha256`, and nothing where the content is pinned by its hash"),
+    "models.*.network": ("pretrain, or adopt", "the same as `models.*.width`"),
+    "models.*.weights": ("adopt", "the same as `models.*.width`, by what is in the file"),
+    "models.*.like": ("borrow", "the same as `models.*.width`"),
+    "attacks.*.decay": ("attack, sweep", "the same as `attacks.*.step`"),
     "tables.table4.bits": ("table4", "table4, and what it lacks at that code length"),
     "figures.bits": (
         "perturbation, centroid_distributions, retrieval_sheet, precision_recall, figure_sweep",
@@ -87,6 +94,8 @@ UNTRIED = {
 ALWAYS = {"study", "manifest", "all"}
 #: Rules that follow every table and figure, or the study itself.
 SHOWING = {"paper", "report"}
+#: Rules that take the place of `pretrain` for victims of the user's, which the tiny study does not have.
+INSTEAD = {"adopt", "borrow"}
 
 
 def tiny() -> dict[str, Any]:
@@ -145,7 +154,7 @@ def of_key(key: str) -> set[str]:
     """The rules whose settings, or whose files' names or number, change with a key; what follows from them is not among them."""
     before, after = tiny(), changed(tiny(), key, CHANGES[key])
     if key == "study":
-        return {rule for rule in settings.RULES if rule not in ALWAYS | SHOWING | {"fetch"}}
+        return {rule for rule in settings.RULES if rule not in ALWAYS | SHOWING | INSTEAD | {"fetch"}}
     if key == "bits":
         return {"quantize", "evaluate_clean", "attack", "evaluate", "table1", "table3"}
     if key == "seeds":
@@ -154,7 +163,7 @@ def of_key(key: str) -> set[str]:
         return {"extract_transfer", "evaluate", "table4"}  # of queries that are there, on victims they were not made for
     job = _JOB | {"attack": key.split(".")[1] if key.startswith("attacks.") else "apd"}
     resolved = [config.parse_study(study).resolved() for study in (before, after)]
-    return {rule for rule in settings.RULES if rule not in ALWAYS | SHOWING and _differs(rule, job, resolved)}
+    return {rule for rule in settings.RULES if rule not in ALWAYS | SHOWING | INSTEAD and _differs(rule, job, resolved)}
 
 
 def made_again(key: str) -> set[str]:
@@ -180,7 +189,7 @@ def _differs(rule: str, job: dict[str, str], resolved: list[dict[str, Any]]) -> 
 def of_module(name: str) -> set[str]:
     """The rules whose script imports a module of the library, by the path of the module within it."""
     path = provenance.LIBRARY / name
-    return {rule for rule in settings.RULES if rule not in SHOWING and path in provenance.modules_of(provenance.script_of(rule))}
+    return {rule for rule in settings.RULES if rule not in SHOWING | INSTEAD and path in provenance.modules_of(provenance.script_of(rule))}
 
 
 def in_words(rules: set[str]) -> str:
@@ -222,7 +231,8 @@ no trigger: they are in every record, and `audit diff` and `audit rerun` tell th
 A change of the file, of a comment even, also makes `study.json` and `MANIFEST.sha256` again; `all` always runs, for it verifies. Of a
 key that belongs to one data set, model or attack only the jobs of that one are made again, and the tables and figures that show it; here
 Table 3, Table 4 and Figure 1 show AOD, and the changed attack is APD or Basic. A table or figure that is to show more brings what it lacks.
-`paper.pdf` and `report.zip` follow every table and figure, and are left out below.
+`paper.pdf` and `report.zip` follow every table and figure, and are left out below. A victim with weights of yours, or with those of another
+model, has a job of `adopt` or `borrow` instead of `pretrain`. A file of yours that the study names counts by its content, as the key does.
 """
 
 MODULES = """

@@ -11,11 +11,12 @@ from pathlib import Path
 sys.path.append(str(Path(workflow.basedir, "scripts")))
 
 from pqag import files
-from pqag.config import NETWORKS, parse_study, read_config
+from pqag.brought import digests
+from pqag.config import parse_study, read_config
 from pqag.datasets import DATASETS
 from pqag.errors import UserError
 from pqag.scores import CLEAN, FIGURES, TABLES, figure_models, heat_maps, scores, table_models, tables, transfers
-from pqag.settings import settings
+from pqag.settings import maker_of, settings
 from snakemake.persistence import PersistenceBase
 
 try:
@@ -24,6 +25,7 @@ try:
         read_config(path)
     given = ["--config"] if workflow.config_settings.config else []
     STUDY = parse_study(config, ", ".join([*map(str, workflow.configfiles), *given]))
+    BROUGHT = digests(STUDY.brings())
 except UserError as error:
     logger.error(str(error))
     sys.exit(1)
@@ -36,6 +38,9 @@ if os.path.exists(sys.executable):  # not quoted yet
 RESOLVED = STUDY.resolved() | {"configfiles": {os.path.relpath(path): files.sha256(path) for path in workflow.configfiles}}
 if workflow.config_settings.config:
     RESOLVED["overrides"] = sorted(workflow.config_settings.config)
+
+if BROUGHT:
+    RESOLVED["brought"] = BROUGHT
 
 START = time.time()
 RESULTS = f"results/{STUDY.study}"
@@ -54,8 +59,8 @@ pathvars:
 
 wildcard_constraints:
     dataset="|".join(STUDY.datasets),
-    model="|".join(NETWORKS),
-    source_model="|".join(NETWORKS),
+    model="|".join(STUDY.models),
+    source_model="|".join(STUDY.models),
     training="pretrained",
     source_training="pretrained",
     bits=r"\d+",
@@ -116,6 +121,16 @@ os.environ.update(PQAG_PARENT=str(os.getpid()))
 def settings_of(rule):
     """The one ``params`` entry of a rule: exactly the config it depends on, and the digest of the code it runs, as ``pqag.settings`` says."""
     return lambda wildcards: settings(rule, wildcards, RESOLVED)
+
+
+def models_made_by(rule):
+    """The models whose weights ``rule`` makes, as a constraint of its wildcard."""
+    return "|".join(name for name, model in RESOLVED["models"].items() if maker_of(model) == rule) or "none, since names have no blanks"
+
+
+def like(name):
+    """The file ``name`` of the model that another takes its weights from."""
+    return lambda wildcards: f"{RESULTS}/{{dataset}}/{RESOLVED['models'][wildcards.model]['like']}-pretrained/seed{{seed}}/{name}"
 
 
 def metrics(dataset, seed, score):
@@ -203,7 +218,7 @@ def everything(wildcards):
     for score in scores(RESOLVED):
         victim = names | score._asdict()
         source = victim | dict(model=score.source_model, training=score.source_training, bits=score.source_bits)
-        jobs = [(rules.pretrain, victim), (rules.extract, victim), (rules.quantize, victim)]
+        jobs = [(getattr(rules, maker_of(RESOLVED["models"][score.model])), victim), (rules.extract, victim), (rules.quantize, victim)]
         if score.attack == CLEAN:
             jobs.append((rules.evaluate_clean, victim))
         else:

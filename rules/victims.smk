@@ -10,6 +10,8 @@ rule pretrain:
         "<logs>/pretrain/{dataset}/{model}/seed{seed}.log",
     benchmark:
         "<benchmarks>/pretrain/{dataset}/{model}/seed{seed}.jsonl"
+    wildcard_constraints:
+        model=models_made_by("pretrain"),
     conda:
         "../envs/steps.yaml"
     threads: STUDY.threads.pretrain
@@ -23,6 +25,63 @@ rule pretrain:
         "Training {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
     script:
         "../scripts/pretrain.py"
+
+
+# A network with the weights that the user has.
+rule adopt:
+    input:
+        "<results>/{dataset}/images.h5",
+    output:
+        weights="<results>/{dataset}/{model}-pretrained/seed{seed}/weights.pt",
+        history="<results>/{dataset}/{model}-pretrained/seed{seed}/training.csv",
+        record="<results>/{dataset}/{model}-pretrained/seed{seed}/weights.prov.json",
+    log:
+        "<logs>/adopt/{dataset}/{model}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/adopt/{dataset}/{model}/seed{seed}.jsonl"
+    wildcard_constraints:
+        model=models_made_by("adopt"),
+    conda:
+        "../envs/steps.yaml"
+    threads: STUDY.threads.attack
+    resources:
+        mem_mb=4000,
+        runtime=30,
+        gpu=GPUS,
+    params:
+        settings=settings_of("adopt"),
+    message:
+        "Taking over {wildcards.model} for {wildcards.dataset} (seed {wildcards.seed})"
+    script:
+        "../scripts/adopt.py"
+
+
+# The weights of another model of the study, for a victim that differs from it in its quantizer.
+rule borrow:
+    input:
+        weights=like("weights.pt"),
+        history=like("training.csv"),
+    output:
+        weights="<results>/{dataset}/{model}-pretrained/seed{seed}/weights.pt",
+        history="<results>/{dataset}/{model}-pretrained/seed{seed}/training.csv",
+        record="<results>/{dataset}/{model}-pretrained/seed{seed}/weights.prov.json",
+    log:
+        "<logs>/borrow/{dataset}/{model}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/borrow/{dataset}/{model}/seed{seed}.jsonl"
+    wildcard_constraints:
+        model=models_made_by("borrow"),
+    conda:
+        "../envs/steps.yaml"
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        settings=settings_of("borrow"),
+    message:
+        "Taking the weights of another model for {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
+    script:
+        "../scripts/borrow.py"
 
 
 rule extract:

@@ -1,8 +1,6 @@
 """Make adversarial queries against one victim, their features on it, and a report of the attack's health."""
 
-from dataclasses import fields
-
-from pqag import attacks, checkpoints, files, networks, storage
+from pqag import attacks, checkpoints, codebooks, files, networks, storage
 from pqag.step import log, progress, step, torch_device
 
 BATCH = 250
@@ -10,13 +8,13 @@ BATCH = 250
 with step(snakemake) as settings:
     device = torch_device(settings)
     images, labels, ids = storage.read_hdf5(snakemake.input.images, "query/images", "query/labels", "query/ids")
-    [codewords] = storage.read_hdf5(snakemake.input.codebook, "codewords")
-    network = checkpoints.load_network(snakemake.input.weights)
-    attack = attacks.Attack(**{field.name: settings[field.name] for field in fields(attacks.Attack)})
+    codebook = codebooks.read(snakemake.input.codebook)
+    network = checkpoints.load_network(snakemake.input.weights, settings.get("brought"))
+    attack = attacks.from_settings(settings)
     steps = -(-len(images) // BATCH) * attack.iterations
     with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}") as bar:
         adversarial, health = attacks.attack(
-            network, codewords, images, ids, attack, int(snakemake.wildcards.seed), device, BATCH, bar.update
+            network, codebook.codewords, images, ids, attack, int(snakemake.wildcards.seed), device, BATCH, bar.update, codebook.rotation
         )
     log.info("%s", health)
     files.write_json(snakemake.output.health, health)

@@ -2,20 +2,20 @@
 
 import numpy as np
 
-from pqag import figures, files, quantizer, retrieval, storage
+from pqag import codebooks, figures, files, quantizer, retrieval, storage, tables
 from pqag.step import step
 
 with step(snakemake) as settings:
-    [codewords] = storage.read_hdf5(snakemake.input.codebook, "codewords")
+    codebook = codebooks.read(snakemake.input.codebook)
     paths = dict(zip(["clean", *settings["attacks"]], [snakemake.input.clean, *snakemake.input.attacked]))
-    features = {name: storage.read_hdf5(path, "features")[0] for name, path in paths.items()}
-    first = {name: quantizer.soft_assignment(one, codewords)[:, 0] for name, one in features.items()}
+    features = {name: codebook.rotated(*storage.read_hdf5(path, "features")) for name, path in paths.items()}
+    first = {name: quantizer.soft_assignment(one, codebook.codewords)[:, 0] for name, one in features.items()}
     before, after = (files.read_json(path)["ADC"]["average_precision"] for path in snakemake.input.metrics)
     chosen = retrieval.at_quantiles_of_loss(before, after)
     shown = {name: np.stack([quantizer.mean_by_rank(p, first["clean"]), *p[chosen]]) for name, p in first.items()}
     singles = [f"query {q} ({quantile:.0%})" for q, quantile in zip(chosen, retrieval.QUANTILES)]
     dataset = storage.titles([snakemake.input.images])[snakemake.wildcards.dataset]
-    title = f"{dataset}, {figures.MODEL_NAMES[snakemake.wildcards.model]}, {settings['bits']} bits, first sub-vector"
+    title = f"{dataset}, {tables.model_name(snakemake.wildcards.model)}, {settings['bits']} bits, first sub-vector"
     titles = [f"mean of {len(first['clean'])} queries", *singles]
     figure = figures.centroid_distributions(shown.pop("clean"), shown, titles, title, settings["attacks"])
     figures.save(figure, snakemake.output.pdf, snakemake.output.png)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pqag import files, retrieval, storage
+from pqag import codebooks, files, retrieval, storage
 from pqag.errors import UserError
 from pqag.step import log, step
 
@@ -12,8 +12,8 @@ with step(snakemake):
     group = "" if source == f"{wildcards.model}-{wildcards.training}" else f"{source}/"  # those of other networks lie together
     queries, query_labels = storage.read_hdf5(snakemake.input.queries, f"{group}features", f"{group}labels")
     database_labels, ids = storage.read_hdf5(snakemake.input.database, "labels", "ids")
-    codewords, codes, coded_ids = storage.read_hdf5(snakemake.input.codebook, "codewords", "codes", "ids")
-    if not np.array_equal(ids, coded_ids):
+    codebook = codebooks.read(snakemake.input.codebook)
+    if not np.array_equal(ids, codebook.ids):
         raise UserError(f"{snakemake.input.codebook} encodes other images than {snakemake.input.database} holds")
     cell = {
         "dataset": wildcards.dataset,
@@ -25,6 +25,6 @@ with step(snakemake):
         "attack": wildcards.get("attack", "clean"),
         "seed": int(wildcards.seed),
     }
-    scores = retrieval.evaluate(queries, query_labels, codewords, codes, database_labels)
+    scores = retrieval.evaluate(codebook.rotated(queries), query_labels, codebook.codewords, codebook.codes, database_labels)
     log.info("mAP %s", {kind: scores[kind]["map"] for kind in retrieval.DISTANCES})
     files.write_json(snakemake.output[0], cell | scores | {"definitions": retrieval.DEFINITIONS})

@@ -7,7 +7,7 @@ from pqag.step import log, step, torch_device
 
 with step(snakemake) as settings:
     device = torch_device(settings)
-    network = checkpoints.load_network(snakemake.input.weights)
+    network = checkpoints.load_network(snakemake.input.weights, settings.get("brought"))
     for part in ("database", "query"):
         labels, ids = storage.read_hdf5(snakemake.input.images, f"{part}/labels", f"{part}/ids")
         with h5py.File(snakemake.input.images) as file:

@@ -5,7 +5,7 @@ from pqag.step import log, step, torch_device
 
 with step(snakemake) as settings:
     device = torch_device(settings)
-    network = checkpoints.load_network(snakemake.input.weights)
+    network = checkpoints.load_network(snakemake.input.weights, settings.get("brought"))
     arrays = {}
     for source, path in zip(settings["sources"], snakemake.input.images, strict=True):
         images, labels, ids = storage.read_hdf5(path, "query/images", "query/labels", "query/ids")

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from pqag import figures, files, storage
+from pqag import figures, files, storage, tables
 from pqag.step import step
 
 with step(snakemake) as settings:
@@ -12,7 +12,7 @@ with step(snakemake) as settings:
     rows[shares] *= 100
     files.write_text(snakemake.output.csv, rows.to_csv(index=False, lineterminator="\n"))
     floor, chance = (100 * sweeps[0][f"map_{name}"] for name in ("floor", "chance"))
-    victim = f"{figures.MODEL_NAMES[snakemake.wildcards.model]}, {settings['bits']} bits"
+    victim = f"{tables.model_name(snakemake.wildcards.model)}, {settings['bits']} bits"
     dataset = storage.titles([snakemake.input.images])[snakemake.wildcards.dataset]
     title = f"{dataset}, {victim}, {sweeps[0]['queries']} queries"
     figures.save(figures.sweep(rows, floor, chance, title, settings["attacks"]), snakemake.output.pdf, snakemake.output.png)

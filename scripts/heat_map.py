@@ -10,7 +10,7 @@ with step(snakemake):
     rows, values, clean = tables.transfer_grid(pd.read_csv(snakemake.input.table), snakemake.wildcards.panel)
     first = rows.iloc[0]
     attack = tables.ATTACK_NAMES.get(first["attack"], first["attack"])
-    where = tables.MODEL_NAMES[first["target_model"]] if first["table"] == 3 else f"{first['target_bits']} bits"
+    where = tables.model_name(first["target_model"]) if first["table"] == 3 else f"{first['target_bits']} bits"
     names = (list(dict.fromkeys(rows[end])) for end in ("source", "target"))
     figure = figures.heat_map(values, *names, f"{attack} queries, {titles[first['dataset']]}, {where}", clean)
     figures.save(figure, snakemake.output.pdf, snakemake.output.png)

@@ -1,6 +1,6 @@
 """Figure 1: one query, its perturbation, the adversarial query, and what both retrieve."""
 
-from pqag import figures, files, retrieval, storage
+from pqag import codebooks, figures, files, retrieval, storage, tables
 from pqag.step import step
 
 COUNT = 5
@@ -11,16 +11,16 @@ with step(snakemake) as settings:
         snakemake.input.images, "database/images", "database/labels", "query/images", "query/labels"
     )
     [adversarial] = storage.read_hdf5(snakemake.input.adversarial[0], "query/images")
-    codewords, codes = storage.read_hdf5(snakemake.input.codebook, "codewords", "codes")
+    codebook = codebooks.read(snakemake.input.codebook)
     before, after = (files.read_json(path)["ADC"]["average_precision"] for path in snakemake.input.metrics)
     [q] = retrieval.at_quantiles_of_loss(before, after, [0.5])
     shown = [queries[q], adversarial[q]]
     for path in (snakemake.input.clean, snakemake.input.attacked[0]):
-        [features] = storage.read_hdf5(path, "features")
-        [items] = retrieval.nearest(features[[q]], codewords, codes, COUNT, "ADC")
+        features = codebook.rotated(*storage.read_hdf5(path, "features"))
+        [items] = retrieval.nearest(features[[q]], codebook.codewords, codebook.codes, COUNT, "ADC")
         shown += [gallery[items], (gallery_labels[items] & labels[q]).any(1)]
     attack = figures.ATTACK_NAMES.get(settings["attack"], settings["attack"])
-    victim = f"{figures.MODEL_NAMES[snakemake.wildcards.model]}, {settings['bits']} bits"
+    victim = f"{tables.model_name(snakemake.wildcards.model)}, {settings['bits']} bits"
     dataset = storage.titles([snakemake.input.images])[snakemake.wildcards.dataset]
     title = f"{attack} on {victim}, {dataset}, query {q} (50%)"
     figures.save(figures.perturbation(*shown, AMPLIFICATION, title), snakemake.output.pdf, snakemake.output.png)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pqag import figures, files, retrieval, storage
+from pqag import figures, files, retrieval, storage, tables
 from pqag.step import step
 
 with step(snakemake) as settings:
@@ -11,6 +11,6 @@ with step(snakemake) as settings:
     dataset = storage.titles([snakemake.input.images])[snakemake.wildcards.dataset]
     for kind in retrieval.DISTANCES:
         curves = {attack: np.array(one[kind]["precision"]) for attack, one in metrics.items()}
-        title = f"{dataset}, {figures.MODEL_NAMES[snakemake.wildcards.model]}, {settings['bits']} bits, {kind}"
+        title = f"{dataset}, {tables.model_name(snakemake.wildcards.model)}, {settings['bits']} bits, {kind}"
         figure = figures.precision_recall(curves, np.array(clean["recall"]), title, clean["map_chance"], settings["attacks"])
         figures.save(figure, *snakemake.output[kind])

@@ -42,7 +42,7 @@ with step(snakemake) as settings:
 
     torch.manual_seed(seed)
     mean, std = training.channel_statistics(images)
-    network = networks.build(model, labels.shape[1], settings["width"], mean, std, images.shape[-1])
+    network = networks.build(settings["network"], labels.shape[1], settings["width"], mean, std, images.shape[-1])
     training.identity_initialisation(network)
     network.to(device)
     batches = -(-len(images) // recipe.batch_size)
@@ -60,5 +60,5 @@ with step(snakemake) as settings:
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([[field.name for field in fields(training.Epoch)], *history])
     files.write_text(snakemake.output.history, table.getvalue())
-    checkpoints.save_network(snakemake.output.weights, network, model, settings["width"])
+    checkpoints.save_network(snakemake.output.weights, network, settings["network"], settings["width"], network.head.out_features)
     unfinished.unlink()

@@ -2,7 +2,7 @@
 
 import faiss
 
-from pqag import quantizer, storage
+from pqag import brought, codebooks, quantizer, storage
 from pqag.errors import UserError
 from pqag.step import log, step
 
@@ -12,10 +12,14 @@ with step(snakemake) as settings:
     if len(features) < settings["codewords"]:
         need = f"{snakemake.wildcards.bits} bits in {settings['subspaces']} sub-spaces need {settings['codewords']} codewords"
         raise UserError(f"bits: {need}, more than the {len(features)} database images they are fitted to")
-    fit = quantizer.fit(features, settings["subspaces"], settings["codewords"], int(snakemake.wildcards.seed), settings["iterations"])
+    size, subspaces, method = features.shape[1], settings["subspaces"], settings["method"]
+    if size % subspaces:
+        raise UserError(f"quantizer.subspaces: {subspaces} does not divide the {size} numbers of a feature of {snakemake.wildcards.model}")
+    arguments = features, subspaces, settings["codewords"], int(snakemake.wildcards.seed), settings["iterations"]
+    if brought.is_entry_point(method):
+        fit = quantizer.by_user(brought.function(method, settings["brought"][method]), method, *arguments)
+    else:
+        fit = quantizer.METHODS[method](*arguments)
     log.info("mean squared error %.6g, empty codewords per sub-space %s", fit.objective, fit.empty)
-    storage.write_hdf5(
-        snakemake.output[0],
-        {"codewords": fit.codewords, "codes": fit.codes, "ids": ids},
-        {"objective": fit.objective, "empty": fit.empty},
-    )
+    codebook = codebooks.Codebook(fit.codewords, fit.codes, ids, fit.rotation)
+    codebooks.write(snakemake.output[0], codebook, fit.objective, fit.empty)

@@ -1,6 +1,6 @@
 """Figure 4: what queries retrieve first, clean and after each attack."""
 
-from pqag import figures, files, retrieval, storage
+from pqag import codebooks, figures, files, retrieval, storage, tables
 from pqag.step import step
 
 COUNT = 10
@@ -9,7 +9,7 @@ with step(snakemake) as settings:
     gallery, gallery_labels, queries, labels = storage.read_hdf5(
         snakemake.input.images, "database/images", "database/labels", "query/images", "query/labels"
     )
-    codewords, codes = storage.read_hdf5(snakemake.input.codebook, "codewords", "codes")
+    codebook = codebooks.read(snakemake.input.codebook)
     before, after = (files.read_json(path)["ADC"]["average_precision"] for path in snakemake.input.metrics)
     chosen = retrieval.at_quantiles_of_loss(before, after)
     groups = [(f"query {q} ({quantile:.0%})", []) for q, quantile in zip(chosen, retrieval.QUANTILES)]
@@ -17,11 +17,11 @@ with step(snakemake) as settings:
     for name, images, features in zip(settings["attacks"], snakemake.input.adversarial, snakemake.input.attacked):
         sets[name] = (*storage.read_hdf5(images, "query/images"), features)
     for name, (images, path) in sets.items():
-        [features] = storage.read_hdf5(path, "features")
-        retrieved = retrieval.nearest(features[chosen], codewords, codes, COUNT, "ADC")
+        features = codebook.rotated(*storage.read_hdf5(path, "features"))
+        retrieved = retrieval.nearest(features[chosen], codebook.codewords, codebook.codes, COUNT, "ADC")
         for (_, rows), q, items in zip(groups, chosen, retrieved):
             relevant = (gallery_labels[items] & labels[q]).any(1)
             rows.append((figures.ATTACK_NAMES.get(name, name), images[q], gallery[items], relevant))
     dataset = storage.titles([snakemake.input.images])[snakemake.wildcards.dataset]
-    title = f"{dataset}, {figures.MODEL_NAMES[snakemake.wildcards.model]}, {settings['bits']} bits, ADC"
+    title = f"{dataset}, {tables.model_name(snakemake.wildcards.model)}, {settings['bits']} bits, ADC"
     figures.save(figures.retrieval_sheet(groups, title), snakemake.output.pdf, snakemake.output.png)

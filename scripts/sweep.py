@@ -1,8 +1,8 @@
 """mAP of one victim under one attack, as strong as each value of the sweep makes it: epsilon, and iterations."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
-from pqag import attacks, checkpoints, files, networks, retrieval, storage
+from pqag import attacks, checkpoints, codebooks, files, networks, retrieval, storage
 from pqag.step import log, progress, step, torch_device
 
 BATCH = 250
@@ -13,18 +13,20 @@ with step(snakemake) as settings:
     count = strengths["queries"]
     images, labels, ids = storage.read_hdf5(snakemake.input.images, "query/images", "query/labels", "query/ids")
     images, labels, ids = images[:count], labels[:count], ids[:count]  # the split has drawn them in random order
-    codewords, codes = storage.read_hdf5(snakemake.input.codebook, "codewords", "codes")
+    codebook = codebooks.read(snakemake.input.codebook)
     [database_labels] = storage.read_hdf5(snakemake.input.database, "labels")
-    network = checkpoints.load_network(snakemake.input.weights)
-    own = attacks.Attack(**{field.name: settings[field.name] for field in fields(attacks.Attack)})
-    tried = [(axis, value, replace(own, **{axis: value})) for axis in ("epsilon", "iterations") for value in strengths[axis]]
+    network = checkpoints.load_network(snakemake.input.weights, settings.get("brought"))
+    seed = int(snakemake.wildcards.seed)
+    own = attacks.from_settings(settings)
+    axes = ("epsilon",) if own.method == "fgsm" else ("epsilon", "iterations")  # which has one step
+    tried = [(axis, value, replace(own, **{axis: value})) for axis in axes for value in strengths[axis]]
     steps = -(-len(images) // BATCH) * sum(attack.iterations for _, _, attack in tried)
     points = []
     with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}") as bar:
         for axis, value, attack in tried:
-            made, _ = attacks.attack(network, codewords, images, ids, attack, int(snakemake.wildcards.seed), device, BATCH, bar.update)
-            features = networks.extract(network, made, device)
-            scores = retrieval.evaluate(features, labels, codewords, codes, database_labels)
+            made, _ = attacks.attack(network, codebook.codewords, images, ids, attack, seed, device, BATCH, bar.update, codebook.rotation)
+            features = codebook.rotated(networks.extract(network, made, device))
+            scores = retrieval.evaluate(features, labels, codebook.codewords, codebook.codes, database_labels)
             log.info("%s %g: %s", axis, value, {kind: scores[kind]["map"] for kind in retrieval.DISTANCES})
             for kind in retrieval.DISTANCES:
                 point = {"axis": axis, "value": value, "attack": snakemake.wildcards.attack, "distance": kind}

@@ -27,7 +27,8 @@ with step(snakemake) as settings:
     table = cells.Cells(snakemake.rule)
     rows = tables.tidy(metrics.values(), number)
     files.write_text(snakemake.output.csv, rows.to_csv(index=False, lineterminator="\n"))
-    compared = tables.against_paper(rows, settings["attacks"])
+    by_pq = rows["target_model"].map(settings["quantizers"]) == "pq"  # as in the paper
+    compared = tables.against_paper(rows[by_pq], settings["attacks"])
     files.write_text(snakemake.output.paper, compared.to_csv(index=False, lineterminator="\n"))
 
     marked = tables.with_cells(rows, metrics, table, settings["bits"], snakemake.output.record)
@@ -41,6 +42,8 @@ with step(snakemake) as settings:
         caption += " " + tables.drops_in_words(drops, snakemake.output.drops, table, titles)
     layout = tables.in_paper_layout(marked, titles)
     files.write_text(snakemake.output.tex, tables.as_latex(layout, caption, label, table))
-    files.write_json(snakemake.output.cells, tables.listing(table, [*titles.values(), *tables.MODEL_NAMES.values(), *settings["attacks"]]))
+    own = [*settings["networks"], *settings["networks"].values(), *settings["quantizers"].values(), *settings["attacks"]]
+    own += [attack["method"] for attack in settings["attacks"].values()]
+    files.write_json(snakemake.output.cells, tables.listing(table, [*titles.values(), *tables.MODEL_NAMES.values(), *own]))
     text = f"{textwrap.fill(f'Table {number}. {table.plain(caption)}', 100)}\n\n{tables.as_text(layout, table)}\n"
     files.write_text(snakemake.output.text, text)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pqag import attacks, networks
+from pqag.errors import UserError
 
 M, K, D = 2, 3, 4
 torch.set_num_threads(1)
@@ -174,6 +175,176 @@ def test_losses_rise_and_the_last_is_of_the_stored_images(victim):
     with torch.no_grad():
         z, clean = (networks.features(network, networks.pixels(torch.from_numpy(i))) for i in (adversarial, images))
     assert health["loss"][-1] == pytest.approx(float(attacks.apd_loss(z, clean, head).mean()))
+
+
+# ------------------------------------------------------------------------------------------------------------ the other methods
+
+#: A batch of one image of three pixels, 0.5 grey, to work by hand with losses that are linear in the pixels.
+GREY = torch.full((1, 3, 1, 1), 0.5)
+
+
+def linear(*weights):
+    """The loss whose gradient is ``weights`` at every image."""
+    return lambda images: (images.double().flatten(1) * torch.tensor(weights, dtype=torch.float64)).sum(1)
+
+
+def test_fgsm_is_one_step_as_long_as_the_radius_by_hand():
+    """From (0.05, 0, -0.05) by 0.1 along the signs +, 0, - is (0.15, 0, -0.15), which the ball cuts to (0.1, 0, -0.1)."""
+    start = torch.tensor([0.05, 0.0, -0.05]).reshape(1, 3, 1, 1)
+    found = attacks.fgsm(linear(2, 0, -7), GREY, start, 0.1, step=0.001, iterations=9)
+    assert found.flatten().tolist() == pytest.approx([0.6, 0.5, 0.4])
+
+
+def test_momentum_by_hand():
+    """The loss 3 x0 - x0^2 - x1 + 0 x2 from the grey image, step 0.2, radius 1, decay 1; pixels end at 1.
+
+    First gradient (2, -1, 0), of l1-norm 3: momentum (2/3, -1/3, 0), images (0.7, 0.3, 0.5). Then (1.6, -1, 0): the same signs, to
+    (0.9, 0.1, 0.5). Then (1.2, -1, 0), to (1, 0, 0.5).
+    """
+
+    def loss(images):
+        x = images.double().flatten(1)
+        return 3 * x[:, 0] - x[:, 0] ** 2 - x[:, 1]
+
+    zero = torch.zeros_like(GREY)
+    for iterations, wanted in enumerate([[0.7, 0.3, 0.5], [0.9, 0.1, 0.5], [1, 0, 0.5]], 1):
+        found = attacks.momentum_pgd(loss, GREY, zero, 1.0, 0.2, iterations)
+        assert found.flatten().tolist() == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(("decay", "wanted"), [(1.0, 0.7), (0.0, 0.5)])
+def test_momentum_carries_over_a_turn_of_the_gradient(decay, wanted):
+    """The gradient of the first pixel is 3 and, past 0.55, -1; with the second pixel's 1 the norms are 4 and 2: 3/4 decay - 1/2.
+
+    With decay 1 that is above 0, so that the second step of 0.1 goes on, from 0.6 to 0.7; without it the step turns back to 0.5.
+    """
+
+    def loss(images):
+        x = images.double().flatten(1)
+        return torch.where(x[:, 0] < 0.55, 3 * x[:, 0], -x[:, 0]) + x[:, 1]
+
+    found = attacks.momentum_pgd(loss, GREY, torch.zeros_like(GREY), 1.0, 0.1, 2, decay)
+    assert float(found[0, 0]) == pytest.approx(wanted)
+
+
+def test_momentum_is_advertorchs(victim):
+    """Which begins at the clean image; with the loss of APD, whose gradient does not vanish there."""
+    from advertorch.attacks import MomentumIterativeAttack
+
+    network, codewords, images, _ = victim
+    head = attacks.Head(torch.as_tensor(codewords, dtype=torch.float64))
+    x = networks.pixels(torch.from_numpy(images))
+    with torch.no_grad():
+        clean = networks.features(network, x)
+    theirs = MomentumIterativeAttack(
+        lambda image: networks.features(network, image),
+        lambda z, y: attacks.apd_loss(z, y, head).sum(),
+        eps=8 / 255,
+        nb_iter=5,
+        decay_factor=0.7,
+        eps_iter=0.01,
+    ).perturb(x.contiguous(), clean)
+    adversarial, health = make(victim, "apd", method="momentum_pgd", decay=0.7, random_start=False)
+    assert (adversarial == (theirs * 255).round().to(torch.uint8).numpy()).mean() > 0.999
+    assert len(health["loss"]) == 6
+    assert not np.array_equal(adversarial, make(victim, "apd", random_start=False)[0])
+
+
+def test_fgsm_is_advertorchs(victim):
+    from advertorch.attacks import GradientSignAttack
+
+    network, codewords, images, _ = victim
+    head = attacks.Head(torch.as_tensor(codewords, dtype=torch.float64))
+    x = networks.pixels(torch.from_numpy(images))
+    with torch.no_grad():
+        clean = networks.features(network, x)
+    theirs = GradientSignAttack(
+        lambda image: networks.features(network, image), lambda z, y: attacks.apd_loss(z, y, head).sum(), eps=8 / 255
+    ).perturb(x, clean)
+    adversarial, health = make(victim, "apd", method="fgsm", random_start=False)
+    assert (adversarial == (theirs * 255).round().to(torch.uint8).numpy()).mean() > 0.999
+    assert len(health["loss"]) == 2 and health["change_max"] == 8
+
+
+@pytest.mark.parametrize("method", attacks.METHODS)
+def test_every_method_begins_at_the_same_random_point_and_stays_in_the_ball(victim, method):
+    adversarial, health = make(victim, "basic", method=method)
+    assert health["loss"][0] == make(victim, "basic")[1]["loss"][0] > 0
+    assert 0 < np.abs(adversarial.astype(int) - victim[2]).max() <= 8
+    assert health["loss"][-1] > health["loss"][0]
+
+
+# -------------------------------------------------------------------------------------------------- attacks and losses of the user's
+
+
+def brought(victim, function=None, loss=None, **changes):
+    """The attack with a function of the user's as method, or as loss."""
+    own = {"mine:run": function, "mine:loss": loss}
+    changes |= {"method": "mine:run"} if function else {}
+    return make(victim, "mine:loss" if loss else "apd", entry_points=own, **changes)
+
+
+def test_a_method_of_the_users_runs_in_the_same_frame(victim):
+    """Here ours once more; and one that never takes a gradient, with another number of looks at the loss for each batch."""
+
+    def ours(loss, images, start, epsilon, step, iterations):
+        return attacks.pgd(loss, images, start, epsilon, step, iterations)
+
+    adversarial, health = brought(victim, ours)
+    assert np.array_equal(adversarial, make(victim, "apd")[0]) and health == make(victim, "apd")[1]
+
+    def blind(loss, images, start, epsilon, step, iterations):
+        with torch.no_grad():
+            for _ in range(len(images)):
+                loss(images)
+        return images + start
+
+    adversarial, health = brought(victim, blind, batch_size=4)
+    assert health["zero_gradients"] is None and len(health["loss"]) == 3 + 1, "batches of 4 and 3 queries"
+    assert 0 < health["change_max"] <= 8
+
+
+def test_a_loss_of_the_users_is_maximised(victim):
+    def loss(z, clean, head):
+        return -(head.log_distribution(clean).exp() * head.log_distribution(z)).sum((1, 2))
+
+    assert np.array_equal(brought(victim, loss=loss)[0], make(victim, "aod")[0])
+
+
+#: What a method of the user's may do wrong, and the sentence that it gets.
+WRONG_METHODS = {
+    "nothing": (lambda x, start: None, r"the attack mine:run returned nothing, but must return a tensor \(7, 3, 32, 32\) of floats"),
+    "an array": (lambda x, start: x.numpy(), r"returned an array \(7, 3, 32, 32\) of float32, but must return a tensor"),
+    "another shape": (lambda x, start: x[:, :1], r"returned a tensor \(7, 1, 32, 32\) of float32, but must return .*\(7, 3, 32, 32\)"),
+    "bytes": (lambda x, start: (x * 255).to(torch.uint8), r"returned a tensor \(7, 3, 32, 32\) of uint8, but must return .* of floats"),
+    "NaN": (lambda x, start: x * torch.nan, r"the attack mine:run returned NaN or infinite pixels, but must return images in \[0, 1\]"),
+    "pixels to 255": (lambda x, start: x * 255, r"returned pixels from 0 to 255, but must stay in \[0, 1\]"),
+    "negative pixels": (lambda x, start: x - 8 / 255, r"returned pixels from -0.03\d+ to 0.968\d*, but must stay in \[0, 1\]"),
+    "leaves the ball": (lambda x, start: (x + 9 / 255).clamp(0, 1), r"changed a pixel by 9 of 255, but may change none by more than 8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG_METHODS)
+def test_what_is_no_attack_is_told_in_a_sentence(victim, kind):
+    function, words = WRONG_METHODS[kind]
+    with pytest.raises(UserError, match=words):
+        brought(victim, lambda loss, images, start, epsilon, step, iterations: function(images, start))
+
+
+#: The same of a loss.
+WRONG_LOSSES = {
+    "one number": (lambda z: z.sum(), r"the loss mine:loss returned a tensor \(\) of float64, but must return one .* \(7,\)"),
+    "a list": (lambda z: [1.0], r"the loss mine:loss returned a list, but must return one number per query"),
+    "NaN": (lambda z: z.sum(1) * torch.nan, r"the loss mine:loss returned NaN or infinite numbers, but must return finite ones"),
+    "no gradient": (lambda z: z.detach().sum(1), r"the loss mine:loss has no gradient: it must be computed from its argument z"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG_LOSSES)
+def test_what_is_no_loss_is_told_in_a_sentence(victim, kind):
+    function, words = WRONG_LOSSES[kind]
+    with pytest.raises(UserError, match=words):
+        brought(victim, loss=lambda z, clean, head: function(z))
 
 
 def test_health_counts_changed_codes_as_retrieval_assigns_them(victim):

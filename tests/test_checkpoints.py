@@ -54,7 +54,7 @@ def test_the_state_of_an_optimizer_comes_back(tmp_path):
 def test_a_network_comes_back_whole(tmp_path):
     network = small_network().train()
     network(torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)))  # moves the running statistics
-    checkpoints.save_network(tmp_path / "w.pt", network, "vgg11", 0.05)
+    checkpoints.save_network(tmp_path / "w.pt", network, "vgg11", 0.05, 5)
     torch.manual_seed(99)
     got = checkpoints.load_network(tmp_path / "w.pt")
     assert not got.training and got.head.out_features == 5
@@ -68,7 +68,7 @@ def test_a_network_comes_back_whole(tmp_path):
 
 def test_saving_leaves_the_network_as_it_was(tmp_path):
     network = small_network().train()
-    checkpoints.save_network(tmp_path / "w.pt", network, "vgg11", 0.05)
+    checkpoints.save_network(tmp_path / "w.pt", network, "vgg11", 0.05, 5)
     assert network.training
 
 
@@ -76,7 +76,7 @@ def test_the_bytes_do_not_depend_on_the_name_of_the_file(tmp_path):
     (tmp_path / "other").mkdir()
     paths = [tmp_path / "a.pt", tmp_path / "other" / "another-name.bin"]
     for path in paths:
-        checkpoints.save_network(path, small_network(), "vgg11", 0.05)
+        checkpoints.save_network(path, small_network(), "vgg11", 0.05, 5)
     assert paths[0].read_bytes() == paths[1].read_bytes()
     for path in paths:
         torch.save(VALUE, path)

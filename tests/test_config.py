@@ -12,10 +12,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pqag import attacks, config, networks, training
+from pqag import attacks, config, networks, quantizer, training
 from pqag.config import feature_size, parse_study
 from pqag.datasets import DATASETS
 from pqag.errors import UserError
+from pqag.settings import maker_of
 
 ROOT = Path(__file__).parents[1]
 NAN, INF = float("nan"), float("inf")
@@ -80,9 +81,12 @@ CIFAR10 = {
     "queries": 1000,
     "split_seed": 0,
 }
+QUANTIZER = {"method": "pq", "subspaces": 4, "iterations": 25}
+UNSET = {"network": None, "width": 1.0, "weights": None, "like": None}
 SWEEP = {"queries": 250, "epsilon": [0, 1, 2, 4, 8, 12, 16], "iterations": [1, 2, 5, 10, 20, 50]}
 ATTACK = {
     "loss": "aod",
+    "method": "pgd",
     "epsilon": 8,
     "step": 2.55,
     "iterations": 5,
@@ -90,6 +94,7 @@ ATTACK = {
     "feature": "normalised",
     "assignment": "inner_product",
     "temperature": 1.0,
+    "decay": 1.0,
 }
 
 
@@ -98,12 +103,12 @@ def test_what_is_left_out_is_filled_in():
     assert study.model_dump() == {
         "study": "a",
         "datasets": {"cifar10": CIFAR10},
-        "models": {"vgg16": {"width": 1.0, "training": dict.fromkeys(config.Training.model_fields)}},
+        "models": {"vgg16": UNSET | {"training": dict.fromkeys(config.Training.model_fields), "quantizer": dict.fromkeys(QUANTIZER)}},
         "attacks": {"x": ATTACK},
         "bits": [16, 24, 36],
         "seeds": [0],
         "training": RECIPE,
-        "quantizer": {"subspaces": 4, "iterations": 25},
+        "quantizer": QUANTIZER,
         "tables": {
             "table1": {"models": None},
             "table3": {"models": None, "attack": None},
@@ -177,24 +182,17 @@ def test_what_tables_and_figures_show_where_the_study_does_not_say(tiny):
     assert (fewer["tables"]["table4"]["attack"], fewer["tables"]["table4"]["bits"]) == ("last", 8)
 
 
-@pytest.mark.parametrize(("bits", "codewords"), [(16, 16), (24, 64), (4, 2)])
-def test_codewords(bits, codewords):
-    """4 sub-spaces: 16 bits are 4 each, 2^4 = 16 codewords."""
-    got = parse_study(SMALL).codewords(bits)
-    assert got == codewords and type(got) is int
-
-
 def test_resolved_is_all_that_results_depend_on():
     """By hand: every default, each model with its whole recipe, and neither the study's own nor what changes no result."""
     study = {"study": "a", "datasets": {"cifar10": {}}, "models": {"vgg16": {}}, "attacks": {"x": {"loss": "aod"}}, "anonymous": True}
     assert parse_study(study).resolved() == {
         "study": "a",
         "datasets": {"cifar10": CIFAR10},
-        "models": {"vgg16": {"width": 1.0, "training": RECIPE}},
+        "models": {"vgg16": UNSET | {"network": "vgg16", "training": RECIPE, "quantizer": QUANTIZER}},
         "attacks": {"x": ATTACK},
         "bits": [16, 24, 36],
         "seeds": [0],
-        "quantizer": {"subspaces": 4, "iterations": 25},
+        "quantizer": QUANTIZER,
         "tables": {
             "table1": {"models": ["vgg16"]},
             "table3": {"models": ["vgg16"], "attack": "x"},
@@ -210,8 +208,8 @@ def test_a_model_trains_by_the_studys_recipe_but_for_what_it_sets_itself():
     study = changed("models.alexnet.training", {"epochs": 3, "flip": False, "weight_decay": 0})
     study["training"] = {"epochs": 7, "crop": 2}
     models = parse_study(study).resolved()["models"]
-    assert models["vgg16"] == {"width": 1, "training": RECIPE | {"epochs": 7, "crop": 2}}
-    assert models["alexnet"] == {"width": 0.125, "training": RECIPE | {"epochs": 3, "crop": 2, "weight_decay": 0, "flip": False}}
+    assert models["vgg16"]["training"] == RECIPE | {"epochs": 7, "crop": 2}
+    assert models["alexnet"]["training"] == RECIPE | {"epochs": 3, "crop": 2, "weight_decay": 0, "flip": False}
 
 
 @pytest.mark.parametrize(
@@ -356,7 +354,7 @@ WRONG = [
     ("models.vgg16.width", 4.5, ["models.vgg16.width is 4.5", "at most 4"]),
     ("models.vgg16.width", "wide", ["models.vgg16.width is 'wide'", "a number"]),
     ("models.vgg16.width", NAN, ["models.vgg16.width is nan"]),
-    ("models.vgg16.depth", 3, ["models.vgg16.depth", "allowed are width, training"]),
+    ("models.vgg16.depth", 3, ["models.vgg16.depth", "allowed are network, width, training, weights, like, quantizer"]),
     ("models.vgg16.training.epochs", 0, ["models.vgg16.training.epochs is 0", "at least 1"]),
     ("models.vgg16.training.momentum", 1, ["models.vgg16.training.momentum is 1", "less than 1"]),
     ("models.vgg16.training.epoch", 3, ["models.vgg16.training.epoch", "did you mean epochs?", "batch_size, learning_rate"]),
@@ -381,7 +379,7 @@ WRONG = [
     ("attacks.basic.feature", "normalized", ["attacks.basic.feature is 'normalized'", "'normalised' or 'raw'"]),
     ("attacks.basic.assignment", "l2", ["attacks.basic.assignment is 'l2'", "'inner_product' or 'euclidean'"]),
     ("attacks.basic.temperature", 0, ["attacks.basic.temperature is 0", "greater than 0"]),
-    ("attacks.basic.eps", 8, ["attacks.basic.eps", "did you mean epsilon?", "loss, epsilon, step, iterations"]),
+    ("attacks.basic.eps", 8, ["attacks.basic.eps", "did you mean epsilon?", "loss, method, epsilon, step, iterations"]),
     ("bits", [], ["bits is empty", "at least one"]),
     ("bits", 16, ["bits is 16", "a list"]),
     ("bits", [16, 16], ["bits", "once", "[16, 16]"]),
@@ -407,7 +405,7 @@ WRONG = [
     ("training.optimizer", "adam", ["training.optimizer", "epochs, batch_size, learning_rate, momentum, weight_decay, label_smoothing"]),
     ("quantizer.subspaces", 3, ["quantizer.subspaces: 3", "512", "alexnet", "0.125", "1, 2, 4, 8, 16, 32, 64"]),
     ("quantizer.subspaces", 0, ["quantizer.subspaces is 0", "at least 1"]),
-    ("quantizer.subspace", 4, ["quantizer.subspace ", "did you mean subspaces?", "subspaces, iterations"]),
+    ("quantizer.subspace", 4, ["quantizer.subspace ", "did you mean subspaces?", "method, subspaces, iterations"]),
     ("tables.table2", {}, ["tables.table2 is no key", "allowed are table1, table3, table4"]),
     ("tables.table1.models", ["vgg19"], ["tables.table1.models: 'vgg19' is not known", "did you mean vgg16?", "alexnet, vgg16"]),
     ("tables.table3.models", ["vgg11"], ["tables.table3.models: 'vgg11' is not known", "allowed are alexnet, vgg16"]),
@@ -460,6 +458,18 @@ def test_a_mistake_is_told_with_its_key_and_what_is_allowed(path, value, fragmen
         ("attacks.basic.epsilon", 0.5, ["attacks.basic.epsilon is 0.5", "allowed are 0 and 1 to 255"]),
         ("attacks.basic.temperature", 2, ["attacks.basic.temperature: ", "the loss basic does not use it", "apd and aod"]),
         ("attacks.basic.assignment", "euclidean", ["attacks.basic.assignment: ", "the loss basic does not use it", "allowed with apd"]),
+        ("attacks.basic.decay", 0.5, ["attacks.basic.decay: ", "the method pgd does not use it", "allowed with momentum_pgd"]),
+        ("attacks.basic.decay", -1, ["attacks.basic.decay is -1", "at least 0"]),
+        ("attacks.basic.method", "fsgm", ["attacks.basic.method: 'fsgm'", "did you mean fgsm?", "pgd, fgsm, momentum_pgd, or a function"]),
+        ("attacks.basic.method", "mine.py:run:x", ["attacks.basic.method: 'mine.py:run:x' is not known", "as module:function"]),
+        ("attacks.basic.method", "../mine:run", ["attacks.basic.method: '../mine:run' is not known", "as module:function"]),
+        (
+            "attacks.basic.loss",
+            "mine:",
+            ["attacks.basic.loss: 'mine:' is not known", "apd, aod, or a function of yours as module:function"],
+        ),
+        ("attacks.basic", {"loss": "apd", "method": "fgsm", "step": 1}, ["attacks.basic.step", "as long as epsilon; leave the key out"]),
+        ("attacks.basic", {"loss": "apd", "method": "fgsm", "iterations": 5}, ["attacks.basic.iterations", "fgsm is one step"]),
         ("attacks.strong.feature", "raw", ["attacks.strong.feature: ", "the loss apd does not use it", "allowed with basic"]),
     ],
 )
@@ -489,6 +499,91 @@ def test_a_misspelt_key_is_told_before_the_key_that_it_leaves_missing():
 )
 def test_a_key_that_the_loss_uses_is_right(loss, key, value):
     parse_study(changed("attacks.basic", {"loss": loss, key: value}))
+
+
+def test_fgsm_is_one_step_as_long_as_its_radius():
+    """So that a caption tells it rightly."""
+    attack = parse_study(changed("attacks.strong.method", "fgsm")).resolved()["attacks"]["strong"]
+    assert (attack["epsilon"], attack["step"], attack["iterations"]) == (16, 16, 1)
+    still = parse_study(changed("attacks.basic", {"loss": "apd", "method": "fgsm", "epsilon": 0})).resolved()
+    assert parse_study(still).resolved() == still
+
+
+OWN = {
+    "fine": {"network": "vgg16", "width": 0.5, "weights": "a/vgg16.pt"},
+    "imagenet": {"network": "torchvision:resnet18", "weights": "IMAGENET1K_V1"},
+    "mine": {"network": "mine.net:make"},
+    "mine_opq": {"like": "mine", "quantizer": {"method": "opq", "subspaces": 8}},
+    "twin": {"network": "vgg16", "training": {"epochs": 2}},
+    "vgg16": {"quantizer": {"method": "mine.own:fit"}},
+}
+
+
+def test_victims_of_the_users():
+    """Each with its network, and trained here only where it has no weights; and what they bring along, with the keys."""
+    study = parse_study(changed("models", OWN))
+    models = study.resolved()["models"]
+    assert {name: model["network"] for name, model in models.items()} == {
+        "fine": "vgg16",
+        "imagenet": "torchvision:resnet18",
+        "mine": "mine.net:make",
+        "mine_opq": "mine.net:make",
+        "twin": "vgg16",
+        "vgg16": "vgg16",
+    }
+    assert [name for name, model in models.items() if "training" in model] == ["twin", "vgg16"]
+    assert models["mine_opq"]["quantizer"] == QUANTIZER | {"method": "opq", "subspaces": 8}
+    assert models["mine"]["quantizer"] == QUANTIZER
+    assert [maker_of(model) for model in models.values()] == ["adopt", "adopt", "adopt", "borrow", "pretrain", "pretrain"]
+    assert study.brings() == [
+        ("models.mine.network", "mine.net:make"),
+        ("models.mine_opq.network", "mine.net:make"),
+        ("models.vgg16.quantizer.method", "mine.own:fit"),
+        ("models.fine.weights", "a/vgg16.pt"),
+    ]
+    assert parse_study(study.resolved()).resolved() == study.resolved()
+
+
+#: (entries of models beside those of ``OWN``, what the sentence must hold)
+WRONG_VICTIMS = [
+    ({"Mine": {"network": "vgg16"}}, ["models.Mine", NAMES]),
+    ({"my-net": {"network": "vgg16"}}, ["models.my-net", NAMES]),
+    ({"other": {}}, ["models: 'other' is not known", NETWORKS, "under another name it needs the key network, or like"]),
+    ({"other": {"network": "vgg61"}}, ["models.other.network: 'vgg61' is not known", "did you mean vgg16?", "torchvision:NAME, or a"]),
+    ({"other": {"network": "mine.py"}}, ["models.other.network: 'mine.py' is not known", "as module:function"]),
+    ({"alexnet": {"network": "vgg16"}}, ["models.alexnet.network is vgg16", "the name alexnet stands for that network"]),
+    ({"other": {"network": "torchvision:resnet18"}}, ["models.other.weights is missing", "is not trained here"]),
+    ({"other": {"network": "vgg11", "weights": ""}}, ["models.other.weights is an empty text"]),
+    ({"other": {"network": "vgg11", "weights": "a.pt", "training": {"epochs": 2}}}, ["models.other.training: it is not trained here"]),
+    ({"other": {"network": "a:b", "training": {"epochs": 2}}}, ["models.other.training: it is not trained here"]),
+    ({"other": {"network": "a:b", "width": 0.5}}, ["models.other.width: only networks of ours have a width"]),
+    ({"other": {"like": "vgg61"}}, ["models.other.like: 'vgg61' is not known", "did you mean vgg16?"]),
+    ({"other": {"like": "other"}}, ["models.other.like: 'other' is not known", "allowed are fine, imagenet"]),
+    ({"other": {"like": "mine_opq"}}, ["models.other.like: 'mine_opq' is not known", "did you mean mine?"]),
+    ({"other": {"like": "twin", "training": {"epochs": 3}}}, ["models.other.training: its weights are those of twin"]),
+    ({"other": {"like": "twin", "weights": "a.pt"}}, ["models.other.weights: its weights are those of twin"]),
+    ({"other": {"like": "twin", "width": 0.5}}, ["models.other: its network and width are those of twin"]),
+    ({"other": {"like": "twin", "network": "vgg11"}}, ["models.other: its network and width are those of twin"]),
+    ({"other": {"like": "twin", "quantizer": {"method": "qp"}}}, ["models.other.quantizer.method: 'qp'", "pq, opq, or a function"]),
+    ({"other": {"like": "twin", "quantizer": {"method": "o.p.q"}}}, ["models.other.quantizer.method: 'o.p.q'", "as module:function"]),
+    ({"other": {"like": "twin", "quantizer": {"subspaces": 3}}}, ["models.other.quantizer.subspaces: 3 does not divide the 512 numbers"]),
+    ({"other": {"like": "mine", "quantizer": {"subspaces": 3}}}, ["bits: 16 is no multiple of models.other.quantizer.subspaces = 3"]),
+    ({"other": {"like": "twin", "quantizer": {"subspaces": 1}}}, ["K = 65536", "300 database images"]),
+    ({"other": {"like": "twin", "quantizer": {"seed": 1}}}, ["models.other.quantizer.seed is no key", "method, subspaces, iterations"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("entries", "fragments"), WRONG_VICTIMS, ids=[str(entries)[:60] for entries, _ in WRONG_VICTIMS])
+def test_victims_that_are_wrong_are_told(entries, fragments):
+    words = sentence(changed("models", OWN | entries))
+    for fragment in fragments:
+        assert fragment in words, words
+
+
+def test_functions_of_the_users_are_named_with_their_keys():
+    study = changed("attacks.strong", {"loss": "mine:loss", "method": "a.folder.mine:run", "temperature": 2, "feature": "raw"})
+    assert parse_study(study).brings() == [("attacks.strong.loss", "mine:loss"), ("attacks.strong.method", "a.folder.mine:run")]
+    assert parse_study(SMALL).brings() == []
 
 
 def test_the_file_is_named():
@@ -543,13 +638,22 @@ def test_names_of_losses_are_those_of_the_registry():
     assert list(config.LOSSES) == list(attacks.LOSSES)
 
 
+def test_names_of_methods_are_those_of_the_registry():
+    assert list(config.METHODS) == list(attacks.METHODS)
+
+
 def test_keys_of_an_attack_are_the_fields_of_the_attack():
-    assert set(config.Attack.model_fields) == {field.name for field in dataclasses.fields(attacks.Attack)}
+    """But for the functions, which the names stand for."""
+    assert {*config.Attack.model_fields, "entry_points"} == {field.name for field in dataclasses.fields(attacks.Attack)}
 
 
 def test_keys_of_training_are_the_fields_of_the_recipe():
     assert set(config.Training.model_fields) == {field.name for field in dataclasses.fields(training.Recipe)}
     assert set(config.TrainingOverride.model_fields) == set(config.Training.model_fields)
+
+
+def test_names_of_quantizers_are_those_of_the_registry():
+    assert list(config.QUANTIZERS) == list(quantizer.METHODS)
 
 
 WIDTHS = (0.01, 0.05, 0.125, 0.25, 0.3, 0.4, 0.5, 0.7, 1, 1.5)

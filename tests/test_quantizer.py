@@ -1,5 +1,7 @@
 """Product quantization against hand-worked numbers, scalar loops, faiss and nanopq."""
 
+import types
+
 import faiss
 import nanopq
 import numpy as np
@@ -8,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pqag import quantizer
+from pqag import codebooks, quantizer, retrieval
+from pqag.errors import UserError
 
 #: Two sub-spaces of one number each, two codewords each: the hand-worked codebook.
 LINE = np.array([[[0], [4]], [[0], [3]]], np.float32)
@@ -251,6 +254,114 @@ def test_soft_assignment_is_that_of_the_attacks():
     np.testing.assert_allclose(quantizer.soft_assignment(features, codewords), theirs, rtol=1e-12)
     one = quantizer.soft_assignment(np.array([[np.log(3.0)]]), np.array([[[0.0], [1.0]]]))
     np.testing.assert_allclose(one, [[[0.25, 0.75]]], rtol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------- OPQ, and quantizers of the user's
+
+
+def correlated(count=600, size=16):
+    """Features that a rotation helps: a few directions carry most of them."""
+    rng = np.random.default_rng(0)
+    return (rng.standard_normal((count, 3)) @ rng.standard_normal((3, size)) + 0.1 * rng.standard_normal((count, size))).astype(np.float32)
+
+
+def test_opq_turns_features_by_an_orthogonal_matrix_and_fits_better_than_pq():
+    features = correlated()
+    fit = quantizer.opq(features, 4, 8, seed=0)
+    assert (fit.rotation.shape, fit.rotation.dtype) == ((16, 16), np.float32)
+    np.testing.assert_allclose(fit.rotation @ fit.rotation.T, np.eye(16), atol=1e-5)
+    back = quantizer.decode(fit.codes, fit.codewords) @ fit.rotation
+    assert fit.objective == pytest.approx(((features - back).astype(float) ** 2).sum(1).mean(), rel=1e-4), "in the space of the features"
+    assert fit.objective < 0.8 * quantizer.fit(features, 4, 8, seed=0).objective
+
+
+def test_opq_is_as_good_as_nanopqs():
+    features = correlated()
+    other = nanopq.OPQ(4, 8, verbose=False).fit(features, pq_iter=20, rotation_iter=20, seed=0)
+    error = ((features - other.decode(other.encode(features))) ** 2).sum(1).mean()
+    assert quantizer.opq(features, 4, 8, seed=0).objective <= 1.1 * error
+
+
+def test_opq_depends_on_the_seed_alone():
+    first, again = (quantizer.opq(correlated(), 4, 8, seed=1) for _ in range(2))
+    assert (first.rotation == again.rotation).all() and (first.codewords == again.codewords).all()
+
+
+def test_opq_of_fewer_features_than_numbers_is_refused():
+    """faiss would end the process."""
+    with pytest.raises(UserError, match="opq needs at least as many database images as a feature has numbers, 16, but there are 15"):
+        quantizer.opq(correlated()[:15], 4, 8, seed=0)
+
+
+def test_distances_in_the_space_of_a_rotated_codebook_are_those_of_the_features(tmp_path):
+    """ADC by the codebook as it is stored and read, against the features and the reconstructions turned back, in plain numpy."""
+    features, queries = correlated(), correlated()[:7] + 0.25
+    fit = quantizer.opq(features, 4, 8, seed=0)
+    codebook = codebooks.Codebook(fit.codewords, fit.codes, np.arange(600), fit.rotation)
+    codebooks.write(tmp_path / "a.h5", codebook, fit.objective, fit.empty)
+    read = codebooks.read(tmp_path / "a.h5")
+    assert (read.rotation == fit.rotation).all() and (read.codes == fit.codes).all()
+    got = retrieval.distances(read.rotated(queries), read.codes, read.codewords, "ADC")
+    items = quantizer.decode(fit.codes, fit.codewords) @ fit.rotation
+    np.testing.assert_allclose(got, ((queries[:, None] - items[None]) ** 2).sum(2), rtol=1e-4, atol=1e-4)
+
+
+def test_a_codebook_without_a_rotation_leaves_features_as_they_are(tmp_path):
+    codebooks.write(tmp_path / "a.h5", codebooks.Codebook(LINE, np.zeros((3, 2), np.uint8), np.arange(3)), 0.5, [1, 1])
+    read = codebooks.read(tmp_path / "a.h5")
+    features = gaussian(3, 2)
+    assert read.rotation is None and read.rotated(features) is features
+
+
+def test_the_head_of_an_attack_looks_at_rotated_features():
+    """As if the features had been rotated before; and codes are those of retrieval."""
+    import torch
+
+    from pqag.attacks import Head
+
+    features = correlated()
+    fit = quantizer.opq(features, 4, 8, seed=0)
+    words, turn, z = (torch.from_numpy(one).double() for one in (fit.codewords, fit.rotation, features))
+    assert torch.allclose(Head(words, rotation=turn).log_distribution(z), Head(words).log_distribution(z @ turn.T))
+    assert (Head(words, "euclidean", rotation=turn).codes(z).numpy() == fit.codes).mean() > 0.999
+
+
+def brought(codewords, rotation=None):
+    """The fit of a quantizer of the user's that returns these for 20 features of 4 numbers, M = 2 and K = 3."""
+    result = types.SimpleNamespace(codewords=codewords, rotation=rotation)
+    return quantizer.by_user(lambda *_: result, "mine:fit", gaussian(20, 4), 2, 3, 0, 5)
+
+
+def test_a_quantizer_of_the_users():
+    """Here ours once more, which is told M, K, seed and iterations; its codes and error are computed for it."""
+    features = correlated()
+    own = quantizer.by_user(quantizer.opq, "mine:fit", features, 4, 8, 3, 5)
+    fit = quantizer.opq(features, 4, 8, 3, 5)
+    assert (own.codes == fit.codes).all() and (own.rotation == fit.rotation).all()
+    assert own.objective == pytest.approx(fit.objective) and own.empty == fit.empty
+    turned = brought(np.zeros((2, 3, 2)), np.eye(4)[::-1])
+    assert turned.codewords.dtype == turned.rotation.dtype == np.float32 and turned.empty == [2, 2]
+
+
+WORDS = np.zeros((2, 3, 2), np.float32)
+#: What a quantizer of the user's may do wrong, and the sentence that it gets.
+WRONG = {
+    "no codewords": ((None,), r"the quantizer mine:fit must return codewords as a numpy array \(2, 3, 2\) of floats, but returned none"),
+    "a list": ((WORDS.tolist(),), r"must return codewords as a numpy array \(2, 3, 2\) of floats, but returned a list"),
+    "another shape": ((WORDS[:, :2],), r"codewords as a numpy array \(2, 3, 2\) of floats, but returned an array \(2, 2, 2\) of float32"),
+    "whole numbers": ((WORDS.astype(int),), r"of floats, but returned an array \(2, 3, 2\) of int64"),
+    "NaN": ((WORDS * np.nan,), r"the quantizer mine:fit returned codewords with NaN or infinite numbers, but must return finite ones"),
+    "a rotation of another shape": ((WORDS, np.eye(3)), r"must return rotation as a numpy array \(4, 4\) of floats, but .* \(3, 3\)"),
+    "a rotation with NaN": ((WORDS, np.eye(4) * np.nan), r"returned rotation with NaN or infinite numbers"),
+    "a rotation that stretches": ((WORDS, 2 * np.eye(4)), r"returned a rotation that is not orthogonal: R R\^T differs from 1 by 3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_no_quantizer_is_told_in_a_sentence(kind):
+    returned, words = WRONG[kind]
+    with pytest.raises(UserError, match=words):
+        brought(*returned)
 
 
 def test_mean_by_rank_by_hand():

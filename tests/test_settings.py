@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pqag import provenance
 from pqag.config import parse_study
 from pqag.provenance import SCRIPTS, script_of
-from pqag.settings import RULES, as_config, settings
+from pqag.settings import RULES, as_config, maker_of, settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,6 +49,7 @@ RECIPE = {
 }
 STRONG = {
     "loss": "apd",
+    "method": "pgd",
     "epsilon": 16,
     "step": 2.55,
     "iterations": 5,
@@ -56,9 +57,13 @@ STRONG = {
     "feature": "normalised",
     "assignment": "inner_product",
     "temperature": 0.5,
+    "decay": 1,
 }
 BASIC = STRONG | {"loss": "basic", "epsilon": 8, "step": 1, "iterations": 9, "temperature": 1}
 PARTS = {"train": None, "database": 9000, "database_from": "test", "queries": 1000, "split_seed": 0}
+QUANTIZER = {"method": "pq", "subspaces": 8, "iterations": 11}
+VGG16 = {"network": "vgg16", "width": 0.5, "weights": None, "like": None, "quantizer": QUANTIZER}
+ALEXNET = VGG16 | {"network": "alexnet", "width": 0.25}
 VICTIM = {"dataset": "cifar10", "model": "vgg16", "training": "pretrained", "seed": "5"}
 SOURCE = {"source_model": "alexnet", "source_training": "pretrained", "source_bits": "24"}
 RUNS = {"threads": 3, "device": "cpu"}
@@ -81,13 +86,15 @@ BY_HAND = [
     ("prepare", {"dataset": "cifar10"}, PARTS | {"train": 40_000, "database": 8000, "queries": 500, "split_seed": 7}),
     ("prepare", {"dataset": "fashion_mnist"}, PARTS | {"queries": 300}),
     ("prepare", {"dataset": "my_scenes"}, PARTS | {"database": None, "database_from": "all"}),
-    ("pretrain", VICTIM, RECIPE | {"epochs": 3, "flip": False, "width": 0.5, "threads": 6, "device": "cpu"}),
-    ("pretrain", VICTIM | {"model": "alexnet"}, RECIPE | {"width": 0.25, "threads": 6, "device": "cpu"}),
+    ("pretrain", VICTIM, RECIPE | {"epochs": 3, "flip": False, "network": "vgg16", "width": 0.5, "threads": 6, "device": "cpu"}),
+    ("pretrain", VICTIM | {"model": "alexnet"}, RECIPE | {"network": "alexnet", "width": 0.25, "threads": 6, "device": "cpu"}),
+    ("adopt", VICTIM, {"network": "vgg16", "width": 0.5, "weights": None} | RUNS),  # of a victim that has weights, see below
+    ("borrow", VICTIM, {"like": None}),
     ("extract", VICTIM, RUNS),
     ("extract_transfer", VICTIM | {"attack": "strong", "source_bits": "16"}, RUNS | {"sources": ["alexnet-pretrained"]}),
     ("extract_transfer", VICTIM | {"attack": "basic", "source_bits": "24"}, RUNS | {"sources": []}),
-    ("quantize", VICTIM | {"bits": "24"}, {"subspaces": 8, "codewords": 8, "iterations": 11}),
-    ("quantize", VICTIM | {"bits": "16"}, {"subspaces": 8, "codewords": 4, "iterations": 11}),
+    ("quantize", VICTIM | {"bits": "24"}, QUANTIZER | {"codewords": 8}),
+    ("quantize", VICTIM | {"bits": "16"}, QUANTIZER | {"codewords": 4}),
     ("attack", VICTIM | {"bits": "24", "attack": "strong"}, STRONG | RUNS),
     ("attack", VICTIM | {"bits": "24", "attack": "basic"}, BASIC | RUNS),
     ("evaluate", VICTIM | SOURCE | {"bits": "24", "attack": "strong"}, {}),
@@ -98,6 +105,8 @@ BY_HAND = [
         {
             "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
             "widths": {"vgg16": 0.5, "alexnet": 0.25},
+            "networks": {"vgg16": "vgg16", "alexnet": "alexnet"},
+            "quantizers": {"vgg16": "pq", "alexnet": "pq"},
             "attacks": {"strong": STRONG, "basic": BASIC},
             "bits": [24, 16],
             "seeds": [5, 4],
@@ -109,6 +118,8 @@ BY_HAND = [
         {
             "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
             "widths": {"alexnet": 0.25},
+            "networks": {"alexnet": "alexnet"},
+            "quantizers": {"alexnet": "pq"},
             "attacks": {"basic": BASIC},
             "bits": [24, 16],
             "seeds": [5, 4],
@@ -120,6 +131,8 @@ BY_HAND = [
         {
             "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
             "widths": {"alexnet": 0.25, "vgg16": 0.5},
+            "networks": {"alexnet": "alexnet", "vgg16": "vgg16"},
+            "quantizers": {"alexnet": "pq", "vgg16": "pq"},
             "attacks": {"strong": STRONG},
             "bits": [16],
             "seeds": [5, 4],
@@ -154,13 +167,13 @@ BY_HAND = [
                 | {"image_size": 64, "missing": 0.1, "concepts": 21},
             },
             "models": {
-                "vgg16": {"width": 0.5, "training": RECIPE | {"epochs": 3, "flip": False}},
-                "alexnet": {"width": 0.25, "training": RECIPE},
+                "vgg16": VGG16 | {"training": RECIPE | {"epochs": 3, "flip": False}},
+                "alexnet": ALEXNET | {"training": RECIPE},
             },
             "attacks": {"strong": STRONG, "basic": BASIC},
             "bits": [24, 16],
             "seeds": [5, 4],
-            "quantizer": {"subspaces": 8, "iterations": 11},
+            "quantizer": QUANTIZER,
             "tables": {
                 "table1": {"models": ["vgg16", "alexnet"]},
                 "table3": {"models": ["alexnet"], "attack": "basic"},
@@ -188,6 +201,39 @@ def test_settings_of_every_rule_by_hand(study, rule, wildcards, by_hand):
     got = settings(rule, wildcards, study)
     assert got.pop("code") == provenance.code_digest(script_of(rule))
     assert got == by_hand
+
+
+def test_what_the_user_brings_is_in_the_settings_of_the_rules_that_use_it():
+    """By its sha256, which the workflow puts into the study; a victim like another has its network, and another quantizer."""
+    study = STUDY | {"tables": {}, "figures": {}}
+    study["models"] = {
+        "mine": {"network": "net:make", "weights": "w.pt"},
+        "mine_opq": {"like": "mine", "quantizer": {"method": "opq"}},
+        "vgg16": {"quantizer": {"method": "own:fit", "subspaces": 4}},
+    }
+    study["attacks"] = {"own": {"loss": "own:loss", "method": "own:run"}, "aod": {"loss": "aod"}}
+    digests = {"net:make": "1", "w.pt": "2", "own:fit": "3", "own:loss": "4", "own:run": "5"}
+    study = parse_study(study).resolved() | {"brought": digests}
+    assert parse_study(as_config(study)).resolved() == as_config(study)
+
+    def brought(rule, **wildcards):
+        found = settings(rule, VICTIM | {"bits": "24", "attack": "own", "model": "mine"} | wildcards, study).get("brought", {})
+        assert all(digests[name] == digest for name, digest in found.items())
+        return set(found)
+
+    assert brought("adopt") == {"net:make", "w.pt"}
+    assert brought("borrow", model="mine_opq") == set()
+    for model in ("mine", "mine_opq"):
+        assert brought("extract", model=model) == brought("extract_transfer", model=model, source_bits="24") == {"net:make"}
+        assert brought("attack", model=model) == brought("sweep", model=model) == {"net:make", "own:loss", "own:run"}
+        assert brought("attack", model=model, attack="aod") == {"net:make"}
+    assert brought("extract", model="vgg16") == brought("quantize") == brought("evaluate") == set()
+    assert brought("quantize", model="vgg16") == {"own:fit"}
+    assert [maker_of(study["models"][name]) for name in ("mine", "mine_opq", "vgg16")] == ["adopt", "borrow", "pretrain"]
+    assert settings("quantize", {"model": "mine_opq", "bits": "24"}, study)["method"] == "opq"
+    assert settings("borrow", {"model": "mine_opq"}, study)["like"] == "mine"
+    with pytest.raises(KeyError):
+        settings("pretrain", {"model": "mine"}, study)
 
 
 def test_every_rule_was_worked_out_by_hand():
@@ -232,18 +278,23 @@ def test_what_the_study_does_not_have_is_an_error(study, rule, wildcards):
         settings(rule, wildcards, study)
 
 
+def quantized_by(subspaces):
+    """A study with one model, of so many sub-spaces."""
+    return {"models": {"vgg16": {"quantizer": {"method": "pq", "subspaces": subspaces, "iterations": 1}}}}
+
+
 @given(st.integers(1, 16), st.integers(1, 8))
 def test_codewords_are_two_to_the_bits_of_a_subspace(subspaces, bits_each):
     """M subspaces with K codewords each tell K^M = 2^bits codes apart."""
-    study = {"quantizer": {"subspaces": subspaces, "iterations": 1}}
-    got = settings("quantize", {"bits": str(subspaces * bits_each)}, study)
+    study = quantized_by(subspaces)
+    got = settings("quantize", {"model": "vgg16", "bits": str(subspaces * bits_each)}, study)
     assert got["codewords"] ** subspaces == 2 ** (subspaces * bits_each)
     assert type(got["codewords"]) is int
 
 
 @pytest.mark.parametrize(("bits", "subspaces", "codewords"), [("16", 4, 16), ("24", 4, 64), ("36", 4, 512), ("16", 8, 4), ("4", 4, 2)])
 def test_codewords_by_hand(bits, subspaces, codewords):
-    assert settings("quantize", {"bits": bits}, {"quantizer": {"subspaces": subspaces, "iterations": 1}})["codewords"] == codewords
+    assert settings("quantize", {"model": "vgg16", "bits": bits}, quantized_by(subspaces))["codewords"] == codewords
 
 
 def rules_with_a_script() -> dict[str, str]:

@@ -361,13 +361,14 @@ def test_a_cell_that_is_not_there_is_two_dashes(table):
 def caption(tmp_path):
     """Makes the caption of a table of these metrics, with files for all that it is read from: its text with marks, and its cells."""
 
-    def make(metrics, titles, accuracies=(), widths=(), attacks=ATTACKS, seeds=(0,)) -> tuple[str, Cells]:
+    def make(metrics, titles, accuracies=(), widths=(), attacks=ATTACKS, seeds=(0,), networks=(), quantizers=()) -> tuple[str, Cells]:
         cells, histories, record = Cells("table1"), {}, str(tmp_path / "table1.prov.json")
         for i, (key, values) in enumerate(dict(accuracies).items()):
             histories[key] = [str(tmp_path / f"{i}.{seed}.csv") for seed, _ in enumerate(values)]
             for path, value in zip(histories[key], values):
                 files.write_text(path, f"epoch,test_accuracy\n0,0.125\n1,{value}\n")
-        settings = {"widths": dict(widths), "attacks": attacks, "seeds": list(seeds)}
+        settings = {"widths": dict(widths), "networks": dict(networks), "quantizers": dict(quantizers)}
+        settings |= {"attacks": attacks, "seeds": list(seeds)}
         files.write_json(record, {"predicate": {"buildDefinition": {"externalParameters": {"settings": settings}}}})
         text = tables.caption("mAP (%)", cells, written(tmp_path, metrics), titles, histories, settings, record)
         assert [faults(entry) for entry in cells.entries] == [None] * len(cells.entries), "every number is what its source says"
@@ -387,6 +388,31 @@ def test_caption_by_hand(caption):
         "Channels of the networks as a share of the original's: AlexNet 0.5. "
         "Basic, APD, AOD: pixels within 8 grey levels, 5 steps of 2.55. strong: pixels within 8 grey levels, 30 steps of 2.55. Seed 0."
     )
+
+
+def test_caption_tells_of_other_networks_quantizers_and_methods(caption):
+    """And leaves the paper's unsaid."""
+    attacks = {"basic": ATTACKS["basic"]} | {name: ATTACKS["aod"] | {"method": name} for name in ("fgsm", "momentum_pgd")}
+    attacks["fgsm"] |= {"iterations": 1, "step": 8}
+    attacks["own"] = ATTACKS["aod"] | {"method": "mine:run"}
+    networks = {"vgg16": "vgg16", "fine": "vgg16", "mine": "a.b:net", "alexnet_opq": "alexnet"}
+    quantizers = {"vgg16": "pq", "fine": "pq", "mine": "mine:fit", "alexnet_opq": "opq"}
+    text, cells = caption([metrics()], {"cifar10": "CIFAR-10"}, {}, {}, attacks, networks=networks, quantizers=quantizers)
+    assert cells.plain(text).endswith(
+        "worst possible 5.2, chance 10.1. fine: network VGG16, quantizer PQ. mine: network a.b:net, quantizer mine:fit. "
+        "alexnet_opq: network AlexNet, quantizer OPQ. Basic: pixels within 8 grey levels, 5 steps of 2.55. "
+        "fgsm: pixels within 8 grey levels, 1 step of 8 by FGSM. momentum_pgd: pixels within 8 grey levels, 5 steps of "
+        "2.55 by momentum PGD. own: pixels within 8 grey levels, 5 steps of 2.55 by mine:run. Seed 0."
+    )
+
+
+def test_a_network_that_is_no_classifier_has_no_accuracy(tmp_path):
+    files.write_text(tmp_path / "mine.csv", "test_accuracy\n")
+    settings = {"widths": {}, "networks": {}, "quantizers": {}, "attacks": {}, "seeds": [0]}
+    histories = {("cifar10", "mine"): [str(tmp_path / "mine.csv")]}
+    cells = Cells("table1")
+    text = tables.caption("mAP", cells, written(tmp_path, [metrics()]), {"cifar10": "CIFAR-10"}, histories, settings, "record")
+    assert cells.plain(text).endswith("9000 database images, worst possible 5.2, chance 10.1. Seed 0.")
 
 
 def test_every_number_of_a_caption_is_a_cell(caption):
@@ -415,8 +441,8 @@ def test_caption_names_every_seed_and_data_set(caption):
 def test_sizes_are_those_of_each_data_set(caption):
     both = [metrics(), metrics(dataset="nuswide", sdc=(0.5,) * 3, database=700, map_floor=0.25, map_chance=0.3)]
     text, cells = caption(both, TITLES)
-    assert "CIFAR-10: 2 queries, 9000 database images, worst possible 5.2, chance 10.1;" in cells.plain(text)
-    assert "NUS-WIDE: 3 queries, 700 database images, worst possible 25.0, chance 30.0;" in cells.plain(text)
+    assert "CIFAR-10: 2 queries, 9000 database images, worst possible 5.2, chance 10.1." in cells.plain(text)
+    assert "NUS-WIDE: 3 queries, 700 database images, worst possible 25.0, chance 30.0." in cells.plain(text)
 
 
 def test_accuracies_are_of_the_last_epoch_and_means_over_the_seeds(caption):
@@ -654,7 +680,7 @@ def test_drops_by_hand():
 
 def test_the_papers_drops_stand_beside_only_where_it_has_every_row(tmp_path):
     rows = tables.paper().query("table == 4")
-    settings = {"aod": {"loss": "aod", "epsilon": 8.0, "step": 2.55, "iterations": 5}}
+    settings = {"aod": {"loss": "aod", "method": "pgd", "epsilon": 8.0, "step": 2.55, "iterations": 5}}
     ours = tables.drops_beside_paper(rows, settings)
     assert ours["paper"].tolist() == pytest.approx(ours["drop"].tolist())
     more = pd.concat([rows, rows[rows["target_model"] == "vgg11"].assign(target_model="alexnet")])

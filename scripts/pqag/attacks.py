@@ -1,21 +1,27 @@
-"""Adversarial queries: the Basic attack (Eq. 3), APD (Type I, Eq. 8) and AOD (Type II, Eq. 9) of PQ-AG, by projected gradient ascent.
+"""Adversarial queries: the Basic attack (Eq. 3), APD (Type I, Eq. 8) and AOD (Type II, Eq. 9) of PQ-AG, by gradient ascent.
 
-Every loss here is to be *maximised*; it is a function ``loss(z, clean, head)`` of the adversarial features z and the clean ones, float64
-(N, D), and of the product-quantization head, that gives one number per query, (N,). A new attack is a new entry of ``LOSSES``.
+An attack is a loss and a method. Every loss here is to be *maximised*; it is a function ``loss(z, clean, head)`` of the adversarial
+features z and the clean ones, float64 (N, D), and of the product-quantization head, that gives one number per query, (N,). A method
+searches the ball around the images for a maximum, see ``pgd``. Both may be the user's own (docs/attack.md); the rest of ``attack`` is
+common to all.
 
 Precision: the backbone runs in float32 and never under autocast, the head in float64. At temperature 1 the centroid distribution is
 nearly uniform and AOD's gradient a small difference of large numbers: in float32 throughout, 15 % of the gradient's signs are wrong.
 """
 
+import functools
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pqag import brought
+from pqag.errors import UserError
 from pqag.networks import Backbone, features, pixels
 
 # AdverTorch 0.2.3 (2020) imports ``zero_gradients`` from a module of torch that lost it in 1.9; only its FAB attack would call it. The
@@ -29,7 +35,6 @@ if not hasattr(_gradcheck, "zero_gradients"):
 
     _gradcheck.zero_gradients = _zero_gradients
 
-from advertorch.attacks import LinfPGDAttack  # noqa: E402
 from advertorch.attacks.iterative_projected_gradient import perturb_iterative  # noqa: E402
 
 
@@ -37,9 +42,10 @@ from advertorch.attacks.iterative_projected_gradient import perturb_iterative  #
 class Attack:
     """One entry of ``attacks`` in config.yaml.
 
-    loss: name in ``LOSSES``. epsilon, step: radius of the ball and step size, in pixel values of 0 ... 255. iterations: gradient steps.
-    random_start: begin at a uniformly drawn point of the ball. feature: "normalised" or "raw" features for Basic. assignment:
-    "inner_product" (Eq. 6) or "euclidean" (Eq. 1) to find the codeword that APD attacks. temperature: of the softmax of Eq. 7.
+    loss: name in ``LOSSES`` or in ``entry_points``. epsilon, step: radius of the ball and step size, in pixel values of 0 ... 255.
+    iterations: gradient steps. random_start: begin at a uniformly drawn point of the ball. feature: "normalised" or "raw" features for
+    Basic. assignment: "inner_product" (Eq. 6) or "euclidean" (Eq. 1) to find the codeword that APD attacks. temperature: of the softmax of
+    Eq. 7. method: name in ``METHODS`` or in ``entry_points``. decay: of momentum. entry_points: functions of the user's, by their names.
     """
 
     loss: str
@@ -50,18 +56,32 @@ class Attack:
     feature: str = "normalised"
     assignment: str = "inner_product"
     temperature: float = 1.0
+    method: str = "pgd"
+    decay: float = 1.0
+    entry_points: Mapping[str, Callable] = field(default_factory=dict)
+
+
+def from_settings(settings: Mapping[str, Any]) -> Attack:
+    """The attack that the settings of a job describe; runs the files of its entry points, whose sha256 stand in ``brought``."""
+    keys = [one.name for one in fields(Attack) if one.name != "entry_points"]
+    own = [settings[key] for key in ("loss", "method") if brought.is_entry_point(settings[key])]
+    functions = {name: brought.function(name, settings["brought"][name]) for name in own}
+    return Attack(**{key: settings[key] for key in keys}, entry_points=functions)
 
 
 @dataclass(frozen=True)
 class Head:
-    """The product-quantization head that an attack looks at: codewords, float64 (M, K, D/M), and how codes are assigned."""
+    """The product-quantization head that an attack looks at: codewords, float64 (M, K, D/M), how codes are assigned, and the rotation of
+    features that comes first, float64 (D, D), None for none."""
 
     codewords: Tensor
     assignment: str = "inner_product"
     temperature: float = 1.0
+    rotation: Tensor | None = None
 
     def similarities(self, z: Tensor) -> Tensor:
         """Inner products, (N, M, K), of the sub-vectors of z, (N, D), with the codewords of their sub-space."""
+        z = z if self.rotation is None else z @ self.rotation.T
         subspaces, _, size = self.codewords.shape
         return torch.einsum("nmd,mkd->nmk", z.reshape(len(z), subspaces, size), self.codewords)
 
@@ -105,38 +125,119 @@ def random_starts(ids: np.ndarray, shape: tuple[int, ...], epsilon: float, seed:
     return torch.from_numpy(np.asarray(draws, dtype=np.float32).reshape(len(ids), *shape))
 
 
-class SeededPgd(LinfPGDAttack):
-    """AdverTorch's PGD from given starting points instead of ones drawn from the global generator, for queries are to have their own.
+class Objective:
+    """What an attack maximises on a batch of queries, with a look at how it fares.
 
-    start: change of the images at the start, float32, of the shape of the images. zero_gradients: after ``perturb``, the share of exactly
-    zero entries in the gradient at the start, per query, (N,).
+    Called with images, float32 (N, 3, H, W) in [0, 1], it gives the loss of each query, float64 (N,), differentiable by the images.
+    trace: the sum over the queries at each call. zero_gradients: the share of exactly zero entries in the first gradient, per query, (N,);
+    None until a gradient was taken. Raises UserError if a loss of the user's gives something else.
     """
 
-    def __init__(self, predict, loss_fn, start: Tensor, **options):
-        super().__init__(predict, loss_fn, **options)
-        self.start = start
+    def __init__(self, network: Backbone, reference: Tensor, head: Head, settings: Attack, on_step: Callable[[], None]):
+        self.network, self.reference, self.head, self.settings, self.on_step = network, reference, head, settings, on_step
+        self.loss = LOSSES.get(settings.loss) or settings.entry_points[settings.loss]
+        self.trace: list[float] = []
         self.zero_gradients: Tensor | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        z = features(self.network, images, self.settings.feature == "normalised")
+        values = self.loss(z, self.reference, self.head)
+        _check_loss(values, z, self.settings.loss)
+        if images.requires_grad and self.zero_gradients is None:
+            images.register_hook(self._keep_first)
+        self.trace.append(float(values.detach().sum()))
+        self.on_step()
+        return values
 
     def _keep_first(self, gradient: Tensor) -> None:
         if self.zero_gradients is None:
             self.zero_gradients = (gradient == 0).flatten(1).float().mean(1)
 
-    def perturb(self, x: Tensor, y: Tensor) -> Tensor:
-        """Adversarial images, float32 like the images ``x``, (N, 3, H, W) in [0, 1]; ``y`` is what the loss compares with."""
-        delta = torch.nn.Parameter((x + self.start).clamp(self.clip_min, self.clip_max) - x)
-        delta.register_hook(self._keep_first)
-        return perturb_iterative(
-            x,
-            y,
-            self.predict,
-            nb_iter=self.nb_iter,
-            eps=self.eps,
-            eps_iter=self.eps_iter,
-            loss_fn=self.loss_fn,
-            delta_init=delta,
-            clip_min=self.clip_min,
-            clip_max=self.clip_max,
-        ).detach()
+
+def _check_loss(values: object, z: Tensor, name: str) -> None:
+    """Refuse what is no loss: only one of the user's can be that."""
+    if not isinstance(values, Tensor) or values.shape != (len(z),):
+        raise UserError(f"the loss {name} returned {described(values)}, but must return one number per query, a tensor ({len(z)},)")
+    if not values.isfinite().all():
+        raise UserError(f"the loss {name} returned NaN or infinite numbers, but must return finite ones")
+    if z.requires_grad and not values.requires_grad:
+        raise UserError(f"the loss {name} has no gradient: it must be computed from its argument z by operations of torch")
+
+
+def described(value: object) -> str:
+    """What a function of the user's returned, in a few words."""
+    if isinstance(value, Tensor | np.ndarray):
+        kind = "a tensor" if isinstance(value, Tensor) else "an array"
+        return f"{kind} {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def pgd(loss: Callable[[Tensor], Tensor], images: Tensor, start: Tensor, epsilon: float, step: float, iterations: int) -> Tensor:
+    """Projected gradient ascent on the sign of the gradient (Madry et al. 2018), by AdverTorch.
+
+    As for every method: ``images`` float32 (N, 3, H, W) in [0, 1]; ``start`` the change to begin at, of the same shape, within the ball and
+    leading to no pixel outside [0, 1]; ``epsilon`` and ``step`` in the same units. Gives adversarial images of the same shape in the ball
+    and in [0, 1]. What AdverTorch's ``LinfPGDAttack`` does, but from given starting points instead of ones that it draws.
+    """
+    return perturb_iterative(
+        images,
+        images,
+        loss,
+        nb_iter=iterations,
+        eps=epsilon,
+        eps_iter=step,
+        loss_fn=lambda values, _: values.sum(),
+        delta_init=torch.nn.Parameter(start),
+        clip_min=0.0,
+        clip_max=1.0,
+    ).detach()
+
+
+def fgsm(loss: Callable[[Tensor], Tensor], images: Tensor, start: Tensor, epsilon: float, step: float, iterations: int) -> Tensor:
+    """The fast gradient sign method (Goodfellow et al. 2015): one step as long as the radius, whatever ``step`` and ``iterations`` are."""
+    return pgd(loss, images, start, epsilon, epsilon, 1)
+
+
+def momentum_pgd(
+    loss: Callable[[Tensor], Tensor], images: Tensor, start: Tensor, epsilon: float, step: float, iterations: int, decay: float = 1.0
+) -> Tensor:
+    """MI-FGSM (Dong et al. 2018, Algorithm 1): steps along the sign of a sum of gradients of l1-norm 1, the older ones times ``decay``.
+
+    AdverTorch's ``MomentumIterativeAttack`` is the same (tested), but takes no starting points.
+    """
+    change, momentum = start, torch.zeros_like(images)
+    for _ in range(iterations):
+        x = (images + change).requires_grad_()
+        [gradient] = torch.autograd.grad(loss(x).sum(), x)
+        norm = gradient.abs().sum((1, 2, 3), keepdim=True).clamp(min=torch.finfo(gradient.dtype).tiny)
+        momentum = decay * momentum + gradient / norm
+        change = (change + step * momentum.sign()).clamp(-epsilon, epsilon)
+        change = (images + change).clamp(0, 1) - images
+    return images + change
+
+
+METHODS: dict[str, Callable[..., Tensor]] = {"pgd": pgd, "fgsm": fgsm, "momentum_pgd": momentum_pgd}
+
+
+def _method(settings: Attack) -> Callable[..., Tensor]:
+    """The method of an attack as a function of loss, images, start, epsilon, step and iterations."""
+    method = METHODS.get(settings.method) or settings.entry_points[settings.method]
+    return functools.partial(method, decay=settings.decay) if method is momentum_pgd else method
+
+
+def _check_images(adversarial: object, images: Tensor, epsilon: float, name: str) -> None:
+    """Refuse what are no adversarial images: only a method of the user's can give that. A hundredth of a grey level is rounding."""
+    if not isinstance(adversarial, Tensor) or adversarial.shape != images.shape or not adversarial.is_floating_point():
+        wanted = f"a tensor {tuple(images.shape)} of floats, as the images are"
+        raise UserError(f"the attack {name} returned {described(adversarial)}, but must return {wanted}")
+    if not adversarial.isfinite().all():
+        raise UserError(f"the attack {name} returned NaN or infinite pixels, but must return images in [0, 1]")
+    if float(adversarial.min()) < -4e-5 or float(adversarial.max()) > 1 + 4e-5:
+        raise UserError(f"the attack {name} returned pixels from {adversarial.min():g} to {adversarial.max():g}, but must stay in [0, 1]")
+    if (change := float((adversarial - images).abs().max())) > epsilon + 4e-5:
+        raise UserError(
+            f"the attack {name} changed a pixel by {change * 255:.4g} of 255, but may change none by more than {epsilon * 255:g}"
+        )
 
 
 def rounded(adversarial: Tensor, clean: Tensor, epsilon: float) -> Tensor:
@@ -158,63 +259,55 @@ def attack(
     device: torch.device | None = None,
     batch_size: int = 250,
     on_step: Callable[[], None] = lambda: None,
+    rotation: np.ndarray | None = None,
 ) -> tuple[np.ndarray, dict]:
     """Adversarial counterparts, uint8, of query ``images``, uint8 (N, 3, H, W) with stable ``ids`` (N,), and the attack's health.
 
-    ``network`` is put into evaluation mode with frozen parameters, ``codewords`` (M, K, D/M) are the victim's. ``on_step`` is called after
-    every gradient step of a batch. The health: ``loss`` is the mean over the queries before each step and, last, of the stored images;
-    ``zero_gradients`` the share of exact zeros in the gradient at the start; ``codes_changed`` the share of queries with another code
-    (by Eq. 1, as retrieval assigns it); ``change_mean`` and ``change_max`` the absolute change in pixel values.
+    ``network`` is put into evaluation mode with frozen parameters, ``codewords`` (M, K, D/M) and ``rotation`` (D, D) are the
+    victim's. ``on_step`` is called after
+    every look of a batch at the loss. The health: ``loss`` is the mean over the queries at each such look and, last, of the stored images;
+    ``zero_gradients`` the share of exact zeros in the first gradient, None if there was none; ``codes_changed`` the share of queries with
+    another code (by Eq. 1, as retrieval assigns it); ``change_mean`` and ``change_max`` the absolute change in pixel values. Raises
+    UserError if an attack of the user's gives something else than images in the ball.
     """
     device = device or torch.device("cpu")
     network = network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-    head = Head(torch.as_tensor(codewords, dtype=torch.float64, device=device), settings.assignment, settings.temperature)
-    retrieval_head = Head(head.codewords, "euclidean")
-    loss = LOSSES[settings.loss]
+    turn = None if rotation is None else torch.as_tensor(rotation, dtype=torch.float64, device=device)
+    head = Head(torch.as_tensor(codewords, dtype=torch.float64, device=device), settings.assignment, settings.temperature, turn)
+    retrieval_head = replace(head, assignment="euclidean")
+    method, epsilon = _method(settings), settings.epsilon / 255
     normalised = settings.feature == "normalised"
 
     stored: list[np.ndarray] = []
-    losses = np.zeros(settings.iterations + 1)
-    zero_share = changed = 0.0
+    traces: list[list[float]] = []
+    zero_shares: list[Tensor | None] = []
+    final, changed = 0.0, 0
     for begin in range(0, len(images), batch_size):
         batch = slice(begin, begin + batch_size)
         clean = torch.from_numpy(images[batch]).to(device)
         x = pixels(clean)
         with torch.no_grad():
             reference = features(network, x, normalised)
-        trace: list[float] = []
-
-        def traced_loss(z: Tensor, reference: Tensor, trace: list[float] = trace) -> Tensor:
-            total = loss(z, reference, head).sum()
-            trace.append(float(total.detach()))
-            on_step()
-            return total
-
-        epsilon = settings.epsilon / 255
+        objective = Objective(network, reference, head, settings, on_step)
         start = random_starts(ids[batch], images.shape[1:], epsilon if settings.random_start else 0.0, seed).to(device)
-        pgd = SeededPgd(
-            lambda image: features(network, image, normalised),
-            traced_loss,
-            start,
-            eps=epsilon,
-            nb_iter=settings.iterations,
-            eps_iter=settings.step / 255,
-        )
-        result = rounded(pgd.perturb(x, reference), clean, settings.epsilon)
+        start = (x + start).clamp(0, 1) - x
+        adversarial = method(objective, x, start, epsilon, settings.step / 255, settings.iterations)
+        _check_images(adversarial, x, epsilon, settings.method)
+        result = rounded(adversarial.detach(), clean, settings.epsilon)
         with torch.no_grad():
             z = features(network, pixels(result), normalised)
-            final = float(loss(z, reference, head).sum())
+            final += float(objective.loss(z, reference, head).sum())
             codes = [retrieval_head.codes(F.normalize(f, dim=1)) for f in (z, reference)]
-        losses += np.array([*trace, final])
-        zero_share += float(pgd.zero_gradients.sum())
+        traces.append(objective.trace)
+        zero_shares.append(objective.zero_gradients)
         changed += int((codes[0] != codes[1]).any(1).sum())
         stored.append(result.cpu().numpy())
 
     adversarial_images = np.concatenate(stored)
     change = np.abs(adversarial_images.astype(np.int16) - images)
     return adversarial_images, {
-        "loss": (losses / len(images)).tolist(),
-        "zero_gradients": zero_share / len(images),
+        "loss": [sum(at_step) / len(images) for at_step in zip(*traces)] + [final / len(images)],
+        "zero_gradients": None if any(one is None for one in zero_shares) else float(torch.cat(zero_shares).double().mean()),
         "codes_changed": changed / len(images),
         "change_mean": float(change.mean()),
         "change_max": int(change.max()),

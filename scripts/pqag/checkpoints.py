@@ -3,11 +3,13 @@
 import io
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from pqag import files, networks
+from pqag import brought, files, networks
 from pqag.errors import UserError
 
 
@@ -37,17 +39,26 @@ def load(path: str | Path) -> dict:
     raise UserError(f"{path} is no checkpoint that can be read safely: {reason}")
 
 
-def save_network(path: str | Path, network: networks.Backbone, model: str, width: float) -> None:
-    """Write the weights of ``network`` and how it was built."""
-    built = {"model": model, "width": width, "classes": network.head.out_features, "image_size": network.image_size}
+def save_network(path: str | Path, network: nn.Module, model: str, width: float, classes: int | None) -> None:
+    """Write the weights of ``network`` and how it was built: its name or entry point, its width, its numbers of logits and of pixels."""
+    built = {"model": model, "width": width, "classes": classes, "image_size": getattr(network, "image_size", None)}
     save(path, built | {"weights": network.state_dict()})
 
 
-def load_network(path: str | Path) -> networks.Backbone:
-    """Build the network anew and give it its weights; in evaluation mode, on the CPU. Raises UserError if the file holds no such thing."""
+def load_network(path: str | Path, digests: Mapping[str, str] | None = None) -> nn.Module:
+    """Build the network anew and give it its weights; in evaluation mode, on the CPU. Raises UserError if the file holds no such thing.
+
+    A network of the user's is built by their function, whose file is run if ``digests``, from the settings of the job, has its sha256 by
+    the name of the entry point: what a file of weights names by itself never runs.
+    """
     saved = load(path)
     try:
-        network = networks.build(saved["model"], saved["classes"], saved["width"], image_size=saved["image_size"])
+        if brought.is_entry_point(saved["model"]):
+            if saved["model"] not in (digests or {}):
+                raise UserError(f"{path} is of a network by {saved['model']}, which the study does not name")
+            network = brought.function(saved["model"], digests[saved["model"]])()
+        else:
+            network = networks.build(saved["model"], saved["classes"], saved["width"], image_size=saved["image_size"])
         network.load_state_dict(saved["weights"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} does not hold the weights of a network of ours: {str(error).splitlines()[0]}") from error

@@ -16,15 +16,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
+from pqag.brought import is_entry_point, is_name_of_weights, is_torchvision
 from pqag.datasets import DATASETS, KINDS
 from pqag.errors import UserError
-from pqag.settings import codewords
+from pqag.settings import codewords, maker_of
 from pqag.studyfile import Refused, printable, read
 
 NETWORKS = ("alexnet", "vgg11", "vgg13", "vgg16", "resnet18", "resnet34", "resnet50")
 LOSSES = ("basic", "apd", "aod")
-#: Keys of an attack that some losses alone look at.
-USED_BY = {"feature": ("basic",), "assignment": ("apd",), "temperature": ("apd", "aod")}
+METHODS = ("pgd", "fgsm", "momentum_pgd")
+QUANTIZERS = ("pq", "opq")
+#: Keys of an attack that some losses, or some methods, alone look at.
+USED_BY = {
+    "feature": ("loss", ("basic",)),
+    "assignment": ("loss", ("apd",)),
+    "temperature": ("loss", ("apd", "aod")),
+    "decay": ("method", ("momentum_pgd",)),
+}
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]  # a part of file names
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -87,32 +95,40 @@ class Training(_Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
-#: The same keys, each optional: what a model sets otherwise.
-TrainingOverride = create_model(
-    "TrainingOverride",
-    __base__=_Section,
-    **{key: (Annotated[field.annotation, Field(), *field.metadata] | None, None) for key, field in Training.model_fields.items()},
-)
+class Quantizer(_Section):
+    """Product quantization: its method, M sub-spaces, iterations of k-means; see ``pqag.quantizer``."""
+
+    method: str = "pq"
+    subspaces: Annotated[int, Field(ge=1)] = 4
+    iterations: Annotated[int, Field(ge=1)] = 25
+
+
+def _optional(section: type[_Section]) -> type[_Section]:
+    """The same keys, each optional: what a model sets otherwise."""
+    keys = {key: (Annotated[field.annotation, Field(), *field.metadata] | None, None) for key, field in section.model_fields.items()}
+    return create_model(f"{section.__name__}Override", __base__=_Section, **keys)
+
+
+TrainingOverride = _optional(Training)
+QuantizerOverride = _optional(Quantizer)
 
 
 class Model(_Section):
-    """A backbone of the study."""
+    """A victim of the study: a backbone, how it comes by its weights, and how its features are quantized. Its name is the entry's."""
 
+    network: str | None = None
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
     training: TrainingOverride = TrainingOverride()
-
-
-class Quantizer(_Section):
-    """Product quantization: M sub-spaces, k-means."""
-
-    subspaces: Annotated[int, Field(ge=1)] = 4
-    iterations: Annotated[int, Field(ge=1)] = 25
+    weights: Annotated[str, Field(min_length=1)] | None = None
+    like: str | None = None
+    quantizer: QuantizerOverride = QuantizerOverride()
 
 
 class Attack(_Section):
     """An adversarial attack on the queries, see ``pqag.attacks``."""
 
     loss: str
+    method: str = "pgd"
     epsilon: Annotated[float, Field(ge=0, le=255)] = 8
     step: Annotated[float, Field(gt=0, le=255)] = 2.55
     iterations: Annotated[int, Field(ge=1)] = 5
@@ -120,6 +136,11 @@ class Attack(_Section):
     feature: Literal["normalised", "raw"] = "normalised"
     assignment: Literal["inner_product", "euclidean"] = "inner_product"
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    decay: Annotated[float, Field(ge=0)] = 1.0
+
+    def one_step(self) -> dict[str, Any]:
+        """What ``step`` and ``iterations`` mean for FGSM, which is one step as long as the radius; nothing for other methods."""
+        return {"step": self.epsilon or self.step, "iterations": 1} if self.method == "fgsm" else {}
 
 
 class WhiteBox(_Section):
@@ -178,7 +199,7 @@ class Study(_Section):
 
     study: Name
     datasets: Annotated[dict[Name, AnyDataset], Field(min_length=1)]
-    models: Annotated[dict[str, Model], Field(min_length=1)]
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
     attacks: Annotated[dict[Name, Attack], Field(min_length=1)]
     bits: Annotated[list[Annotated[int, Field(ge=1, le=64)]], Field(min_length=1)] = [16, 24, 36]
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
@@ -193,12 +214,20 @@ class Study(_Section):
     def resolved(self) -> dict[str, Any]:
         """All that results depend on, every default filled in, as plain values for ``pqag.settings``.
 
-        Each model has its whole training recipe: the study's, with what the model sets otherwise. The source of images is left out where
-        their content is pinned by its hash, so that an archive which moved makes nothing stale.
+        Each model has its network, its whole quantizer and, if it is trained here, its whole training recipe: the study's, with what the
+        model sets otherwise. The source of images is left out where their content is pinned by its hash, so that an archive which moved
+        makes nothing stale.
         """
         study = self.model_dump(exclude={"training", "anonymous"})
         for name, model in self.models.items():
-            study["models"][name]["training"] = self.training.model_dump() | model.training.model_dump(exclude_none=True)
+            resolved = study["models"][name]
+            resolved["quantizer"] = self.quantizer_of(name).model_dump()
+            resolved["network"], resolved["width"] = self.network_of(name), self.models[model.like or name].width
+            resolved["training"] = self.training.model_dump() | model.training.model_dump(exclude_none=True)
+            if maker_of(resolved) != "pretrain":
+                del resolved["training"]
+        for name, attack in self.attacks.items():
+            study["attacks"][name] |= attack.one_step()
         for dataset in study["datasets"].values():
             if dataset["sha256"] or (dataset["kind"] in DATASETS and DATASETS[dataset["kind"]].strict):
                 dataset["source"] = None
@@ -227,9 +256,14 @@ class Study(_Section):
         figures["sweep"] = filled(figures["sweep"], figures["models"][:1])
         return {"tables": tables, "figures": figures}
 
-    def codewords(self, bits: int) -> int:
-        """K, such that M log2 K = ``bits``."""
-        return codewords(bits, self.quantizer.subspaces)
+    def network_of(self, name: str) -> str:
+        """The network of a model: that of the one it is like, its own, or the one it is named after."""
+        model = self.models[name]
+        return self.network_of(model.like) if model.like else model.network or name
+
+    def quantizer_of(self, name: str) -> Quantizer:
+        """The quantizer of a model: the study's, with what the model sets otherwise."""
+        return self.quantizer.model_copy(update=self.models[name].quantizer.model_dump(exclude_none=True))
 
     @field_validator("datasets", mode="before")
     @classmethod
@@ -255,17 +289,74 @@ class Study(_Section):
                 raise ValueError(
                     f"datasets.nuswide.concepts is {dataset.concepts}, {words}; give the data set another name and kind: nuswide"
                 )
-        _check_known("models", self.models, NETWORKS)
+        for name in self.models:
+            self._check_model(name)
+        for key, method in self._quantizers():
+            _check_known_or_own(f"{key}.method", method, QUANTIZERS)
         for name, attack in self.attacks.items():
             if name == "clean":
                 raise ValueError('attacks.clean: "clean" stands for the queries as they are; give the attack another name')
-            _check_known(f"attacks.{name}.loss", [attack.loss], LOSSES)
-            for key, losses in USED_BY.items():
-                if getattr(attack, key) != Attack.model_fields[key].default and attack.loss not in losses:
-                    raise ValueError(f"attacks.{name}.{key}: the loss {attack.loss} does not use it; allowed with {' and '.join(losses)}")
+            _check_known_or_own(f"attacks.{name}.loss", attack.loss, LOSSES)
+            _check_known_or_own(f"attacks.{name}.method", attack.method, METHODS)
+            for key, (kind, users) in USED_BY.items():
+                user = getattr(attack, kind)
+                own = kind == "loss" and is_entry_point(user)  # which is given all that losses use
+                if getattr(attack, key) != Attack.model_fields[key].default and user not in users and not own:
+                    raise ValueError(f"attacks.{name}.{key}: the {kind} {user} does not use it; allowed with {' and '.join(users)}")
+            for key, value in attack.one_step().items():
+                if key in attack.model_fields_set and getattr(attack, key) != value:
+                    raise ValueError(f"attacks.{name}.{key}: the method fgsm is one step as long as epsilon; leave the key out")
             if 0 < attack.epsilon < 1:
                 raise ValueError(f"attacks.{name}.epsilon is {attack.epsilon:g}, but pixels are whole numbers: allowed are 0 and 1 to 255")
         return self
+
+    def _check_model(self, name: str) -> None:
+        """That its network and its weights are known, and that it sets no key that it has no use for."""
+        model, key = self.models[name], f"models.{name}"
+        if model.like is None and model.network is None:
+            hint = "; under another name it needs the key network, or like"
+            if name not in NETWORKS:
+                raise ValueError(f"models: {_short(repr(name))} is not known: {_allowed(name, NETWORKS)}{hint}")
+        if model.like is not None:
+            self._check_like(name, model)
+        network = self.network_of(name)
+        if network not in NETWORKS and not is_entry_point(network) and not is_torchvision(network):
+            allowed = f"{_allowed(network, NETWORKS)}, torchvision:NAME, or a function of yours as module:function"
+            raise ValueError(f"{key}.network: {_short(repr(network))} is not known: {allowed}")
+        if name in NETWORKS and network != name:
+            raise ValueError(f"{key}.network is {network}, but the name {name} stands for that network: give the entry another name")
+        if is_torchvision(network) and model.like is None and model.weights is None:
+            raise ValueError(
+                f"{key}.weights is missing: a network of torchvision is not trained here; name a file or weights of torchvision"
+            )
+        if model.training != TrainingOverride() and (model.weights or network not in NETWORKS):
+            raise ValueError(f"{key}.training: it is not trained here, since its weights are given; leave the key out")
+        if model.width != 1 and network not in NETWORKS:
+            raise ValueError(f"{key}.width: only networks of ours have a width; leave the key out")
+
+    def _check_like(self, name: str, model: Model) -> None:
+        key = f"models.{name}"
+        _check_known(f"{key}.like", [model.like], [other for other in self.models if other != name and not self.models[other].like])
+        other = self.models[model.like]
+        for one, unset in (("weights", None), ("training", TrainingOverride())):
+            if getattr(model, one) != unset:
+                raise ValueError(f"{key}.{one}: its weights are those of {model.like}; leave the key out, or the key like")
+        if model.network not in (None, other.network or model.like) or ("width" in model.model_fields_set and model.width != other.width):
+            raise ValueError(f"{key}: its network and width are those of {model.like}; leave the keys network and width out")
+
+    def _quantizers(self) -> list[tuple[str, str]]:
+        """The methods of the quantizers, each with the key of its section."""
+        own = [(f"models.{name}.quantizer", model.quantizer.method) for name, model in self.models.items() if model.quantizer.method]
+        return [("quantizer", self.quantizer.method), *own]
+
+    def brings(self) -> list[tuple[str, str]]:
+        """The entry points and files of weights in the study, each with its key, see ``pqag.brought``."""
+        named = [(f"attacks.{name}.{key}", getattr(attack, key)) for name, attack in self.attacks.items() for key in ("loss", "method")]
+        named += [(f"models.{name}.network", self.network_of(name)) for name in self.models]
+        named += [(f"{key}.method", method) for key, method in self._quantizers()]
+        weights = [(f"models.{name}.weights", model.weights) for name, model in self.models.items() if model.weights]
+        files = [(key, name) for key, name in weights if not is_name_of_weights(name)]
+        return [(key, name) for key, name in named if is_entry_point(name)] + files
 
     @model_validator(mode="after")
     def _tables_show_what_is_there(self) -> "Study":
@@ -301,24 +392,8 @@ class Study(_Section):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "Study":
-        subspaces = self.quantizer.subspaces
-        for model, settings in self.models.items():
-            size = feature_size(model, settings.width)
-            if size % subspaces:
-                divisors = [m for m in range(1, 65) if size % m == 0]
-                raise ValueError(
-                    f"quantizer.subspaces: {subspaces} does not divide the {size} numbers of a feature of {model} at width "
-                    f"{settings.width:g}; allowed are {', '.join(map(str, divisors))}"
-                )
-        for bits in self.bits:
-            if bits % subspaces:
-                raise ValueError(f"bits: {bits} is no multiple of quantizer.subspaces = {subspaces}, so K would be no power of two")
-            for name, dataset in self.datasets.items():
-                if dataset.database is not None and self.codewords(bits) > dataset.database:
-                    raise ValueError(
-                        f"bits: {bits} bits in {subspaces} sub-spaces need K = {self.codewords(bits)} codewords, more than the "
-                        f"{dataset.database} database images of datasets.{name} they are fitted to"
-                    )
+        for model in self.models:
+            self._check_quantizer(model)
         return self
 
     @model_validator(mode="after")
@@ -340,6 +415,28 @@ class Study(_Section):
             if (dataset.train or 0) > known.train:
                 raise ValueError(f"datasets.{name}.train: there are {known.train} training images, {dataset.train} were asked for")
         return self
+
+    def _check_quantizer(self, model: str) -> None:
+        """That M divides D, as far as D is known here, and every code length; and that there are images enough for K codewords."""
+        subspaces, own = self.quantizer_of(model).subspaces, self.models[model].quantizer.subspaces
+        key = f"models.{model}.quantizer.subspaces" if own else "quantizer.subspaces"
+        width = self.models[self.models[model].like or model].width
+        size = feature_size(network, width) if (network := self.network_of(model)) in NETWORKS else None
+        if size and size % subspaces:
+            divisors = [m for m in range(1, 65) if size % m == 0]
+            raise ValueError(
+                f"{key}: {subspaces} does not divide the {size} numbers of a feature of {model} at width {width:g}; allowed are "
+                f"{', '.join(map(str, divisors))}"
+            )
+        for bits in self.bits:
+            if bits % subspaces:
+                raise ValueError(f"bits: {bits} is no multiple of {key} = {subspaces}, so K would be no power of two")
+            for name, dataset in self.datasets.items():
+                if dataset.database is not None and codewords(bits, subspaces) > dataset.database:
+                    raise ValueError(
+                        f"bits: {bits} bits in {subspaces} sub-spaces need K = {codewords(bits, subspaces)} codewords, more than the "
+                        f"{dataset.database} database images of datasets.{name} they are fitted to"
+                    )
 
 
 def feature_size(model: str, width: float) -> int:
@@ -448,6 +545,11 @@ def _check_known(key: str, names, known) -> None:
     for name in names:
         if name not in known:
             raise ValueError(f"{key}: {_short(repr(name))} is not known: {_allowed(name, known)}")
+
+
+def _check_known_or_own(key: str, name: str, known) -> None:
+    if name not in known and not is_entry_point(name):
+        raise ValueError(f"{key}: {_short(repr(name))} is not known: {_allowed(name, known)}, or a function of yours as module:function")
 
 
 def _allowed(name: str, known) -> str:

@@ -13,8 +13,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision import models
 from torchvision.models import resnet, vgg
 from torchvision.ops import Conv2dNormActivation
+
+from pqag.brought import is_torchvision
 
 #: Blocks per stage of the ResNets (He et al. 2016, Table 1).
 _RESNETS = {
@@ -106,9 +109,32 @@ def build(name: str, classes: int, width: float = 1.0, mean=(0.5,) * 3, std=(0.2
         body, size = _vgg(_VGGS[name], width, stem)
     elif name in _RESNETS:
         body, size = _resnet(*_RESNETS[name], width, stem)
+    elif is_torchvision(name):
+        return of_torchvision(models.get_model(name.removeprefix("torchvision:"), weights=None, num_classes=classes))
     else:
         raise ValueError(f"unknown network {name!r}: known are {', '.join(NETWORKS)}")
     return Backbone(body, size, classes, mean, std, image_size)
+
+
+def last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
+    """The last linear layer of a classifier, with its name; raises ValueError where there is none."""
+    found = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not found:
+        raise ValueError("has no linear layer, so what comes before the last one cannot be its feature")
+    return found[-1]
+
+
+def of_torchvision(network: nn.Module) -> Backbone:
+    """A classifier of torchvision as a backbone: what goes into its last linear layer is the feature.
+
+    Images are enlarged to 224 x 224 (bilinear) and normalised as for torchvision's ImageNet weights. ``network`` loses its last layer.
+    """
+    name, head = last_linear(network)
+    network.set_submodule(name, nn.Identity())
+    body = nn.Sequential(nn.Upsample(size=(224, 224), mode="bilinear"), network)
+    backbone = Backbone(body, head.in_features, head.out_features, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    backbone.head = head
+    return backbone
 
 
 def _alexnet(width: float, stem: dict[str, int]) -> tuple[nn.Module, int]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pqag.errors import UserError
-from pqag.tables import MODEL_NAMES, escape_latex
+from pqag.tables import escape_latex, model_name
 
 #: By the first word of its file's name: what a figure shows. Its title says of which data set and victim.
 CAPTIONS = {
@@ -37,7 +37,7 @@ HEAD = r"""\documentclass[a4paper]{article}
 
 def document(study: str, models: Sequence[str], tables: Sequence[str], figures: Sequence[str]) -> str:
     """The LaTeX of a document: tables ("table3.tex", numbered as in the paper), then figures, both by the names of their files."""
-    networks = ", ".join(MODEL_NAMES[model] for model in models)
+    networks = ", ".join(model_name(model) for model in models)
     text = HEAD % (escape_latex(f"PQ-AG recomputed: the study {study}"), escape_latex(f"Networks: {networks}. {WORDS}"))
     for name in tables:
         text += f"\\setcounter{{table}}{{{int(re.search(r'[0-9]+', name)[0]) - 1}}}\\input{{{name}}}\n"

@@ -1,13 +1,18 @@
 """Product quantization (Jegou, Douze & Schmid 2011): codebooks by k-means in each sub-space, encoding and decoding.
 
+A codebook may be fitted to rotated features, as OPQ does (Ge et al. 2013); all but ``opq`` and ``by_user`` take features already rotated.
+
 Symbols as in PQ-AG: a feature of D numbers is cut into M sub-vectors of D/M; each is replaced by the nearest of the K codewords of its
 sub-space (Eq. 1), so that a code takes M log2 K bits.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import faiss
 import numpy as np
+
+from pqag.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -16,12 +21,14 @@ class Fit:
 
     codewords: float32 (M, K, D/M). codes: (N, M), smallest unsigned integer that holds K - 1.
     objective: mean squared distance of a feature to its reconstruction. empty: per sub-space, codewords that no feature is assigned to.
+    rotation: orthogonal, float32 (D, D), to be applied to features before they are cut into sub-vectors; None for none.
     """
 
     codewords: np.ndarray
     codes: np.ndarray
     objective: float
     empty: list[int]
+    rotation: np.ndarray | None = None
 
 
 def split(features: np.ndarray, subspaces: int) -> np.ndarray:
@@ -58,10 +65,65 @@ def fit(features: np.ndarray, subspaces: int, codewords: int, seed: int, iterati
         )
         kmeans.train(np.ascontiguousarray(parts[:, m], np.float32))
         centroids[m] = kmeans.centroids
-    codes = encode(features, centroids)
-    empty = [codewords - len(np.unique(codes[:, m])) for m in range(subspaces)]
-    error = features - decode(codes, centroids)
-    return Fit(centroids, codes, float((error.astype(np.float64) ** 2).sum(1).mean()), empty)
+    return _fitted(features, centroids)
+
+
+def _fitted(features: np.ndarray, codewords: np.ndarray) -> Fit:
+    """How well ``codewords`` (M, K, D/M) fit ``features`` (N, D)."""
+    codes = encode(features, codewords)
+    empty = [codewords.shape[1] - len(np.unique(codes[:, m])) for m in range(len(codewords))]
+    error = features - decode(codes, codewords)
+    return Fit(codewords, codes, float((error.astype(np.float64) ** 2).sum(1).mean()), empty)
+
+
+def opq(features: np.ndarray, subspaces: int, codewords: int, seed: int, iterations: int = 25) -> Fit:
+    """Optimized product quantization (Ge et al. 2013, non-parametric) by faiss: a rotation found in turn with codebooks, then ``fit``.
+
+    ``iterations`` is the number of turns, of 4 k-means steps each, and that of the k-means afterwards. A turn decomposes a D x D matrix: of
+    1,024 numbers in some 7 seconds. Raises ValueError as ``fit`` does, and UserError where there are fewer features than numbers in one,
+    for which faiss would end the process.
+    """
+    size = split(features, subspaces).shape[2] * subspaces
+    if len(features) < codewords:
+        raise ValueError(f"k-means needs at least {codewords} features for {codewords} codewords, got {len(features)}")
+    if len(features) < size:
+        raise UserError(f"opq needs at least as many database images as a feature has numbers, {size}, but there are {len(features)}")
+    quantizer = faiss.ProductQuantizer(size, subspaces, int(np.log2(codewords)))
+    quantizer.cp.seed, quantizer.cp.min_points_per_centroid, quantizer.cp.max_points_per_centroid = seed, 1, len(features)
+    transform = faiss.OPQMatrix(size, subspaces)
+    transform.pq, transform.niter, transform.max_train_points = quantizer, iterations, len(features)
+    transform.train(np.ascontiguousarray(features, np.float32))
+    rotation = faiss.vector_to_array(transform.A).reshape(size, size)
+    return replace(fit(features @ rotation.T, subspaces, codewords, seed, iterations), rotation=rotation)
+
+
+#: Product quantizers by name: functions of features (N, D), M, K, seed and iterations. The result depends on faiss' thread count too.
+METHODS: dict[str, Callable[..., Fit]] = {"pq": fit, "opq": opq}
+
+
+def by_user(function: Callable, name: str, features: np.ndarray, subspaces: int, codewords: int, seed: int, iterations: int) -> Fit:
+    """The fit by a function of the user's, checked: it gets what those of ``METHODS`` get, and returns an object with ``codewords``,
+    (M, K, D/M), and ``rotation``, (D, D) or None. Raises UserError, which calls it ``name``, where that is something else."""
+    size = features.shape[1]
+    result = function(features.copy(), subspaces, codewords, seed, iterations)
+    words = _checked(name, "codewords", getattr(result, "codewords", None), (subspaces, codewords, size // subspaces))
+    if (rotation := getattr(result, "rotation", None)) is None:
+        return _fitted(features, words)
+    rotation = _checked(name, "rotation", rotation, (size, size))
+    if (off := float(np.abs(rotation.astype(np.float64) @ rotation.T - np.eye(size)).max())) > 1e-3:
+        raise UserError(f"the quantizer {name} returned a rotation that is not orthogonal: R R^T differs from 1 by {off:.2g}")
+    return replace(_fitted(features @ rotation.T, words), rotation=rotation)
+
+
+def _checked(name: str, what: str, array: object, shape: tuple[int, ...]) -> np.ndarray:
+    """An array of the user's as float32; raises UserError unless it has this shape and finite numbers."""
+    if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype.kind != "f":
+        got = f"an array {array.shape} of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
+        got = "none" if array is None else got
+        raise UserError(f"the quantizer {name} must return {what} as a numpy array {shape} of floats, but returned {got}")
+    if not np.isfinite(array).all():
+        raise UserError(f"the quantizer {name} returned {what} with NaN or infinite numbers, but must return finite ones")
+    return np.ascontiguousarray(array, np.float32)
 
 
 def squared_distances(parts: np.ndarray, codewords: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ both. Needs the standard library alone.
 from collections.abc import Mapping
 from typing import Any
 
+from pqag.brought import is_entry_point, is_torchvision
 from pqag.provenance import code_digest, script_of
 from pqag.scores import transfers
 
@@ -26,8 +27,16 @@ def codewords(bits: int, subspaces: int) -> int:
 
 
 def as_config(study: Mapping[str, Any]) -> dict[str, Any]:
-    """What study.json holds as a study file again: without the keys that only say where it came from."""
-    return {key: value for key, value in study.items() if key not in ("configfiles", "overrides")}
+    """What study.json holds as a study file again: without the keys that only say where it came from, and what it brought along."""
+    return {key: value for key, value in study.items() if key not in ("configfiles", "overrides", "brought")}
+
+
+def maker_of(model: Mapping[str, Any]) -> str:
+    """The rule that makes the weights of a model of a resolved study: ``borrow`` takes another model's, ``adopt`` those of the user."""
+    if model["like"]:
+        return "borrow"
+    own = is_entry_point(model["network"]) or is_torchvision(model["network"])
+    return "adopt" if model["weights"] or own else "pretrain"
 
 
 def _pick(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
@@ -36,6 +45,12 @@ def _pick(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 #: Keys of a data set that say how it is split; all others say what its images are.
 _SPLIT = ("train", "database", "database_from", "queries", "split_seed")
+
+
+def _brought(study: Mapping[str, Any], *names: str | None) -> dict[str, Any]:
+    """The sha256 of the user's files among ``names`` (see ``pqag.brought``); nothing where all that is named is ours."""
+    known = {name: study["brought"][name] for name in names if name in study.get("brought", {})}
+    return {"brought": known} if known else {}
 
 
 def _fetch(wildcards, study):
@@ -49,11 +64,24 @@ def _prepare(wildcards, study):
 
 def _pretrain(wildcards, study):
     model = study["models"][wildcards["model"]]
-    return model["training"] | {"width": model["width"], "threads": study["threads"]["pretrain"], "device": study["device"]}
+    run = {"threads": study["threads"]["pretrain"], "device": study["device"]}
+    return model["training"] | _pick(model, "network", "width") | run
+
+
+def _adopt(wildcards, study):
+    model = study["models"][wildcards["model"]]
+    run = {"threads": study["threads"]["attack"], "device": study["device"]}
+    return _pick(model, "network", "width", "weights") | run | _brought(study, model["network"], model["weights"])
+
+
+def _borrow(wildcards, study):
+    return _pick(study["models"][wildcards["model"]], "like")
 
 
 def _extract(wildcards, study):
-    return {"threads": study["threads"]["attack"], "device": study["device"]}
+    """A network of the user's is built by running their file again."""
+    run = {"threads": study["threads"]["attack"], "device": study["device"]}
+    return run | _brought(study, study["models"][wildcards["model"]]["network"])
 
 
 def _extract_transfer(wildcards, study):
@@ -63,16 +91,15 @@ def _extract_transfer(wildcards, study):
 
 
 def _quantize(wildcards, study):
-    subspaces = study["quantizer"]["subspaces"]
-    return {
-        "subspaces": subspaces,
-        "codewords": codewords(int(wildcards["bits"]), subspaces),
-        "iterations": study["quantizer"]["iterations"],
-    }
+    quantizer = study["models"][wildcards["model"]]["quantizer"]
+    number = codewords(int(wildcards["bits"]), quantizer["subspaces"])
+    return quantizer | {"codewords": number} | _brought(study, quantizer["method"])
 
 
 def _attack(wildcards, study):
-    return study["attacks"][wildcards["attack"]] | _extract(wildcards, study)
+    attack = study["attacks"][wildcards["attack"]]
+    network = study["models"][wildcards["model"]]["network"]
+    return attack | _extract(wildcards, study) | _brought(study, attack["loss"], attack["method"], network)
 
 
 def _none(wildcards, study):
@@ -86,6 +113,8 @@ def _table(name):
         return {
             "datasets": list(study["datasets"]),
             "widths": {model: study["models"][model]["width"] for model in shown["models"]},
+            "networks": {model: study["models"][model]["network"] for model in shown["models"]},
+            "quantizers": {model: study["models"][model]["quantizer"]["method"] for model in shown["models"]},
             "attacks": {shown["attack"]: study["attacks"][shown["attack"]]} if "attack" in shown else study["attacks"],
             "bits": [shown["bits"]] if "bits" in shown else study["bits"],
             "seeds": study["seeds"],
@@ -123,6 +152,8 @@ _FROM_STUDY = {
     "fetch": _fetch,
     "prepare": _prepare,
     "pretrain": _pretrain,
+    "adopt": _adopt,
+    "borrow": _borrow,
     "extract": _extract,
     "quantize": _quantize,
     "attack": _attack,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pqag.cells import MACRO, Cells, standard_deviation
+from pqag.cells import MACRO, Cells, read, standard_deviation
 from pqag.retrieval import DISTANCES, bootstrap_interval
 
 #: What identifies a cell; names and values as in ``paper_tables.csv``.
@@ -24,7 +24,15 @@ MODEL_NAMES = {
     "resnet34": "ResNet34",
     "resnet50": "ResNet50",
 }
+#: Quantizers and methods of attacks other than the paper's, as a caption calls them.
+QUANTIZER_NAMES = {"pq": "PQ", "opq": "OPQ"}
+METHOD_NAMES = {"fgsm": "FGSM", "momentum_pgd": "momentum PGD"}
 ATTACK_NAMES = {"clean": "Clean", "basic": "Basic", "apd": "APD", "aod": "AOD"}
+
+
+def model_name(name: str) -> str:
+    """What a reader is to call a model: a network of ours as the paper does, a victim of the user's by its own name."""
+    return MODEL_NAMES.get(name, name)
 
 
 def paper() -> pd.DataFrame:
@@ -58,7 +66,7 @@ def tidy(metrics: Iterable[dict], table: int) -> pd.DataFrame:
 
 
 #: The attacks of the paper (Implementations: perturbation within 8 of 255, learning rate 0.01 of the unit range, 5 iterations).
-PAPER_ATTACKS = {name: {"loss": name, "epsilon": 8.0, "step": 2.55, "iterations": 5} for name in ("basic", "apd", "aod")}
+PAPER_ATTACKS = {name: {"loss": name, "method": "pgd", "epsilon": 8.0, "step": 2.55, "iterations": 5} for name in ("basic", "apd", "aod")}
 
 
 def against_paper(rows: pd.DataFrame, attacks: dict[str, dict]) -> pd.DataFrame:
@@ -83,7 +91,7 @@ def transfer_grid(rows: pd.DataFrame, panel: str) -> tuple[pd.DataFrame, dict[st
     key = rows["dataset"] + "_" + rows["target_model"] if table == 3 else rows["dataset"]
     rows = rows[key == panel]
     for end in ("source", "target"):
-        names = rows[f"{end}_bits"].map("{} bits".format) if table == 3 else rows[f"{end}_model"].map(MODEL_NAMES)
+        names = rows[f"{end}_bits"].map("{} bits".format) if table == 3 else rows[f"{end}_model"].map(model_name)
         rows = rows.assign(**{end: names})
     clean, attacked = (rows[(rows["attack"] == "clean") == is_clean] for is_clean in (True, False))
     sources, targets = (list(dict.fromkeys(attacked[end])) for end in ("source", "target"))
@@ -145,7 +153,9 @@ def drops_in_words(drops: pd.DataFrame, path: str, cells: Cells, titles: Mapping
         extra = [f"paper {cells.put(f'{name}/paper', [(path, f'{row.Index}/paper')], '.1f')}"] if not math.isnan(row.paper) else []
         if row.source_family == row.target_family != "other" and not math.isnan(row.others_drop):
             extra.append(f"{cells.put(f'{name}/others', [(path, f'{row.Index}/others_drop')], '.1f')} without a victim's own queries")
-        what = "between families" if row.source_family == "other" else f"{FAMILIES[row.source_family]} on {FAMILIES[row.target_family]}"
+        what = (
+            "between families" if row.source_family == "other" else f"{family_name(row.source_family)} on {family_name(row.target_family)}"
+        )
         return f"{what} {text}" + (f" ({', '.join(extra)})" if extra else "")
 
     shown = drops[(drops["source_family"] == drops["target_family"])]
@@ -156,6 +166,11 @@ def drops_in_words(drops: pd.DataFrame, path: str, cells: Cells, titles: Mapping
 
 
 FAMILIES = {"alexnet": "AlexNet", "vgg": "VGG", "resnet": "ResNet"}
+
+
+def family_name(name: str) -> str:
+    """What a reader is to call a family of models."""
+    return FAMILIES.get(name, name)
 
 
 def in_paper_layout(rows: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
@@ -171,10 +186,10 @@ def in_paper_layout(rows: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFra
             "distance": rows["distance"],
             "attack": rows["attack"].map(lambda a: ATTACK_NAMES.get(a, a)),
             "dataset": rows["dataset"].map(titles),
-            "model": rows["target_model"].map(MODEL_NAMES),
+            "model": rows["target_model"].map(model_name),
             "bits": rows["bits"],
             "made_for_bits": rows["made_for_bits"].where(rows["attack"] != "clean", ATTACK_NAMES["clean"]),
-            "made_for": rows["source_model"].map(MODEL_NAMES).where(rows["attack"] != "clean", ATTACK_NAMES["clean"]),
+            "made_for": rows["source_model"].map(model_name).where(rows["attack"] != "clean", ATTACK_NAMES["clean"]),
             "map": rows["map"],
         }
     )
@@ -232,10 +247,11 @@ def caption(
     record: str,
 ) -> str:
     """What a reader must know to read the table, every number a mark of ``cells``: protocol, sizes, floor and chance of each data set,
-    networks and their accuracy on held-out images after the last epoch, attacks, seeds.
+    networks and their accuracy on held-out images after the last epoch, where they are classifiers; attacks, seeds.
 
     ``metrics`` by path; ``titles`` by data set; ``histories``, paths of training.csv, one a seed, by (data set, model); ``settings`` those
-    of the rule (``widths``, ``attacks``, ``seeds``), which ``record``, the path of the table's own record, will hold.
+    of the rule (``widths``, ``networks``, ``quantizers``, ``attacks``, ``seeds``), which ``record``, the path of the table's own record,
+    will hold.
     """
 
     def setting(name: str, value: float, *path: str | int) -> str:
@@ -248,15 +264,17 @@ def caption(
         floor, chance = (cells.put(f"{dataset}/{key}", [(first, f"/map_{key}")], ".1f", 100) for key in ("floor", "chance"))
         accuracies = []
         for (name, model), paths in histories.items():
-            if name == dataset:
+            if name == dataset and all(map(read, paths)):  # a network that is no classifier has none
                 mark = cells.put(f"{dataset}/accuracy/{model}", [(path, "-1/test_accuracy") for path in paths], ".1f", 100)
-                accuracies.append(f"{MODEL_NAMES[model]} {mark}")
-        sentences.append(
-            f"{title}: {queries} queries, {database} database images, worst possible {floor}, chance {chance}; "
-            f"accuracy of the networks (%): {', '.join(accuracies)}."
-        )
+                accuracies.append(f"{model_name(model)} {mark}")
+        measured = f"; accuracy of the networks (%): {', '.join(accuracies)}" if accuracies else ""
+        sentences.append(f"{title}: {queries} queries, {database} database images, worst possible {floor}, chance {chance}{measured}.")
+    for model, network in settings["networks"].items():
+        quantizer = settings["quantizers"][model]
+        if network != model or quantizer != "pq":
+            sentences.append(f"{model_name(model)}: network {model_name(network)}, quantizer {QUANTIZER_NAMES.get(quantizer, quantizer)}.")
     narrow = [
-        f"{MODEL_NAMES[model]} {setting(f'width/{model}', width, 'widths', model)}"
+        f"{model_name(model)} {setting(f'width/{model}', width, 'widths', model)}"
         for model, width in settings["widths"].items()
         if width != 1
     ]
@@ -264,12 +282,13 @@ def caption(
         sentences.append(f"Channels of the networks as a share of the original's: {', '.join(narrow)}.")
     balls: dict[tuple, list[str]] = {}
     for name, attack in settings["attacks"].items():
-        balls.setdefault(tuple(attack[key] for key in ("epsilon", "iterations", "step")), []).append(name)
+        balls.setdefault(tuple(attack[key] for key in ("epsilon", "iterations", "step", "method")), []).append(name)
     for values, names in balls.items():
         shown = zip(("epsilon", "iterations", "step"), values)
         epsilon, iterations, step = (setting(f"{key}/{names[0]}", value, "attacks", names[0], key) for key, value in shown)
         words = ", ".join(ATTACK_NAMES.get(name, name) for name in names)
-        sentences.append(f"{words}: pixels within {epsilon} grey levels, {iterations} steps of {step}.")
+        method = "" if values[3] == "pgd" else f" by {METHOD_NAMES.get(values[3], values[3])}"
+        sentences.append(f"{words}: pixels within {epsilon} grey levels, {iterations} step{'s' * (values[1] > 1)} of {step}{method}.")
     seeds = [setting(f"seed/{seed}", seed, "seeds", i) for i, seed in enumerate(settings["seeds"])]
     sentences.append(f"Seed {seeds[0]}." if len(seeds) == 1 else f"Mean ± standard deviation over seeds {', '.join(seeds)}.")
     return " ".join(sentences)

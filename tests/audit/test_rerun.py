@@ -163,3 +163,18 @@ def test_difference_of_csv_by_hand(tmp_path):
         path.write_text(f"epoch,loss\n0,{value}\n1,0.5\n")
 
     assert pair(tmp_path, "x.csv", write, 2.0, 1.0) == 0.5
+
+
+def test_what_the_study_brought_along_goes_into_the_worktree_if_it_is_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/attack.py").write_text("def run(): pass\n")
+    (tmp_path / "w.pt").write_bytes(b"weights")
+    brought = {"mine.attack:run": files.sha256("mine/attack.py"), str(tmp_path / "w.pt"): files.sha256("w.pt")}
+    files.write_json("results/a/study.json", {"study": "a", "brought": brought})
+    study = rerun.Study(Path("results/a"), {}, {}, [])
+    rerun._copy_brought(study, tmp_path / "worktree")
+    assert [path.name for path in (tmp_path / "worktree").rglob("*") if path.is_file()] == ["attack.py"], "an absolute path is good anyway"
+    (tmp_path / "mine/attack.py").write_text("def run(): return 1\n")
+    with pytest.raises(UserError, match=r"mine/attack.py is missing or is not what the study was run with \(sha256 [0-9a-f]{12}…\)"):
+        rerun._copy_brought(study, tmp_path / "worktree")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pqag import files, records, storage
+from pqag import brought, files, records, storage
 from pqag.audit.verify import Study, load
 from pqag.audit.why import chain, find
 from pqag.errors import UserError
@@ -60,6 +60,7 @@ def _again(study: Study, path: str, deep: bool, cores: int) -> Iterator[Comparis
             if name in outputs:
                 raise UserError(f"{name} comes from outside, so it can be fetched again (`snakemake --forcerun {name}`), but not computed")
             _copy(study, name, worktree)
+        _copy_brought(study, worktree)
         _run(worktree, study, [*outputs], cores)
         again = records.read(worktree / path)
         for name, digest in outputs.items():
@@ -113,6 +114,17 @@ def _copy(study: Study, name: str, worktree: Path) -> None:
     for path in filter(None, (name, study.made_by.get(name))):
         (worktree / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, worktree / path)
+
+
+def _copy_brought(study: Study, worktree: Path) -> None:
+    """Put the user's files that the study names into the worktree, which need not be committed; see ``pqag.brought``."""
+    for name, digest in files.read_json(study.folder / "study.json").get("brought", {}).items():
+        path = brought.file_of(name)
+        if not path.is_file() or files.sha256(path) != digest:
+            raise UserError(f"{path} is missing or is not what the study was run with (sha256 {digest[:12]}…), so nothing can be run again")
+        if not path.is_absolute():
+            (worktree / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, worktree / path)
 
 
 def _run(worktree: Path, study: Study, targets: list[str], cores: int) -> None:

@@ -1,0 +1,36 @@
+"""Take over a network with the weights that the user has: checked, and its accuracy measured where it tells the classes apart."""
+
+import torch
+
+from pqag import brought, checkpoints, files, networks, storage, training, victims
+from pqag.step import came_from, log, step, torch_device
+
+with step(snakemake) as settings:
+    device = torch_device(settings)
+    name, weights, digests = settings["network"], settings["weights"], settings.get("brought", {})
+    arrays = storage.read_hdf5(snakemake.input[0], "query/images", "query/labels", "database/images", "database/labels")
+    images, labels = (torch.from_numpy(one).to(device) for one in (arrays[0], arrays[1]))
+    downloaded = None
+    if brought.is_torchvision(name):
+        network, downloaded = victims.of_torchvision(name, weights)
+    elif brought.is_entry_point(name):
+        network = victims.by_user(brought.function(name, digests[name]), name)
+        if weights:
+            victims.put_weights(network, victims.read_weights(weights, name, settings["width"]), weights, name)
+    else:
+        network = victims.ours(name, settings["width"], weights, images.shape[-1])
+    for path, digest in digests.items():
+        came_from(path, digest)
+    if downloaded:
+        came_from(f"{name} {weights}", files.sha256(downloaded))
+
+    few = networks.pixels(images[:4])
+    size = victims.check(network.to(device), few, name)
+    classes = victims.classes_of(network, few)
+    log.info("features of %d numbers, %s classes", size, classes)
+    rows = ["test_accuracy"]
+    if classes == labels.shape[1]:
+        held_out = [torch.cat([one, torch.from_numpy(other).to(device)]) for one, other in zip((images, labels), arrays[2:])]
+        rows.append(repr(training.accuracy(network, *held_out)))
+    files.write_text(snakemake.output.history, "\n".join([*rows, ""]))
+    checkpoints.save_network(snakemake.output.weights, network.cpu(), name, settings["width"], classes)

@@ -1,0 +1,114 @@
+"""config/extended.yaml at the size of the tiny study: two attacks and a quantizer beyond the paper's, in Tables 1 and 4."""
+
+import csv
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from pqag import checkpoints, files, networks, records
+
+from .conftest import ROOT, plan, snakemake, write_config
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("extended")
+    tiny = yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
+    study = yaml.safe_load((ROOT / "config/extended.yaml").read_text()) | {
+        key: tiny[key] for key in ("datasets", "bits", "training", "threads")
+    }
+    study["models"]["alexnet"]["width"] = 0.0625  # features of 256 numbers: OPQ wants as many database images
+    write_config(folder / "config.yaml", study)
+    done = snakemake(folder, "--configfile", folder / "config.yaml", "--cores", 2, "all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, study
+
+
+def maps(folder, number):
+    with (folder / f"results/extended/tables/table{number}.csv").open() as file:
+        return {(r["source_model"], r["target_model"], r["attack"], r["distance"]): float(r["map"]) for r in csv.DictReader(file)}
+
+
+def test_both_victims_have_a_row_for_every_attack(extended):
+    table = maps(extended[0], 1)
+    names = ("alexnet", "alexnet_opq")
+    assert {(model, attack) for _, model, attack, _ in table} == {
+        (model, attack) for model in names for attack in ("clean", "aod", "aod_fgsm", "aod_momentum")
+    }
+    for (_, model, attack, distance), value in table.items():
+        assert attack == "clean" or value < table[model, model, "clean", distance]
+    for name in names:  # a single step does less harm than five
+        assert table[name, name, "aod", "SDC"] < table[name, name, "aod_fgsm", "SDC"]
+    assert len(maps(extended[0], 4)) == 2 * (2 + 4)
+
+
+def test_the_caption_says_what_is_not_the_papers(extended):
+    text = " ".join((extended[0] / "results/extended/tables/table1.txt").read_text().split())
+    assert "alexnet_opq: network AlexNet, quantizer OPQ." in text
+    assert "aod_fgsm: pixels within 8 grey levels, 1 step of 8 by FGSM." in text
+    assert "aod_momentum: pixels within 8 grey levels, 5 steps of 2.55 by momentum PGD." in text
+
+
+def test_a_cell_of_the_rotated_victim_recomputed_in_the_space_of_the_features(extended):
+    """ADC of the clean queries by OPQ, from the network's features and the reconstructions turned back, by a plain loop."""
+    import torch
+
+    folder = extended[0] / "results/extended/synthetic"
+    victim = folder / "alexnet_opq-pretrained/seed0"
+    with h5py.File(folder / "images.h5") as file:
+        images, labels, gallery = file["query/images"][()], file["query/labels"][()].argmax(1), file["database/labels"][()].argmax(1)
+    with h5py.File(victim / "16bits/codebook.h5") as file:
+        codewords, codes, rotation = file["codewords"][()], file["codes"][()], file["rotation"][()]
+    with torch.no_grad():
+        z = checkpoints.load_network(victim / "weights.pt").features(torch.from_numpy(images) / 255).numpy()
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    items = np.concatenate([codewords[m][codes[:, m]] for m in range(4)], axis=1) @ rotation
+    precisions = []
+    for query, label in zip(z, labels):
+        relevant = gallery[np.argsort(((query - items) ** 2).sum(1), kind="stable")] == label
+        ranks = np.flatnonzero(relevant) + 1
+        precisions.append((np.arange(1, len(ranks) + 1) / ranks).mean())
+    with (extended[0] / "results/extended/tables/table1.csv").open() as file:
+        [row] = [r for r in csv.DictReader(file) if (r["target_model"], r["attack"], r["distance"]) == ("alexnet_opq", "clean", "ADC")]
+    assert float(row["map_worst"]) - 0.01 <= 100 * np.mean(precisions) <= float(row["map_best"]) + 0.01
+
+
+def test_the_second_quantizer_costs_no_second_training(tmp_path, extended):
+    assert [wildcards["model"] for rule, wildcards in plan(tmp_path, extended[1]) if rule == "pretrain"] == ["alexnet"]
+
+
+NETWORK = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3 * 32 * 32, 10)
+    def features(self, images):
+        return self.layer(images.flatten(1))
+"""
+
+
+def test_weights_from_files_are_taken_over_and_what_does_not_fit_is_told(tmp_path, tiny):
+    """A file of ours, one of another width, and a network whose feature M does not divide."""
+    import torch
+
+    torch.save(networks.build("alexnet", 10, 0.0625).state_dict(), tmp_path / "right.pt")
+    torch.save(networks.build("alexnet", 10, 0.125).state_dict(), tmp_path / "wide.pt")
+    (tmp_path / "net.py").write_text(NETWORK)
+    narrow = {"network": "alexnet", "width": 0.0625}
+    models = {"fine": narrow | {"weights": "right.pt"}, "wide": narrow | {"weights": "wide.pt"}, "ten": {"network": "net:Net"}}
+    write_config(tmp_path / "config.yaml", tiny | {"models": models, "figures": {"models": []}})
+    folder = "results/tiny/synthetic/{}-pretrained/seed0"
+    targets = [f"{folder.format(name)}/weights.pt" for name in ("fine", "wide")] + [f"{folder.format('ten')}/16bits/codebook.h5"]
+    done = snakemake(tmp_path, "--configfile", tmp_path / "config.yaml", "--cores", 2, "--keep-going", "--", *targets)
+    assert done.returncode == 1
+    assert "adopt failed: wide.pt does not fit alexnet of width 0.0625: " in done.stderr and " in the file and " in done.stderr
+    assert "quantize failed: quantizer.subspaces: 4 does not divide the 10 numbers of a feature of ten" in done.stderr
+    record = records.read(tmp_path / folder.format("fine") / "weights.prov.json")
+    assert records.dependencies(record, "raw") == {"right.pt": files.sha256(tmp_path / "right.pt")}
+    fine, ten = ((tmp_path / folder.format(name) / "training.csv").read_text().splitlines() for name in ("fine", "ten"))
+    assert fine[0] == "test_accuracy" and 0 <= float(fine[1]) < 0.5, "it was never trained"
+    assert ten == ["test_accuracy"], "it is no classifier"
