@@ -7,7 +7,6 @@ rule attack:
         codebook="<victim>/{bits}bits/codebook.h5",
     output:
         images="<victim>/{bits}bits/adversarial/{attack}.h5",
-        features="<victim>/{bits}bits/adversarial/{attack}.features.h5",
         health="<victim>/{bits}bits/adversarial/{attack}.health.json",
         record="<victim>/{bits}bits/adversarial/{attack}.prov.json",
     log:

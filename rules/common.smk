@@ -150,7 +150,7 @@ def transferred_queries(wildcards):
 def features_of_queries(wildcards):
     """The features of adversarial queries on the victim that they are scored on: the attack's own, or those of all other networks."""
     own = (wildcards.source_model, wildcards.source_training) == (wildcards.model, wildcards.training)
-    path = "{source_bits}bits/adversarial/{attack}.features.h5" if own else "features/{attack}.transfer-{source_bits}bits.h5"
+    path = "{source_bits}bits/adversarial/{attack}.h5" if own else "features/{attack}.transfer-{source_bits}bits.h5"
     return f"{VICTIM}/{path}".format(**wildcards)
 
 
@@ -176,13 +176,8 @@ def figure_metrics(attacks):
     return [figure_files(f"{bits}bits/metrics/{name}.json") for name in names]
 
 
-def figure_features(attacks):
-    """The features of the queries of ``attacks`` on the victim of a figure."""
-    return [figure_files(f"{RESOLVED['figures']['bits']}bits/adversarial/{attack}.features.h5") for attack in attacks]
-
-
 def figure_queries(attacks):
-    """The adversarial images of ``attacks`` on the victim of a figure."""
+    """The adversarial queries of ``attacks``, images and features, on the victim of a figure."""
     return [figure_files(f"{RESOLVED['figures']['bits']}bits/adversarial/{attack}.h5") for attack in attacks]
 
 

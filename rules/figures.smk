@@ -8,8 +8,7 @@ rule perturbation:
         images="<results>/{dataset}/images.h5",
         codebook=CODEBOOK,
         clean=figure_files("features/query.h5"),
-        attacked=figure_features(CHOSEN),
-        adversarial=figure_queries(CHOSEN),
+        attacked=figure_queries(CHOSEN),
         metrics=figure_metrics(CHOSEN),
     output:
         pdf="<results>/figures/figure1_{dataset}_{model}.pdf",
@@ -43,7 +42,7 @@ rule centroid_distributions:
         images="<results>/{dataset}/images.h5",
         codebook=CODEBOOK,
         clean=figure_files("features/query.h5"),
-        attacked=figure_features(STUDY.attacks),
+        attacked=figure_queries(STUDY.attacks),
         metrics=figure_metrics(CHOSEN),
     output:
         pdf="<results>/figures/figure3_{dataset}_{model}.pdf",
@@ -77,8 +76,7 @@ rule retrieval_sheet:
         images="<results>/{dataset}/images.h5",
         codebook=CODEBOOK,
         clean=figure_files("features/query.h5"),
-        attacked=figure_features(STUDY.attacks),
-        adversarial=figure_queries(STUDY.attacks),
+        attacked=figure_queries(STUDY.attacks),
         metrics=figure_metrics(CHOSEN),
     output:
         pdf="<results>/figures/figure4_{dataset}_{model}.pdf",

@@ -19,5 +19,5 @@ with step(snakemake) as settings:
     log.info("%s", health)
     files.write_json(snakemake.output.health, health)
     features = networks.extract(network, adversarial, device)
-    storage.write_hdf5(snakemake.output.features, {"features": features, "labels": labels, "ids": ids})
-    storage.write_hdf5(snakemake.output.images, {"query/images": adversarial, "query/labels": labels, "query/ids": ids})
+    arrays = {"images": adversarial, "features": features, "labels": labels, "ids": ids}
+    storage.write_hdf5(snakemake.output.images, {f"query/{name}": array for name, array in arrays.items()})

@@ -7,9 +7,9 @@ from pqag.step import step
 
 with step(snakemake) as settings:
     codebook = codebooks.read(snakemake.input.codebook)
-    paths = dict(zip(["clean", *settings["attacks"]], [snakemake.input.clean, *snakemake.input.attacked]))
-    features = {name: codebook.rotated(*storage.read_hdf5(path, "features")) for name, path in paths.items()}
-    first = {name: quantizer.soft_assignment(one, codebook.codewords)[:, 0] for name, one in features.items()}
+    features = {"clean": storage.read_hdf5(snakemake.input.clean, "features")}
+    features |= {name: storage.read_hdf5(path, "query/features") for name, path in zip(settings["attacks"], snakemake.input.attacked)}
+    first = {name: quantizer.soft_assignment(codebook.rotated(one), codebook.codewords)[:, 0] for name, [one] in features.items()}
     before, after = (files.read_json(path)["ADC"]["average_precision"] for path in snakemake.input.metrics)
     chosen = retrieval.at_quantiles_of_loss(before, after)
     shown = {name: np.stack([quantizer.mean_by_rank(p, first["clean"]), *p[chosen]]) for name, p in first.items()}

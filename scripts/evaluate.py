@@ -8,8 +8,9 @@ from pqag.step import log, step
 
 with step(snakemake):
     wildcards = snakemake.wildcards
+    own = f"{wildcards.model}-{wildcards.training}"
     source = f"{wildcards.get('source_model', wildcards.model)}-{wildcards.get('source_training', wildcards.training)}"
-    group = "" if source == f"{wildcards.model}-{wildcards.training}" else f"{source}/"  # those of other networks lie together
+    group = f"{source}/" if source != own else "query/" if wildcards.get("attack") else ""  # as the step that made them wrote
     queries, query_labels = storage.read_hdf5(snakemake.input.queries, f"{group}features", f"{group}labels")
     database_labels, ids = storage.read_hdf5(snakemake.input.database, "labels", "ids")
     codebook = codebooks.read(snakemake.input.codebook)

@@ -10,14 +10,14 @@ with step(snakemake) as settings:
     gallery, gallery_labels, queries, labels = storage.read_hdf5(
         snakemake.input.images, "database/images", "database/labels", "query/images", "query/labels"
     )
-    [adversarial] = storage.read_hdf5(snakemake.input.adversarial[0], "query/images")
+    adversarial, attacked = storage.read_hdf5(snakemake.input.attacked[0], "query/images", "query/features")
+    [clean] = storage.read_hdf5(snakemake.input.clean, "features")
     codebook = codebooks.read(snakemake.input.codebook)
     before, after = (files.read_json(path)["ADC"]["average_precision"] for path in snakemake.input.metrics)
     [q] = retrieval.at_quantiles_of_loss(before, after, [0.5])
     shown = [queries[q], adversarial[q]]
-    for path in (snakemake.input.clean, snakemake.input.attacked[0]):
-        features = codebook.rotated(*storage.read_hdf5(path, "features"))
-        [items] = retrieval.nearest(features[[q]], codebook.codewords, codebook.codes, COUNT, "ADC")
+    for features in (clean, attacked):
+        [items] = retrieval.nearest(codebook.rotated(features[[q]]), codebook.codewords, codebook.codes, COUNT, "ADC")
         shown += [gallery[items], (gallery_labels[items] & labels[q]).any(1)]
     attack = figures.ATTACK_NAMES.get(settings["attack"], settings["attack"])
     victim = f"{tables.model_name(snakemake.wildcards.model)}, {settings['bits']} bits"

@@ -13,12 +13,11 @@ with step(snakemake) as settings:
     before, after = (files.read_json(path)["ADC"]["average_precision"] for path in snakemake.input.metrics)
     chosen = retrieval.at_quantiles_of_loss(before, after)
     groups = [(f"query {q} ({quantile:.0%})", []) for q, quantile in zip(chosen, retrieval.QUANTILES)]
-    sets = {"clean": (queries, snakemake.input.clean)}
-    for name, images, features in zip(settings["attacks"], snakemake.input.adversarial, snakemake.input.attacked):
-        sets[name] = (*storage.read_hdf5(images, "query/images"), features)
-    for name, (images, path) in sets.items():
-        features = codebook.rotated(*storage.read_hdf5(path, "features"))
-        retrieved = retrieval.nearest(features[chosen], codebook.codewords, codebook.codes, COUNT, "ADC")
+    sets = {"clean": (queries, *storage.read_hdf5(snakemake.input.clean, "features"))}
+    for name, path in zip(settings["attacks"], snakemake.input.attacked):
+        sets[name] = storage.read_hdf5(path, "query/images", "query/features")
+    for name, (images, features) in sets.items():
+        retrieved = retrieval.nearest(codebook.rotated(features[chosen]), codebook.codewords, codebook.codes, COUNT, "ADC")
         for (_, rows), q, items in zip(groups, chosen, retrieved):
             relevant = (gallery_labels[items] & labels[q]).any(1)
             rows.append((figures.ATTACK_NAMES.get(name, name), images[q], gallery[items], relevant))

@@ -29,7 +29,6 @@ FILES = {
     "codebook": f"{VICTIM}/16bits/codebook.h5",
     "queries": f"{VICTIM}/16bits/adversarial/apd.h5",
     "health": f"{VICTIM}/16bits/adversarial/apd.health.json",
-    "features": f"{VICTIM}/16bits/adversarial/apd.features.h5",
     "metrics": f"{VICTIM}/16bits/metrics/apd.vgg16-pretrained-16bits.json",
     "table csv": "results/tiny/tables/table1.csv",
     "table tex": TEX,

@@ -40,7 +40,7 @@ def told():
 def test_what_nobody_touched_has_no_fault(folder):
     faults, remarks, study = verify(STUDY)
     assert faults == []
-    assert len(study.records) == 33 and len(study.made_by) == 45
+    assert len(study.records) == 25 and len(study.made_by) == 39
     assert sorted(map(str, folder.rglob("*.prov.json"))) == sorted(str(folder / name) for name in study.records)
     assert all("uncommitted" in remark or "outside git" in remark for remark in remarks)
 
@@ -70,7 +70,7 @@ def test_who_makes_everything_fit_is_given_away_by_the_digest_of_the_list_alone(
 
 
 SILENT = [
-    *(("one bit flipped", kind) for kind in ("data", "images", "weights", "codebook", "queries", "features", "metrics")),
+    *(("one bit flipped", kind) for kind in ("data", "images", "weights", "codebook", "queries", "metrics")),
     *(("one bit flipped", kind) for kind in ("table csv", "table tex", "cells", "study", "record of weights")),
     ("cut in half", "weights"),
     ("emptied", "metrics"),
@@ -256,7 +256,7 @@ def test_a_key_of_the_study_with_one_bit_flipped_is_found(there, key):
 @given(st.data())
 def test_every_flipped_bit_is_found(there, data):
     """Of results and records: the record of the list, which no list can hold, bears a checksum of its own as all records do."""
-    assert len(there) == 78
+    assert len(there) == 64
     path = data.draw(st.sampled_from(there) | st.just(MANIFEST_RECORD))
     content = bytearray(Path(path).read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
@@ -312,7 +312,7 @@ def test_nothing_that_is_printed_steers_a_terminal(text):
 # ------------------------------------------------------------------------------------------------------------- what it says
 
 
-@pytest.mark.parametrize("kind", ["data", "images", "weights", "codebook", "queries", "features", "health", "comparison"])
+@pytest.mark.parametrize("kind", ["data", "images", "weights", "codebook", "queries", "health", "comparison"])
 def test_one_cause_is_told_once(folder, kind):
     edits.flip(FILES[kind])
     [fault] = told()
@@ -374,7 +374,7 @@ def test_jobs_that_the_study_no_longer_has_are_told_once_each(folder):
     for path, rule in LEFT.items():
         assert f"of a job that the study does not have, {rule}" in str(found[path])
         assert found[path].mend.startswith("delete the records named and what they say was made")
-    assert str(found[FILES["record of queries"]]).endswith("and so is what it made, apd.features.h5, apd.h5 and apd.health.json")
+    assert str(found[FILES["record of queries"]]).endswith("and so is what it made, apd.h5 and apd.health.json")
     assert "results/tiny/tables/table1.prov.json: was made with attacks.apd, which the study does not have" in told()
     for path in LEFT:
         assert sum(path in line for line in told()) == 1
@@ -448,7 +448,7 @@ def test_changed_code_is_told_with_the_records_of_what_it_made(folder, repositor
         for attack in ("basic", "apd", "aod")
     }
     assert all(line.endswith(": was made by other code than today's: scripts/pqag/attacks.py") for line in lines)
-    assert done.stdout.splitlines()[-1].startswith("error: 6 faults in 45 files of 33 jobs of results/tiny; first: ")
+    assert done.stdout.splitlines()[-1].startswith("error: 6 faults in 39 files of 25 jobs of results/tiny; first: ")
     assert any(line.startswith("to mend: run the study again") for line in done.stdout.splitlines())
 
 
@@ -482,7 +482,7 @@ def test_sha256sum_takes_the_list(study, tmp_path):
     command = ["sha256sum", "--check", "--strict", MANIFEST]
     done = subprocess.run(command, cwd=moved, capture_output=True, text=True)
     assert done.returncode == 0
-    assert len(done.stdout.splitlines()) == 76 and all(line.endswith(": OK") for line in done.stdout.splitlines())
+    assert len(done.stdout.splitlines()) == 62 and all(line.endswith(": OK") for line in done.stdout.splitlines())
     write(moved / FILES["weights"], flipped((moved / FILES["weights"]).read_bytes()))
     assert subprocess.run(command, cwd=moved, capture_output=True).returncode == 1
 
