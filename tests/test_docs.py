@@ -20,6 +20,9 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / f"docs/{page}.md").read_text(), re.MULTILINE | re.DOTALL)
 
 
+pytestmark = pytest.mark.slow  # a whole study
+
+
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory):
     """A folder in which somebody did what all three pages say, in one study; its configuration, and what the run printed."""

@@ -12,6 +12,9 @@ from pqag import checkpoints, files, networks, records
 from .conftest import ROOT, plan, snakemake, write_config
 
 
+pytestmark = pytest.mark.slow  # a whole study
+
+
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory):
     folder = tmp_path_factory.mktemp("extended")
