@@ -11,7 +11,6 @@ from pqag import checkpoints, files, networks, records
 
 from .conftest import ROOT, plan, snakemake, write_config
 
-
 pytestmark = pytest.mark.slow  # a whole study
 
 
