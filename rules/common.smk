@@ -15,7 +15,7 @@ from pqag.brought import digests
 from pqag.config import parse_study, read_config
 from pqag.datasets import DATASETS
 from pqag.errors import UserError
-from pqag.scores import CLEAN, FIGURES, TABLES, figure_models, heat_maps, scores, table_models, tables, transfers
+from pqag.scores import CLEAN, FIGURES, TABLES, figure_models, heat_maps, scores, table_models, tables, transfers, with_lender
 from pqag.settings import maker_of, settings
 from snakemake.persistence import PersistenceBase
 
@@ -213,7 +213,9 @@ def everything(wildcards):
     for score in scores(RESOLVED):
         victim = names | score._asdict()
         source = victim | dict(model=score.source_model, training=score.source_training, bits=score.source_bits)
-        jobs = [(getattr(rules, maker_of(RESOLVED["models"][score.model])), victim), (rules.extract, victim), (rules.quantize, victim)]
+        jobs = [(rules.extract, victim), (rules.quantize, victim)]
+        for name in with_lender(RESOLVED, score.model):
+            jobs.append((getattr(rules, maker_of(RESOLVED["models"][name])), victim | dict(model=name)))
         if score.attack == CLEAN:
             jobs.append((rules.evaluate_clean, victim))
         else:

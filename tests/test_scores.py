@@ -5,6 +5,7 @@ import pytest
 from pqag.scores import PRETRAINED, Score, needed, scores, tables
 
 STUDY = {
+    "models": {name: {"like": None} for name in ("vgg16", "alexnet", "resnet18", "vgg11", "vgg13")},
     "attacks": {"apd": {}, "aod": {}},
     "bits": [16, 24],
     "tables": {
@@ -114,6 +115,13 @@ def test_figures_bring_the_scores_of_their_victims():
 )
 def test_a_figure_is_of_the_study_if_its_victim_is_named(rule, wildcards, has):
     assert needed(DRAWN, rule, wildcards) is has
+
+
+def test_who_lends_weights_is_of_the_study_though_no_table_shows_it():
+    study = STUDY | {"models": STUDY["models"] | {"vgg16": {"like": "vgg13"}}}
+    assert needed(study, "pretrain", {"model": "vgg13"}) and not needed(STUDY, "pretrain", {"model": "vgg13"})
+    assert needed(study, "borrow", {"model": "vgg16"}) and not needed(study, "pretrain", {"model": "vgg11"})
+    assert not needed(study, "extract", {"model": "vgg13"})
 
 
 def test_a_table_without_models_is_of_no_study():

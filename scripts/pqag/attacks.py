@@ -263,12 +263,11 @@ def attack(
 ) -> tuple[np.ndarray, dict]:
     """Adversarial counterparts, uint8, of query ``images``, uint8 (N, 3, H, W) with stable ``ids`` (N,), and the attack's health.
 
-    ``network`` is put into evaluation mode with frozen parameters, ``codewords`` (M, K, D/M) and ``rotation`` (D, D) are the
-    victim's. ``on_step`` is called after
-    every look of a batch at the loss. The health: ``loss`` is the mean over the queries at each such look and, last, of the stored images;
-    ``zero_gradients`` the share of exact zeros in the first gradient, None if there was none; ``codes_changed`` the share of queries with
-    another code (by Eq. 1, as retrieval assigns it); ``change_mean`` and ``change_max`` the absolute change in pixel values. Raises
-    UserError if an attack of the user's gives something else than images in the ball.
+    ``network`` is put into evaluation mode with frozen parameters, ``codewords`` (M, K, D/M) and ``rotation`` (D, D) are the victim's.
+    ``on_step`` is called after every look of a batch at the loss. The health: ``loss`` is the mean over the queries at each such look and,
+    last, of the stored images; ``zero_gradients`` the share of exact zeros in the first gradient, None if there was none; ``codes_changed``
+    the share of queries with another code (by Eq. 1, as retrieval assigns it); ``change_mean`` and ``change_max`` the absolute change in
+    pixel values. Raises UserError if an attack of the user's gives something else than images in the ball.
     """
     device = device or torch.device("cpu")
     network = network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)

@@ -109,6 +109,12 @@ def figure_models(study: Mapping[str, Any], rule: str) -> list[str]:
     return (study["figures"]["sweep"] if "sweep" in rule else study["figures"])["models"]
 
 
+def with_lender(study: Mapping[str, Any], model: str) -> list[str]:
+    """``model``, after the model of the study that its weights are taken from, if there is one."""
+    lender = study["models"][model]["like"]
+    return [lender, model] if lender else [model]
+
+
 def needed(study: Mapping[str, Any], rule: str, wildcards: Mapping[str, str]) -> bool:
     """Whether a job of the study has this rule and these wildcards, as far as its tables decide that."""
     if rule in TABLES:
@@ -121,6 +127,9 @@ def needed(study: Mapping[str, Any], rule: str, wildcards: Mapping[str, str]) ->
         return known and wildcards["model"] in figure_models(study, rule)
     if rule == "extract_transfer":
         return bool(transfers(study, wildcards))
+
+    if rule in ("pretrain", "adopt", "borrow"):
+        return wildcards["model"] in {name for score in scores(study) for name in with_lender(study, score.model)}
 
     def part_of(score: Score) -> bool:
         """Queries are made for no victim that is not scored too, so a job that makes them is named by the same words."""

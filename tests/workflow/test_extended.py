@@ -114,3 +114,16 @@ def test_weights_from_files_are_taken_over_and_what_does_not_fit_is_told(tmp_pat
     fine, ten = ((tmp_path / folder.format(name) / "training.csv").read_text().splitlines() for name in ("fine", "ten"))
     assert fine[0] == "test_accuracy" and 0 <= float(fine[1]) < 0.5, "it was never trained"
     assert ten == ["test_accuracy"], "it is no classifier"
+
+
+def test_who_lends_weights_need_not_stand_in_a_table(tmp_path, tiny):
+    """Its weights belong to the study all the same: a run verifies them, and makes them again if they were deleted."""
+    models = {"alexnet": {"width": 0.0625}, "other": {"like": "alexnet", "quantizer": {"iterations": 3}}}
+    shown = {"tables": {"table1": {"models": ["other"]}, "table4": {"models": []}}, "figures": {"models": []}}
+    write_config(tmp_path / "config.yaml", tiny | {"models": models, "attacks": {"aod": {"loss": "aod"}}} | shown)
+    for _ in range(2):
+        done = snakemake(tmp_path, "--configfile", tmp_path / "config.yaml", "--cores", 2, "all")
+        assert done.returncode == 0, done.stderr
+        weights = tmp_path / "results/tiny/synthetic/alexnet-pretrained/seed0/weights.pt"
+        assert str(weights.relative_to(tmp_path)) in (tmp_path / "results/tiny/MANIFEST.sha256").read_text()
+        weights.unlink()
