@@ -66,7 +66,7 @@ def ours(name: str, width: float, path: str, image_size: int = 32) -> networks.B
     return network
 
 
-def of_torchvision(name: str, weights: str, width: float = 1.0) -> tuple[networks.Backbone, str | None]:
+def of_torchvision(name: str, weights: str) -> tuple[networks.Backbone, str | None]:
     """A network of torchvision (``torchvision:resnet18``) with weights by torchvision's name, or from a file of its state dict.
 
     Gives the network, and the path of the file if it was downloaded. Raises UserError for unknown names, weights that do not fit, and where
@@ -86,7 +86,7 @@ def of_torchvision(name: str, weights: str, width: float = 1.0) -> tuple[network
     if is_name_of_weights(weights):
         state, downloaded = _downloaded(short, weights)
     else:
-        state = read_weights(weights, name, width)
+        state = read_weights(weights, name, 1.0)  # the width that a network of torchvision has in a file of ours
     plain = models.get_model(short, weights=None)
     try:
         last, layer = networks.last_linear(plain)

@@ -57,6 +57,19 @@ def test_table_4_of_the_default_study_brings_only_what_it_needs(tmp_path):
     assert jobs == steps | {"fetch": 1, "prepare": 1, "table4": 1}
 
 
+def test_transferred_queries_go_by_the_name_of_the_network_they_were_made_for(tmp_path, tiny):
+    """The step pairs ``sources`` of its settings with its input files by their order."""
+    names = ["vgg16", "alexnet", "resnet18"]
+    jobs = dry_run(tmp_path, tiny | {"models": dict.fromkeys(names, {"width": 0.125})}, "table4")[1].dag.jobs
+    found = {job.wildcards.model: job for job in jobs if job.rule.name == "extract_transfer"}
+    for model, job in found.items():
+        sources = job.params.settings["sources"]
+        assert sources == [f"{name}-pretrained" for name in names if name != model]
+        folder = "results/tiny/synthetic/{}/seed0/16bits/adversarial/aod.h5"
+        assert list(job.input.images) == [folder.format(source) for source in sources]
+    assert len(found) == 3
+
+
 def test_seeds_multiply_everything_but_the_data(tmp_path, tiny):
     jobs = Counter(rule for rule, _ in plan(tmp_path, tiny | {"seeds": [0, 1, 2]}, "table1"))
     assert (jobs["fetch"], jobs["prepare"], jobs["table1"]) == (1, 1, 1)
