@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 import time
+import uuid
 from pathlib import Path
 
 sys.path.append(str(Path(workflow.basedir, "scripts")))
@@ -17,6 +18,7 @@ from pqag.datasets import DATASETS
 from pqag.errors import UserError
 from pqag.scores import CLEAN, FIGURES, TABLES, figure_models, heat_maps, scores, table_models, tables, transfers, with_lender
 from pqag.settings import maker_of, settings
+from pqag.step import superseded
 from snakemake.persistence import PersistenceBase
 
 try:
@@ -71,6 +73,17 @@ wildcard_constraints:
     panel="|".join(panel for _, panel in heat_maps(RESOLVED)) or "none",
 
 
+# On a cluster these run where Snakemake does: there are the internet and LaTeX, and its own notes, of which the report is made.
+localrules:
+    fetch,
+    study,
+    borrow,
+    paper,
+    report,
+    manifest,
+    all,
+
+
 def decoders(wildcards):
     """Threads of fetch: image files are decoded side by side, which changes no bit of the result."""
     return 1 if STUDY.datasets[wildcards.dataset].kind in DATASETS else 8
@@ -92,6 +105,10 @@ def last_change():
 
 PLANNED = last_change()
 
+# A job that waited on another machine while its run was killed and started again: the new run has a job for the same files.
+if superseded():
+    stop("The run that this job belongs to is no more: another has begun in this folder.")
+
 
 @contextlib.contextmanager
 def only_run(persistence):
@@ -109,6 +126,13 @@ def only_run(persistence):
             logger.warning(f"This file system has no locks ({error.strerror}): start no second run in this folder while this one goes on.")
         if PLANNED not in (None, last_change()):
             stop("Another run has just ended in this folder, after this one looked at its files: start again.")
+        # Jobs of an earlier run that are still at work on other machines see from this that another has begun, and end.
+        name = str(uuid.uuid4())
+        os.environ.update(PQAG_RUN=name)
+        file.truncate(0)
+        file.write(name)
+        file.flush()
+        os.fsync(file.fileno())
         yield
 
 

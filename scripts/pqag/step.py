@@ -30,7 +30,8 @@ def step(snakemake) -> Iterator[dict]:
     Before the body every input must be what its own record says; after it the record of this job is written, last of all. What came from
     outside the workflow is told by ``came_from``. A UserError ends the script with its one sentence as the last line of the log, any other
     exception with its traceback there; either way the exit status is 1 and the terminal is left to the workflow, which shows that last
-    line, unless the log cannot be written. A job whose Snakemake was killed ends too, so that the next run finds the field free.
+    line, unless the log cannot be written. A job whose Snakemake was killed ends too, so that the next run finds the field free; on another
+    machine, where that cannot be seen, it ends when the next run begins.
     """
     _end_with_parent()
     started, settings, done = records.now(), snakemake.params.settings, False
@@ -86,6 +87,8 @@ def _end_with_parent() -> None:
     direct = os.getppid() == parent  # else a shell stands between, which outlives Snakemake
 
     def gone() -> bool:
+        if superseded():
+            return True
         if direct:
             return os.getppid() != parent
         try:
@@ -104,6 +107,18 @@ def _end_with_parent() -> None:
     if gone():
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
+
+
+def superseded() -> bool:
+    """Whether another run has begun in this folder since the one that this process belongs to.
+
+    A run leaves a name of its own in the environment of its jobs and in the file that it holds for its time, see ``rules/common.smk``.
+    """
+    name = os.environ.get("PQAG_RUN")
+    try:
+        return name is not None and Path(".snakemake/running").read_text() not in ("", name)
+    except OSError:  # a file system that is late or busy says nothing about runs
+        return False
 
 
 def _one_line(error: Exception) -> str:
