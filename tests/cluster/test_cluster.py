@@ -1,0 +1,170 @@
+"""The tiny study on a real SLURM: the results of the local run, in few jobs, through every way in which a job can end badly."""
+
+import os
+import re
+import runpy
+import shutil
+import signal
+
+import psutil
+import pytest
+
+from ..workflow.conftest import ROOT
+from ..workflow.test_crash import assert_absent_or_complete, assert_same
+from .conftest import wait_for
+
+pytestmark = pytest.mark.cluster
+
+VICTIM = "results/tiny/synthetic/alexnet-pretrained/seed0"
+
+
+@pytest.fixture
+def folder(study, tmp_path):
+    shutil.copyfile(study[0] / "config.yaml", tmp_path / "config.yaml")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def run(cluster, study, tmp_path_factory):
+    """A folder in which the tiny study was run on the cluster, what the run printed, and the calls of sbatch."""
+    folder = tmp_path_factory.mktemp("on_cluster")
+    shutil.copyfile(study[0] / "config.yaml", folder / "config.yaml")
+    before = len(cluster.submitted())
+    printed = cluster.run(folder, "all")
+    return folder, printed, cluster.submitted()[before:]
+
+
+def option(words, name):
+    """The value of an option of sbatch, written as two words or one; None where it is not given."""
+    for word, after in zip(words, [*words[1:], ""]):
+        if word == name:
+            return after
+        if word.startswith(f"{name}="):
+            return word.split("=", 1)[1]
+    return None
+
+
+def of_step(calls, step):
+    """The one call of sbatch for a rule or a group."""
+    (call,) = [call for call in calls if re.match(rf"rule_{step}(_|$)", option(call, "--comment"))]
+    return call
+
+
+def test_results_are_those_of_the_local_run(run, study, monkeypatch):
+    assert_same(run[0], study[0], monkeypatch)
+    assert "Table 1" in run[1]
+
+
+def planned(study):
+    """What docs/jobs.py says is submitted for all of ``study``."""
+    return runpy.run_path(str(ROOT / "docs/jobs.py"))["submitted"](study, "all")
+
+
+def test_as_many_jobs_as_the_table_in_the_docs_counts(run, tiny):
+    assert len(run[2]) == len(planned(tiny)) == 9
+
+
+def test_sbatch_is_told_what_the_rules_ask_for(run, tiny):
+    """Of a single step what its rule states, of a group its widest moment and the sum of its times; a GPU for networks, and only for them."""
+    steps = {step.rule.name: step.resources for job in planned(tiny) for step in job}
+    told = {
+        name: [option(of_step(run[2], name), key) for key in ("--mem", "-t", "--cpus-per-task")]
+        for name in ("prepare", "codebooks", "attacks")
+    }
+    for name, rule, wide, long in (("prepare", "prepare", 1, 1), ("codebooks", "quantize", 2, 1), ("attacks", "attack", 1, 6)):
+        asked = steps[rule]
+        assert told[name] == [str(wide * asked["mem_mb"]), str(long * asked["runtime"]), str(wide * asked["_cores"])]
+    with_gpu = {option(call, "--comment").split("_")[1] for call in run[2] if option(call, "--gpus") == "1"}
+    assert with_gpu == {"network", "attacks", "transfers", "sweeps"}
+    for call in run[2]:
+        assert option(call, "--job-name").startswith("pqag_") and "--requeue" in call
+        assert (option(call, "--gpus") is None) == (option(call, "--comment").split("_")[1] not in with_gpu)
+
+
+def running(cluster, step):
+    """The job of a rule or group that is now at work, if there is one."""
+    jobs = [job for job in cluster.jobs().values() if job["JobState"] == "RUNNING" and job.get("Comment", "").startswith(f"rule_{step}")]
+    return jobs[-1]["JobId"] if jobs else None
+
+
+def step_of(folder, script):
+    """The process of a script that is at work in ``folder``, if there is one."""
+    for process in psutil.process_iter():
+        try:
+            program, *words = process.cmdline() or [""]
+            if "python" in program and words[-1:] and words[-1].endswith(f".{script}") and process.cwd() == str(folder):
+                return process
+        except psutil.Error:
+            pass
+    return None
+
+
+def test_killed_by_the_scheduler_a_job_is_sent_again(cluster, folder, study):
+    """Out of memory, out of time, and taken away."""
+    target = f"{VICTIM}/16bits/metrics/apd.alexnet-pretrained-16bits.json"
+    little, short = "150 if attempt == 1 else 3000", "1 if attempt == 1 else 30"
+    tight = [f"pretrain:mem_mb={little}", f"extract:mem_mb={little}", f"attack:runtime={short}"]
+    before = set(cluster.jobs())
+    snakemake = cluster.start(folder, "--set-resources", *tight, "--", target)
+    try:
+        cancelled = wait_for(lambda: running(cluster, "codebooks"))
+        cluster.call("scancel", cancelled)
+        stopped = wait_for(lambda: step_of(folder, "attack.py"))
+        stopped.send_signal(signal.SIGSTOP)  # a step that hangs
+        assert snakemake.wait() == 0, (folder / "printed.txt").read_text()
+    finally:
+        snakemake.kill()
+    jobs = {number: job for number, job in cluster.jobs().items() if number not in before}
+    ends = {(job["Comment"].split("_")[1], job["JobState"]) for job in jobs.values()}
+    assert ends == {
+        ("prepare", "COMPLETED"),
+        *((step, state) for step in ("network", "codebooks", "attacks", "scores") for state in ["COMPLETED"]),
+        ("network", "OUT_OF_MEMORY"),
+        ("codebooks", "CANCELLED"),
+        ("attacks", "TIMEOUT"),
+    }
+    assert (folder / target).exists()
+    assert_absent_or_complete(folder, study[0])
+
+
+def test_killed_and_started_again_it_goes_on_and_jobs_of_the_old_run_end(cluster, folder, study):
+    """Jobs outlive a Snakemake that was killed: one that still waits, and one that is at work."""
+    target = f"{VICTIM}/16bits/codebook.h5"
+    before = set(cluster.jobs())
+
+    def new(step, state):
+        jobs = cluster.jobs()
+        return [n for n in jobs if n not in before and jobs[n]["JobState"] == state and jobs[n]["Comment"].startswith(f"rule_{step}")]
+
+    def kill(snakemake):
+        os.killpg(snakemake.pid, signal.SIGKILL)
+        snakemake.wait()
+
+    cluster.call("scontrol", "update", "PartitionName=main", "State=DOWN")
+    first = cluster.start(folder, target)
+    try:
+        (waiting,) = wait_for(lambda: new("prepare", "PENDING"))
+    finally:
+        kill(first)
+    second = cluster.start(folder, target)
+    try:
+        wait_for(lambda: len(new("prepare", "PENDING")) == 2)
+        cluster.call("scontrol", "update", "PartitionName=main", "State=UP")
+        (working,) = wait_for(lambda: new("network", "RUNNING"))
+        wait_for(lambda: step_of(folder, "pretrain.py"))
+        cluster.call("scontrol", "suspend", working)
+    finally:
+        kill(second)
+    third = cluster.start(folder, target)
+    try:
+        wait_for(lambda: len(new("network", "RUNNING")) + len(new("network", "COMPLETED")) == 1)
+        cluster.call("scontrol", "resume", working)
+        assert third.wait() == 0, (folder / "printed.txt").read_text()
+    finally:
+        third.kill()
+    jobs = cluster.jobs()
+    assert [jobs[number]["JobState"] for number in (waiting, working)] == ["FAILED", "FAILED"]
+    (log,) = (folder / ".snakemake/slurm_logs").rglob(f"{waiting}.log")
+    assert "another has begun in this folder" in log.read_text()
+    assert (folder / target).exists()
+    assert_absent_or_complete(folder, study[0])
