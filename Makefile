@@ -39,3 +39,4 @@ envs:
 docs: setup
 	@.venv/bin/python docs/rulegraph.py
 	@.venv/bin/python docs/staleness.py
+	@.venv/bin/python docs/jobs.py

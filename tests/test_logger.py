@@ -65,14 +65,14 @@ def job_info(tell, rule="attack", message="Attacking alexnet"):
     )
 
 
-def job_error(tell, *logs, rule="attack"):
-    """As in ``Job.log_error``."""
+def job_error(tell, *logs, rule="attack", told=None, indent=False):
+    """As in ``Job.log_error``; a cluster's executor ``told`` something, and ``GroupJob.log_error`` has its jobs indented."""
     return tell(
         f"Error in rule {rule}, jobid: 3",
         LogEvent.JOB_ERROR,
         logging.ERROR,
         rule_name=rule,
-        rule_msg=None,
+        rule_msg=told,
         jobid=3,
         input=["in.h5"],
         output=["out.h5"],
@@ -80,7 +80,7 @@ def job_error(tell, *logs, rule="attack"):
         conda_env=None,
         container_img=None,
         aux={},
-        indent=False,
+        indent=indent,
         shellcmd=None,
     )
 
@@ -184,6 +184,35 @@ def test_a_job_killed_on_the_way_does_not_give_its_last_remark_for_an_error(tell
     words = job_error(tell, str(log))
     assert "killed" in words and "memory" in words and str(log) in words
     assert not words.startswith("attack failed: 2020")
+
+
+def test_what_a_cluster_says_of_a_job_that_is_silent_is_told(tell, tmp_path):
+    told = "SLURM sbatch failed. The error message was 'Invalid partition'.\n    sbatch call: …\n" + plugin.REFERRAL
+    words = job_error(tell, str(tmp_path / "a.log"), told=told)
+    assert "Invalid partition" in words and words.count("\n") == 1 and "further" not in words
+    (tmp_path / "a.log").write_text("x error: what is wrong\n")
+    assert job_error(tell, str(tmp_path / "a.log"), told=told).startswith("attack failed: what is wrong\n")
+
+
+def group_error(tell, *logs, aux_logs=()):
+    """As in ``GroupJob.log_error``: the group, then each of its jobs."""
+    jobs = [{"rule_name": rule, "log": [str(log)]} for rule, log in logs]
+    words = tell("Error in group", LogEvent.GROUP_ERROR, logging.ERROR, groupid="scores", aux_logs=list(aux_logs), job_error_info=jobs)
+    return words + "".join(job_error(tell, log, rule=rule, indent=True) for rule, log in logs)
+
+
+def test_of_a_group_those_speak_that_failed_by_themselves(tell, tmp_path):
+    (tmp_path / "a.log").write_text("x error: what is wrong\n")
+    (tmp_path / "b.log").write_text("torch on cpu\n")
+    words = group_error(tell, ("attack", str(tmp_path / "a.log")), ("extract", str(tmp_path / "b.log")), aux_logs=["cluster.log"])
+    assert words == f"attack failed: what is wrong\n  log: {tmp_path / 'a.log'}\n"
+
+
+def test_a_group_in_which_none_speaks_is_one_sentence(tell, tmp_path):
+    silent = [("evaluate", str(tmp_path / "a.log")), ("evaluate_clean", str(tmp_path / "b.log"))]
+    words = group_error(tell, *silent, aux_logs=["cluster.log"])
+    assert words.startswith("2 steps of one job (evaluate, evaluate_clean) failed") and words.endswith("\n  log: cluster.log\n")
+    assert group_error(tell, *silent, aux_logs=[None]).count("\n") == 1
 
 
 def test_a_log_in_a_folder_with_a_space_is_found(tell, tmp_path):

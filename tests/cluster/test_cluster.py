@@ -65,7 +65,7 @@ def test_as_many_jobs_as_the_table_in_the_docs_counts(run, tiny):
 
 
 def test_sbatch_is_told_what_the_rules_ask_for(run, tiny):
-    """Of a single step what its rule states, of a group its widest moment and the sum of its times; a GPU for networks, and only for them."""
+    """Of a step what its rule states, of a group its widest moment and the sum of its times; a GPU for networks, and only for them."""
     steps = {step.rule.name: step.resources for job in planned(tiny) for step in job}
     told = {
         name: [option(of_step(run[2], name), key) for key in ("--mem", "-t", "--cpus-per-task")]

@@ -43,6 +43,9 @@ NOISE = (
     "host:",
 )
 
+#: What Snakemake adds to the words of a cluster.
+REFERRAL = "For further error details see the cluster/cloud log and the log files of the involved rule(s)."
+
 
 class LogHandler(LogHandlerBase):
     """Prints to stderr; all of Snakemake's own words still go to the file under .snakemake/log."""
@@ -72,8 +75,12 @@ class LogHandler(LogHandlerBase):
             case LogEvent.JOB_INFO:
                 self.started += 1
                 return f"[{self.started}/{self.total}] {record.rule_msg or record.rule_name}"
+            case LogEvent.JOB_ERROR if getattr(record, "indent", False):
+                return None  # one of a group, of which GROUP_ERROR told
             case LogEvent.JOB_ERROR:
-                return _failure(record.rule_name, [path.split(" (")[0] for path in record.log])
+                return _failure(record.rule_name, record.log, record.rule_msg)
+            case LogEvent.GROUP_ERROR:
+                return _group_failure(record.job_error_info, record.aux_logs)
             case LogEvent.ERROR if getattr(record, "exception", "") == StudyRefused.__name__:
                 return record.getMessage().splitlines()[1]  # below the name of the exception and the place in the Snakefile
             case LogEvent.ERROR if getattr(record, "exception", "") in ("CalledProcessError", "RuleException"):
@@ -84,13 +91,26 @@ class LogHandler(LogHandlerBase):
         return None
 
 
-def _failure(rule: str, logs: list[str]) -> str:
-    """The last line of the failed job's log, which says what was wrong, and where to read the rest."""
+def _failure(rule: str, logs: list[str], told: str | None = None) -> str:
+    """The last line of the failed job's log, which says what was wrong, and where to read the rest; else what the cluster ``told``."""
+    logs = [path.split(" (")[0] for path in logs]
     for path in map(Path, logs):
         if path.is_file() and (lines := path.read_text(errors="replace").strip().splitlines()) and "error: " in lines[-1]:
             return f"{rule} failed: {lines[-1].split('error: ', 1)[1]}\n  log: {path}"
     named = ", ".join(logs) or "it has none"
-    return f"{rule} failed without a word of why in its log ({named}): it was killed, or ran out of memory or disk"
+    why = "it was killed, or ran out of memory or disk"
+    if told:
+        why = " ".join(told.removesuffix(REFERRAL).split())
+    return f"{rule} failed without a word of why in its log ({named}): {why}"
+
+
+def _group_failure(jobs: list[dict], logs: list[str]) -> str:
+    """What those jobs of a group say that failed by themselves; where none says anything, one sentence for all."""
+    told = [words for job in jobs if " without a word of why " not in (words := _failure(job["rule_name"], job["log"]))]
+    rules = ", ".join(sorted({job["rule_name"] for job in jobs}))
+    why = "it was refused or killed, or ran out of memory, time or disk"
+    silent = f"{len(jobs)} steps of one job ({rules}) failed without a word of why in their logs: {why}"
+    return "\n".join(told) or "\n  log: ".join([silent, *map(str, filter(None, logs))])
 
 
 # ------------------------------------------------------------------------------------------------------------------------ study files

@@ -1,0 +1,97 @@
+"""What the profile for SLURM and the image for apptainer say, held against the rules and the pins."""
+
+import re
+import runpy
+import subprocess
+
+import pytest
+import yaml
+import yte
+
+from .workflow.conftest import ROOT
+
+PROFILE = (ROOT / "profiles/slurm/config.yaml").read_text()
+NETWORKS = r"torch_device\("  # how a step asks for a device
+
+
+def profile(**site):
+    """The profile as Snakemake reads it, with other values for some names of its site."""
+    text = PROFILE
+    for name, value in site.items():
+        text, changed = re.subn(rf"- {name} = \S+", f"- {name} = {value!r}", text)
+        assert changed == 1, name
+    return yte.process_yaml(text, require_use_yte=True)
+
+
+def rules():
+    """The scripts of the rules of all kinds, by the names of the rules."""
+    found = {}
+    for file in (ROOT / "rules").glob("*.smk"):
+        for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", file.read_text(), re.MULTILINE):
+            if script := re.search(r'"\.\./scripts/(\w+\.py)"', body):
+                found[name] = (ROOT / "scripts" / script[1]).read_text()
+    return found
+
+
+def test_every_step_with_a_network_and_no_other_gets_a_gpu():
+    networks = {name for name, script in rules().items() if re.search(NETWORKS, script)}
+    assert {"pretrain", "attack"} <= networks
+    assert {rule for rule, asked in profile()["set-resources"].items() if asked["gpu"] == 1} == networks
+
+
+def test_every_step_is_in_a_group_or_alone_for_a_reason_and_none_holds_a_gpu_for_nothing():
+    networks = set(profile()["set-resources"])
+    groups = {}
+    for rule, group in profile()["groups"].items():
+        groups.setdefault(group, set()).add(rule)
+    for group, members in groups.items():
+        assert members <= networks or not members & networks, group
+    local = set(re.findall(r"    (\w+),", re.search(r"^localrules:\n((?:    \w+,\n)+)", (ROOT / "rules/common.smk").read_text(), re.M)[1]))
+    assert set(rules()) - set(profile()["groups"]) - local == {"prepare"}  # one a data set
+    assert not local & networks, "a network on a login node"
+    assert set(profile()["group-components"]) == set(groups)
+
+
+def test_a_site_without_entries_leaves_the_choice_to_slurm():
+    said = profile()
+    assert "default-resources" not in said and "slurm-qos" not in said
+    assert all(asked == {"gpu": 1} for asked in said["set-resources"].values())
+
+
+def test_what_a_site_says_reaches_the_jobs():
+    said = profile(account="lab", partition="short", gpu_partition="gpu-a100", gpu_type="a100", qos="low")
+    assert said["default-resources"] == {"slurm_account": "'lab'", "slurm_partition": "'short'"} and said["slurm-qos"] == "low"
+    assert said["set-resources"]["attack"] == {"gpu": 1, "gpu_model": "'a100'", "slurm_partition": "'gpu-a100'"}
+    assert profile(gpus=0, gpu_type="a100")["set-resources"]["attack"] == {"gpu": 0}
+
+
+@pytest.mark.parametrize("status, command", [(0, "sacct"), (1, "squeue"), (None, "squeue")])
+def test_status_comes_from_accounting_where_it_works(tmp_path, monkeypatch, status, command):
+    """Where there is none, `sacct` is there often, and fails."""
+    if status is not None:
+        (tmp_path / "sacct").write_text(f"#!/bin/sh\nexit {status}\n")
+        (tmp_path / "sacct").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin" if status is not None else str(tmp_path))
+    assert profile()["slurm-status-command"] == command
+
+
+def test_nothing_in_rules_or_scripts_knows_of_the_cluster():
+    for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk"), *(ROOT / "scripts").rglob("*.py")]:
+        assert not re.search(r"slurm|sbatch", path.read_text(), re.IGNORECASE), path
+
+
+def test_image_has_the_pins_of_the_steps(tmp_path):
+    """What the line of the Dockerfile hands to pip."""
+    (line,) = re.findall(r"^RUN (sed .*) \| pip install .*/dev/stdin$", (ROOT / "envs/Dockerfile").read_text(), re.MULTILINE)
+    command = line.replace("/requirements.txt", str(ROOT / "envs/requirements.txt"))
+    given = subprocess.run(command, shell=True, capture_output=True, text=True, check=True).stdout
+    environment = yaml.safe_load((ROOT / "envs/steps.yaml").read_text())
+    assert [pin for pin in given.splitlines() if pin and not pin.startswith("#")] == environment["dependencies"][-1]["pip"]
+    assert "FROM python:3.11-" in (ROOT / "envs/Dockerfile").read_text() and "python=3.11" in environment["dependencies"]
+
+
+def test_number_of_jobs_in_the_docs_is_that_of_the_plan():
+    module = runpy.run_path(str(ROOT / "docs/jobs.py"))
+    page = (ROOT / "docs/cluster.md").read_text()
+    assert module["with_table"](page) == page, "run `make docs`"
+    assert "| `all` |" in page
