@@ -31,7 +31,7 @@ def submitted(study: dict[str, Any], target: str) -> list[list[Any]]:
         file = Path(folder, "config.yaml")
         file.write_text(yaml.safe_dump(study, sort_keys=False))
         workflow = api.workflow(
-            resource_settings=types.ResourceSettings(cores=profile["cores"]),
+            resource_settings=types.ResourceSettings(cores=64),
             config_settings=types.ConfigSettings(configfiles=[file]),
             storage_settings=types.StorageSettings(),
             workflow_settings=types.WorkflowSettings(),

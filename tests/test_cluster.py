@@ -54,13 +54,21 @@ def test_every_step_is_in_a_group_or_alone_for_a_reason_and_none_holds_a_gpu_for
 
 def test_a_site_without_entries_leaves_the_choice_to_slurm():
     said = profile()
-    assert "default-resources" not in said and "slurm-qos" not in said
+    assert said["default-resources"] == {"at_once": 1} and "slurm-qos" not in said
     assert all(asked == {"gpu": 1} for asked in said["set-resources"].values())
+
+
+def test_steps_of_a_job_are_bounded_and_jobs_are_not():
+    """The profile that is always read limits what a machine runs side by side; on a cluster the same limits are those of one job."""
+    limits = yte.process_yaml((ROOT / "profiles/default/config.yaml").read_text(), require_use_yte=True)["resources"]
+    assert sorted(limits) == ["at_once=1", "gpu=1"]
+    assert profile()["set-resource-scopes"] == {"gpu": "local", "at_once": "local"}
 
 
 def test_what_a_site_says_reaches_the_jobs():
     said = profile(account="lab", partition="short", gpu_partition="gpu-a100", gpu_type="a100", qos="low")
-    assert said["default-resources"] == {"slurm_account": "'lab'", "slurm_partition": "'short'"} and said["slurm-qos"] == "low"
+    assert said["default-resources"] == {"at_once": 1, "slurm_account": "'lab'", "slurm_partition": "'short'"}
+    assert said["slurm-qos"] == "low"
     assert said["set-resources"]["attack"] == {"gpu": 1, "gpu_model": "'a100'", "slurm_partition": "'gpu-a100'"}
     assert profile(gpus=0, gpu_type="a100")["set-resources"]["attack"] == {"gpu": 0}
 

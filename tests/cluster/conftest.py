@@ -14,7 +14,7 @@ import pytest
 
 from ..workflow.conftest import ROOT
 
-#: The nodes have more processors than the machine: they are slots, as wide as the profile lets a group be.
+#: The nodes have more processors than the machine: they are slots.
 CONFIGURATION = """
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)

@@ -65,20 +65,27 @@ def test_as_many_jobs_as_the_table_in_the_docs_counts(run, tiny):
 
 
 def test_sbatch_is_told_what_the_rules_ask_for(run, tiny):
-    """Of a step what its rule states, of a group its widest moment and the sum of its times; a GPU for networks, and only for them."""
+    """Of a step what its rule states, of a group that of one step and the sum of their times; a GPU for networks, and only for them."""
     steps = {step.rule.name: step.resources for job in planned(tiny) for step in job}
     told = {
         name: [option(of_step(run[2], name), key) for key in ("--mem", "-t", "--cpus-per-task")]
         for name in ("prepare", "codebooks", "attacks")
     }
-    for name, rule, wide, long in (("prepare", "prepare", 1, 1), ("codebooks", "quantize", 2, 1), ("attacks", "attack", 1, 6)):
+    for name, rule, times in (("prepare", "prepare", 1), ("codebooks", "quantize", 2), ("attacks", "attack", 6)):
         asked = steps[rule]
-        assert told[name] == [str(wide * asked["mem_mb"]), str(long * asked["runtime"]), str(wide * asked["_cores"])]
+        assert told[name] == [str(asked["mem_mb"]), str(times * asked["runtime"]), str(asked["_cores"])]
     with_gpu = {option(call, "--comment").split("_")[1] for call in run[2] if option(call, "--gpus") == "1"}
     assert with_gpu == {"network", "attacks", "transfers", "sweeps"}
     for call in run[2]:
         assert option(call, "--job-name").startswith("pqag_") and "--requeue" in call
         assert (option(call, "--gpus") is None) == (option(call, "--comment").split("_")[1] not in with_gpu)
+
+
+def test_two_jobs_with_a_gpu_run_side_by_side(cluster, run):
+    """What limits GPU jobs on one machine does not limit a cluster."""
+    name = option(run[2][0], "--job-name")
+    jobs = [job for job in cluster.jobs().values() if job["JobName"] == name and job["Comment"].startswith("rule_network")]
+    assert len(jobs) == 2 and max(job["StartTime"] for job in jobs) < min(job["EndTime"] for job in jobs)
 
 
 def running(cluster, step):
