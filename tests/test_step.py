@@ -491,8 +491,13 @@ def torch_as_before():
 
 
 @pytest.fixture(params=[False, True], ids=["no GPU", "a GPU"])
-def gpu(request, monkeypatch):
+def gpu(request, monkeypatch, tmp_path):
+    """A torch that finds a GPU, or none; no job of this machine has it."""
+    monkeypatch.setattr(module.tempfile, "gettempdir", lambda: tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: request.param)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: types.SimpleNamespace(uuid="only"))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     return request.param
 
 
@@ -503,7 +508,7 @@ def test_threads_are_those_of_the_settings(torch_as_before, threads):
 
 
 def test_auto_takes_a_gpu_where_there_is_one(torch_as_before, gpu):
-    assert torch_device({"device": "auto", "threads": 1}) == torch.device("cuda" if gpu else "cpu")
+    assert torch_device({"device": "auto", "threads": 1}) == torch.device("cuda:0" if gpu else "cpu")
 
 
 def test_cpu_is_the_cpu(torch_as_before, gpu):
@@ -512,10 +517,45 @@ def test_cpu_is_the_cpu(torch_as_before, gpu):
 
 def test_a_gpu_that_is_not_there_is_a_user_error(torch_as_before, gpu):
     if gpu:
-        assert torch_device({"device": "cuda", "threads": 1}) == torch.device("cuda")
+        assert torch_device({"device": "cuda", "threads": 1}) == torch.device("cuda:0")
     else:
         with pytest.raises(UserError, match='device is "cuda".*no GPU.*"auto"'):
             torch_device({"device": "cuda", "threads": 1})
+
+
+TAKES_A_GPU = """
+import sys, types, tempfile, torch
+folder, *shown = sys.argv[1:]
+tempfile.tempdir = folder
+torch.cuda.is_available = lambda: True
+torch.cuda.device_count = lambda: len(shown)
+torch.cuda.get_device_properties = lambda index: types.SimpleNamespace(uuid=shown[index])
+torch.cuda.set_device = lambda device: print(shown[device.index], flush=True)
+from pqag.step import torch_device
+torch_device({"device": "auto", "threads": 1})
+sys.stdin.read()  # the life of a job
+"""
+
+
+def test_two_jobs_are_on_two_gpus_and_one_that_ends_leaves_its_own(python, tmp_path):
+    """By a torch that is told of GPUs. The third job finds both taken and shares; the last is shown the second alone, as by a scheduler."""
+    jobs = []
+
+    def start(*shown):
+        jobs.append(python(TAKES_A_GPU, tmp_path, *shown, start=subprocess.Popen, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return jobs[-1].stdout.readline().strip()
+
+    try:
+        assert [start("first", "second"), start("first", "second")] == ["first", "second"]
+        assert start("first", "second") in ("first", "second")
+        jobs[0].kill()
+        jobs[0].wait()
+        assert start("first", "second") == "first"
+        assert start("second") == "second"
+    finally:
+        for job in jobs:
+            job.kill()
+            job.communicate()
 
 
 def test_computation_is_set_to_be_reproducible(torch_as_before):

@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -135,6 +137,8 @@ def _sentence(error: Exception, path: str) -> str:
 def torch_device(settings: dict):
     """The torch device that ``settings["device"]`` asks for ("auto": a GPU where there is one), with threads and determinism set.
 
+    Where there are several GPUs it is one that no other job has: started with ``--resources gpu=2``, two jobs are on two devices.
+
     Threads come from ``settings["threads"]`` and never from the number of cores at hand: sums over another number of threads differ in
     their last bits. Raises UserError where "cuda" is asked for and none is there.
     """
@@ -149,9 +153,28 @@ def torch_device(settings: dict):
     wanted = settings["device"]
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError('device is "cuda" in the config, but torch finds no GPU here; "auto" takes one where there is one')
-    device = torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    device = torch.device("cpu")
+    if wanted != "cpu" and torch.cuda.is_available():
+        names = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
+        device = torch.device("cuda", _free_gpu(names))
+        torch.cuda.set_device(device)
     log.info("torch %s on %s, %d threads", torch.__version__, device, torch.get_num_threads())
     return device
+
+
+def _free_gpu(names: list[str]) -> int:
+    """The place in ``names`` of the first GPU that no other job of this user has; from now until its end this process has it.
+
+    The names are those of the hardware, since a scheduler may show each job its own GPU as number 0. Where all are taken they are shared.
+    """
+    for index, name in enumerate(names):
+        try:
+            file = os.open(Path(tempfile.gettempdir(), f"pqag-{os.getuid()}-{name}.lock"), os.O_CREAT | os.O_RDWR, 0o600)  # never closed
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue
+        return index
+    return os.getpid() % len(names)
 
 
 def progress(total: int, words: str, done: int = 0, unit: str = "batch") -> tqdm:

@@ -125,11 +125,13 @@ def test_killed_by_the_scheduler_a_job_is_sent_again(cluster, folder, study):
     ends = {(job["Comment"].split("_")[1], job["JobState"]) for job in jobs.values()}
     assert ends == {
         ("prepare", "COMPLETED"),
-        *((step, state) for step in ("network", "codebooks", "attacks", "scores") for state in ["COMPLETED"]),
-        ("network", "OUT_OF_MEMORY"),
+        *((step, "COMPLETED") for step in ("network", "codebooks", "attacks", "scores")),
+        ("network", "FAILED"),
         ("codebooks", "CANCELLED"),
         ("attacks", "TIMEOUT"),
     }
+    logs = sorted((folder / ".snakemake/slurm_logs").glob("group_network*/*.log"))
+    assert ["Exceeded job memory limit" in log.read_text() for log in logs] == [True, False]
     assert (folder / target).exists()
     assert_absent_or_complete(folder, study[0])
 

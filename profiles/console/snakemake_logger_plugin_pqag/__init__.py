@@ -109,7 +109,9 @@ def _group_failure(jobs: list[dict], logs: list[str]) -> str:
     told = [words for job in jobs if " without a word of why " not in (words := _failure(job["rule_name"], job["log"]))]
     rules = ", ".join(sorted({job["rule_name"] for job in jobs}))
     why = "it was refused or killed, or ran out of memory, time or disk"
-    silent = f"{len(jobs)} steps of one job ({rules}) failed without a word of why in their logs: {why}"
+    silent = (
+        f"{len(jobs)} step{'s' if len(jobs) != 1 else ''} of one job ({rules}) failed without a word of why in any log of theirs: {why}"
+    )
     return "\n".join(told) or "\n  log: ".join([silent, *map(str, filter(None, logs))])
 
 
