@@ -39,6 +39,7 @@ rule all:
         "<logs>/verify.log",
     conda:
         "envs/steps.yaml"
+    container: None
     resources:
         mem_mb=500,
         runtime=10,

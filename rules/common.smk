@@ -73,6 +73,10 @@ wildcard_constraints:
     panel="|".join(panel for _, panel in heat_maps(RESOLVED)) or "none",
 
 
+# Looked at by `--sdm apptainer` alone; docs/cluster.md says how it is made.
+container: str(Path(workflow.basedir, "envs/steps.sif"))
+
+
 # On a cluster these run where Snakemake does: there are the internet and LaTeX, and its own notes, of which the report is made.
 localrules:
     fetch,

@@ -275,6 +275,7 @@ rule report:
         "<logs>/report.log",
     conda:
         "../envs/steps.yaml"
+    container: None
     resources:
         mem_mb=500,
         runtime=10,
