@@ -39,7 +39,8 @@ rule all:
         "<logs>/verify.log",
     conda:
         "envs/steps.yaml"
-    container: None
+    container:
+        None
     resources:
         mem_mb=500,
         runtime=10,

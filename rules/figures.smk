@@ -275,7 +275,8 @@ rule report:
         "<logs>/report.log",
     conda:
         "../envs/steps.yaml"
-    container: None
+    container:
+        None
     resources:
         mem_mb=500,
         runtime=10,
