@@ -92,12 +92,6 @@ class Cluster:
                 self.command(folder, *arguments), cwd=ROOT, env=self.environment, start_new_session=True, stdout=printed, stderr=printed
             )
 
-    def run(self, folder: Path, *arguments) -> str:
-        """What Snakemake prints, which must end well."""
-        done = subprocess.run(self.command(folder, *arguments), cwd=ROOT, env=self.environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
 
 def wait_for(what, seconds=120):
     """The first true value of ``what()``; fails after some time without."""
