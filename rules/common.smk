@@ -15,7 +15,23 @@ from pqag.brought import digests
 from pqag.config import parse_study, read_config
 from pqag.datasets import DATASETS
 from pqag.errors import UserError
-from pqag.scores import CLEAN, FIGURES, TABLES, figure_models, heat_maps, scores, table_models, tables, transfers, with_lender
+from pqag.scores import (
+    CLEAN,
+    FIGURES,
+    JOINT,
+    PRETRAINED,
+    TABLES,
+    counterparts,
+    figure_models,
+    heat_maps,
+    scores,
+    tables,
+    training_of,
+    transfers,
+    victims,
+    white_box,
+    with_lender,
+)
 from pqag.settings import maker_of, settings
 from snakemake.persistence import PersistenceBase
 
@@ -61,8 +77,8 @@ wildcard_constraints:
     dataset="|".join(STUDY.datasets),
     model="|".join(STUDY.models),
     source_model="|".join(STUDY.models),
-    training="pretrained",
-    source_training="pretrained",
+    training=rf"{PRETRAINED}|{JOINT}\d+",
+    source_training=rf"{PRETRAINED}|{JOINT}\d+",
     bits=r"\d+",
     source_bits=r"\d+",
     seed=r"\d+",
@@ -154,31 +170,44 @@ def features_of_queries(wildcards):
     return f"{VICTIM}/{path}".format(**wildcards)
 
 
-def of_table(table, pattern):
-    """The files named by ``pattern`` for every data set, model and seed of a table."""
-    return expand(pattern, dataset=STUDY.datasets, model=table_models(RESOLVED, table), seed=STUDY.seeds)
+def histories(table):
+    """How the networks of a table were trained, for every data set, victim and seed."""
+    networks = [f"{model}-{training}" for model, training in victims(RESOLVED, table)]
+    return expand("<results>/{dataset}/{network}/seed{seed}/training.csv", dataset=STUDY.datasets, network=networks, seed=STUDY.seeds)
+
+
+def metrics_of(scored):
+    """The metrics of scores, in their order for every data set; the seeds of a score side by side."""
+    return [metrics(dataset, seed, score) for dataset in STUDY.datasets for score in scored for seed in STUDY.seeds]
 
 
 def metrics_of_table(table):
-    """The metrics of a table, in the order of its rows; the seeds of a row side by side."""
-    return [metrics(dataset, seed, score) for dataset in STUDY.datasets for score in TABLES[table](RESOLVED) for seed in STUDY.seeds]
+    """The metrics of a table, in the order of its rows."""
+    return metrics_of(list(TABLES[table](RESOLVED)))
 
 
-def figure_files(pattern):
-    """``pattern`` for the victim of a figure."""
-    return f"{RESULTS}/{{dataset}}/{{model}}-pretrained/seed{STUDY.seeds[0]}/{pattern}"
+def figure_files(patterns):
+    """The file, or the files, named by one or several patterns for the victim of a figure; ``{own}`` is its model and training."""
+
+    def paths(wildcards):
+        own = f"{wildcards.model}-{training_of(RESOLVED, wildcards.model, RESOLVED['figures']['bits'])}"
+        folder = f"{RESULTS}/{wildcards.dataset}/{own}/seed{STUDY.seeds[0]}"
+        found = [f"{folder}/{pattern.format(own=own)}" for pattern in ([patterns] if isinstance(patterns, str) else patterns)]
+        return found[0] if isinstance(patterns, str) else found
+
+    return paths
 
 
 def figure_metrics(attacks):
     """The metrics of the clean queries and of ``attacks`` on the victim of a figure."""
     bits = RESOLVED["figures"]["bits"]
-    names = ["clean", *(f"{attack}.{{model}}-pretrained-{bits}bits" for attack in attacks)]
-    return [figure_files(f"{bits}bits/metrics/{name}.json") for name in names]
+    names = ["clean", *(f"{attack}.{{own}}-{bits}bits" for attack in attacks)]
+    return figure_files([f"{bits}bits/metrics/{name}.json" for name in names])
 
 
 def figure_queries(attacks):
     """The adversarial queries of ``attacks``, images and features, on the victim of a figure."""
-    return [figure_files(f"{RESOLVED['figures']['bits']}bits/adversarial/{attack}.h5") for attack in attacks]
+    return figure_files([f"{RESOLVED['figures']['bits']}bits/adversarial/{attack}.h5" for attack in attacks])
 
 
 def pictures(suffix):
@@ -188,9 +217,10 @@ def pictures(suffix):
 
 def figure_outputs_of(figure):
     """Every file that a rule of figures makes, with the records."""
-    names = dict(dataset=STUDY.datasets, model=figure_models(RESOLVED, figure), training="pretrained", seed=STUDY.seeds[0])
-    names |= dict(bits=RESOLVED["figures"]["bits"], attack=STUDY.attacks)
-    return lambda wildcards: expand(getattr(rules, figure).output, **names)
+    bits = RESOLVED["figures"]["bits"]
+    names = dict(dataset=STUDY.datasets, seed=STUDY.seeds[0], bits=bits, attack=STUDY.attacks)
+    victims = [dict(model=model, training=training_of(RESOLVED, model, bits)) for model in figure_models(RESOLVED, figure)]
+    return lambda wildcards: [path for victim in victims for path in expand(getattr(rules, figure).output, **names, **victim)]
 
 
 def figure_outputs(wildcards):
@@ -213,7 +243,7 @@ def everything(wildcards):
     for score in scores(RESOLVED):
         victim = names | score._asdict()
         source = victim | dict(model=score.source_model, training=score.source_training, bits=score.source_bits)
-        jobs = [(rules.extract, victim), (rules.quantize, victim)]
+        jobs = [(rules.extract, victim), (rules.quantize if score.training == PRETRAINED else rules.encode, victim)]
         for name in with_lender(RESOLVED, score.model):
             jobs.append((getattr(rules, maker_of(RESOLVED["models"][name])), victim | dict(model=name)))
         if score.attack == CLEAN:

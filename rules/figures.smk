@@ -179,7 +179,7 @@ rule sweep:
 rule figure_sweep:
     input:
         images="<results>/{dataset}/images.h5",
-        sweeps=[figure_files(f"{RESOLVED['figures']['bits']}bits/sweep/{attack}.json") for attack in STUDY.attacks],
+        sweeps=figure_files([f"{RESOLVED['figures']['bits']}bits/sweep/{attack}.json" for attack in STUDY.attacks]),
     output:
         pdf="<results>/figures/sweep_{dataset}_{model}.pdf",
         png=report(

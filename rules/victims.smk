@@ -27,6 +27,36 @@ rule pretrain:
         "../scripts/pretrain.py"
 
 
+# A network that is trained together with its codebook, for one code length.
+rule train_pqn:
+    input:
+        "<results>/{dataset}/images.h5",
+    output:
+        weights="<results>/{dataset}/{model}-joint{bits}/seed{seed}/weights.pt",
+        codewords="<results>/{dataset}/{model}-joint{bits}/seed{seed}/codewords.h5",
+        history="<results>/{dataset}/{model}-joint{bits}/seed{seed}/training.csv",
+        record="<results>/{dataset}/{model}-joint{bits}/seed{seed}/weights.prov.json",
+    log:
+        "<logs>/train_pqn/{dataset}/{model}/seed{seed}/{bits}bits.log",
+    benchmark:
+        "<benchmarks>/train_pqn/{dataset}/{model}/seed{seed}/{bits}bits.jsonl"
+    wildcard_constraints:
+        model=models_made_by("train_pqn"),
+    conda:
+        "../envs/steps.yaml"
+    threads: STUDY.threads.pretrain
+    resources:
+        mem_mb=4000,
+        runtime=240,
+        gpu=GPUS,
+    params:
+        settings=settings_of("train_pqn"),
+    message:
+        "Training {wildcards.model} with its {wildcards.bits}-bit codebook on {wildcards.dataset} (seed {wildcards.seed})"
+    script:
+        "../scripts/train_pqn.py"
+
+
 # A network with the weights that the user has.
 rule adopt:
     input:
@@ -111,16 +141,19 @@ rule extract:
         "../scripts/extract.py"
 
 
+# Its output, and that of `encode`, is spelled out: constraints of a rule do not reach wildcards in <victim>.
 rule quantize:
     input:
         "<victim>/features/database.h5",
     output:
-        "<victim>/{bits}bits/codebook.h5",
-        record="<victim>/{bits}bits/codebook.prov.json",
+        "<results>/{dataset}/{model}-{training}/seed{seed}/{bits}bits/codebook.h5",
+        record="<results>/{dataset}/{model}-{training}/seed{seed}/{bits}bits/codebook.prov.json",
     log:
         "<logs>/quantize/{dataset}/{model}-{training}/seed{seed}/{bits}bits.log",
     benchmark:
         "<benchmarks>/quantize/{dataset}/{model}-{training}/seed{seed}/{bits}bits.jsonl"
+    wildcard_constraints:
+        training=PRETRAINED,
     conda:
         "../envs/steps.yaml"
     resources:
@@ -132,3 +165,30 @@ rule quantize:
         "Fitting the {wildcards.bits}-bit codebook of {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
     script:
         "../scripts/quantize.py"
+
+
+# The codes of the database by a codebook that was trained with the network.
+rule encode:
+    input:
+        database="<victim>/features/database.h5",
+        codewords="<victim>/codewords.h5",
+    output:
+        "<results>/{dataset}/{model}-{training}/seed{seed}/{bits}bits/codebook.h5",
+        record="<results>/{dataset}/{model}-{training}/seed{seed}/{bits}bits/codebook.prov.json",
+    log:
+        "<logs>/encode/{dataset}/{model}-{training}/seed{seed}/{bits}bits.log",
+    benchmark:
+        "<benchmarks>/encode/{dataset}/{model}-{training}/seed{seed}/{bits}bits.jsonl"
+    wildcard_constraints:
+        training=rf"{JOINT}\d+",
+    conda:
+        "../envs/steps.yaml"
+    resources:
+        mem_mb=1500,
+        runtime=30,
+    params:
+        settings=settings_of("encode"),
+    message:
+        "Encoding the database with the {wildcards.bits}-bit codebook of {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
+    script:
+        "../scripts/encode.py"

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pqag import brought
 from pqag.errors import UserError
-from pqag.networks import Backbone, features, pixels
+from pqag.networks import Backbone, features, groups_of, normalise, pixels
 
 # AdverTorch 0.2.3 (2020) imports ``zero_gradients`` from a module of torch that lost it in 1.9; only its FAB attack would call it. The
 # module must be asked for by name, for ``torch.autograd.gradcheck`` as an attribute is the function of the same name.
@@ -296,7 +296,7 @@ def attack(
         with torch.no_grad():
             z = features(network, pixels(result), normalised)
             final += float(objective.loss(z, reference, head).sum())
-            codes = [retrieval_head.codes(F.normalize(f, dim=1)) for f in (z, reference)]
+            codes = [retrieval_head.codes(normalise(f, groups_of(network))) for f in (z, reference)]
         traces.append(objective.trace)
         zero_shares.append(objective.zero_gradients)
         changed += int((codes[0] != codes[1]).any(1).sum())

@@ -41,7 +41,11 @@ class Backbone(nn.Module):
     classes: number of logits.
     mean, std: per channel, in pixels of [0, 1], length 3. Stored with the weights.
     image_size: pixels on a side of the images that it was built for.
+
+    ``feature_groups``, 1 unless set, is the number of equal parts of a feature of which each is normalised by itself, see ``normalise``.
     """
+
+    feature_groups = 1
 
     def __init__(self, body: nn.Module, feature_size: int, classes: int, mean=(0.5,) * 3, std=(0.25,) * 3, image_size: int = 32):
         super().__init__()
@@ -66,10 +70,21 @@ def pixels(images: Tensor) -> Tensor:
     return (images.float() / 255).contiguous(memory_format=torch.channels_last)
 
 
+def normalise(z: Tensor, groups: int = 1) -> Tensor:
+    """Features (N, D) with each of their ``groups`` parts scaled to l2-norm 1: of one part the whole vector, of M parts every sub-vector
+    (intra-normalisation, which a network trained with its codebook may ask for, see ``pqag.pqn``)."""
+    return F.normalize(z.reshape(len(z), groups, -1), dim=2).flatten(1) if groups > 1 else F.normalize(z, dim=1)
+
+
 def features(network: Backbone, images: Tensor, normalised: bool = True) -> Tensor:
     """Features float64 (N, D) of images float32 (N, 3, H, W) in [0, 1]: backbone in float32, then l2-normalisation in float64."""
     z = network.features(images).double()
-    return F.normalize(z, dim=1) if normalised else z
+    return normalise(z, groups_of(network)) if normalised else z
+
+
+def groups_of(network: nn.Module) -> int:
+    """In how many parts the features of ``network`` are normalised; a network of the user's says nothing, and its are normalised whole."""
+    return getattr(network, "feature_groups", 1)
 
 
 def extract(network: Backbone, images: np.ndarray, device: torch.device, batch_size: int = 500) -> np.ndarray:
