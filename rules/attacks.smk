@@ -17,8 +17,8 @@ rule attack:
         "../envs/steps.yaml"
     threads: STUDY.threads.attack
     resources:
-        mem_mb=2500,
-        runtime=60,
+        mem_mb=memory_of("attack"),
+        runtime=minutes_of("attack"),
         gpu=GPUS,
     params:
         settings=settings_of("attack"),
@@ -43,8 +43,8 @@ rule extract_transfer:
         "../envs/steps.yaml"
     threads: STUDY.threads.attack
     resources:
-        mem_mb=2500,
-        runtime=30,
+        mem_mb=memory_of("extract_transfer"),
+        runtime=minutes_of("extract_transfer"),
         gpu=GPUS,
     params:
         settings=settings_of("extract_transfer"),

@@ -15,6 +15,7 @@ from pqag.brought import digests
 from pqag.config import parse_study, read_config
 from pqag.datasets import DATASETS
 from pqag.errors import UserError
+from pqag.resources import mem_mb, runtime
 from pqag.scores import (
     CLEAN,
     FIGURES,
@@ -137,6 +138,16 @@ os.environ.update(PQAG_PARENT=str(os.getpid()))
 def settings_of(rule):
     """The one ``params`` entry of a rule: exactly the config it depends on, and the digest of the code it runs, as ``pqag.settings`` says."""
     return lambda wildcards: settings(rule, wildcards, RESOLVED)
+
+
+def memory_of(rule):
+    """What a job of a rule asks for as ``mem_mb``, see ``pqag.resources``; no change of it makes anything stale."""
+    return lambda wildcards, attempt: mem_mb(rule, wildcards, RESOLVED, attempt, bool(GPUS))
+
+
+def minutes_of(rule):
+    """What a job of a rule asks for as ``runtime``."""
+    return lambda wildcards, attempt: runtime(rule, wildcards, RESOLVED, attempt, bool(GPUS))
 
 
 def models_made_by(rule):

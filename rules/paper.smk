@@ -18,8 +18,8 @@ rule table1:
     conda:
         "../envs/steps.yaml"
     resources:
-        mem_mb=500,
-        runtime=10,
+        mem_mb=memory_of("table1"),
+        runtime=minutes_of("table1"),
     params:
         settings=settings_of("table1"),
     message:

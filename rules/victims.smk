@@ -16,8 +16,8 @@ rule pretrain:
         "../envs/steps.yaml"
     threads: STUDY.threads.pretrain
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory_of("pretrain"),
+        runtime=minutes_of("pretrain"),
         gpu=GPUS,
     params:
         settings=settings_of("pretrain"),
@@ -75,8 +75,8 @@ rule adopt:
         "../envs/steps.yaml"
     threads: STUDY.threads.attack
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory_of("adopt"),
+        runtime=minutes_of("adopt"),
         gpu=GPUS,
     params:
         settings=settings_of("adopt"),
@@ -104,8 +104,8 @@ rule borrow:
     conda:
         "../envs/steps.yaml"
     resources:
-        mem_mb=500,
-        runtime=10,
+        mem_mb=memory_of("borrow"),
+        runtime=minutes_of("borrow"),
     params:
         settings=settings_of("borrow"),
     message:
@@ -130,8 +130,8 @@ rule extract:
         "../envs/steps.yaml"
     threads: STUDY.threads.attack
     resources:
-        mem_mb=2500,
-        runtime=30,
+        mem_mb=memory_of("extract"),
+        runtime=minutes_of("extract"),
         gpu=GPUS,
     params:
         settings=settings_of("extract"),
@@ -157,8 +157,8 @@ rule quantize:
     conda:
         "../envs/steps.yaml"
     resources:
-        mem_mb=1500,
-        runtime=30,
+        mem_mb=memory_of("quantize"),
+        runtime=minutes_of("quantize"),
     params:
         settings=settings_of("quantize"),
     message:
