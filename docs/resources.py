@@ -84,7 +84,7 @@ def table(jobs: list[Job]) -> Iterator[str]:
     by_rule: Mapping[str, list[Job]] = defaultdict(list)
     for job in jobs:
         by_rule[job.rule].append(job)
-    heads = "".join(f"{f'used {unit}':>10}{'asked':>7}{'asked/used':>16}" for unit in ("MiB", "min"))
+    heads = "".join(f"{f'used {unit}':>10}{'asked':>7}{'asked/used':>20}" for unit in ("MiB", "min"))
     yield f"{'rule':24}{'jobs':>5}{heads}"
     for rule, of_rule in sorted(by_rule.items()):
         memory, time = [(job.mb, job.used_mb) for job in of_rule if job.used_mb is not None], [(j.minutes, j.used_minutes) for j in of_rule]
@@ -94,9 +94,9 @@ def table(jobs: list[Job]) -> Iterator[str]:
 def _columns(pairs: list[tuple[int, float]]) -> str:
     """Of (asked, used): the most that was used and asked for, and the least and largest ratio."""
     if not pairs:
-        return f"{'?':>10}{'?':>7}{'?':>16}"
+        return f"{'?':>10}{'?':>7}{'?':>20}"
     ratios = [asked / used for asked, used in pairs]
-    return f"{max(used for _, used in pairs):10.4g}{max(asked for asked, _ in pairs):7}{f'{min(ratios):.3g} - {max(ratios):.3g}':>16}"
+    return f"{max(used for _, used in pairs):10.4g}{max(asked for asked, _ in pairs):7}{f'{min(ratios):.3g} - {max(ratios):.3g}':>20}"
 
 
 if __name__ == "__main__":

@@ -67,6 +67,8 @@ CHANGES: dict[str, Any] = {
     "figures.sweep.iterations": [5],
     "threads.pretrain": 2,
     "threads.attack": 2,
+    "shards.attack": 2,
+    "shards.extract": 2,
     "device": "cpu",
     "anonymous": True,
 }
@@ -100,8 +102,9 @@ UNTRIED = {
 ALWAYS = {"study", "manifest", "all"}
 #: Rules that follow every table and figure, or the study itself.
 SHOWING = {"paper", "report"}
-#: Rules that take the place of `pretrain` and `quantize` for victims that the tiny study does not have, and the table of such.
-INSTEAD = {"adopt", "borrow", "train_pqn", "encode", "table2"}
+#: Rules that take the place of `pretrain` and `quantize` for victims that the tiny study does not have, the table of such, and the rules
+#: of shards, which it has none of.
+INSTEAD = {"adopt", "borrow", "train_pqn", "encode", "table2", "attack_shard", "extract_shard"}
 
 
 def tiny() -> dict[str, Any]:
@@ -241,6 +244,7 @@ Table 3, Table 4 and Figure 1 show AOD, and the changed attack is APD or Basic. 
 model, has a job of `adopt` or `borrow` instead of `pretrain`; one that is trained with its codebook, those of `train_pqn` and `encode`
 instead of `pretrain` and `quantize`, and stands in Table 2, which is made again like Table 1. A file of yours that the study names counts
 by its content, as the key does.
+Over how many shards a job is split makes nothing stale, for its result is the same bits; shards are stale where it is, and left out below.
 """
 
 MODULES = """

@@ -34,6 +34,7 @@ from pqag.scores import (
     with_lender,
 )
 from pqag.settings import maker_of, settings
+from pqag.shards import is_shard, number
 from snakemake.persistence import PersistenceBase
 
 try:
@@ -58,6 +59,9 @@ if workflow.config_settings.config:
 
 if BROUGHT:
     RESOLVED["brought"] = BROUGHT
+
+# And what only the size of jobs depends on.
+WORKLOAD = RESOLVED | {"shards": STUDY.shards.model_dump()}
 
 START = time.time()
 RESULTS = f"results/{STUDY.study}"
@@ -84,6 +88,8 @@ wildcard_constraints:
     source_bits=r"\d+",
     seed=r"\d+",
     attack="|".join(STUDY.attacks),
+    shard=r"\d+",
+    shards=r"\d+",
     table="table3|table4",
     panel="|".join(panel for _, panel in heat_maps(RESOLVED)) or "none",
 
@@ -131,6 +137,14 @@ def only_run(persistence):
 
 PersistenceBase.lock = only_run
 
+
+def input_but_shards(persistence, job, every=PersistenceBase._input):
+    """What Snakemake notes, and compares, as the input of a job: all but shards, for no result depends on how many there are."""
+    return [path for path in every(persistence, job) if not is_shard(path)]
+
+
+PersistenceBase._input = input_but_shards
+
 # A job ends when this process is gone, see `pqag.step`.
 os.environ.update(PQAG_PARENT=str(os.getpid()))
 
@@ -140,14 +154,31 @@ def settings_of(rule):
     return lambda wildcards: settings(rule, wildcards, RESOLVED)
 
 
+def shards_of(rule):
+    """The files of all shards of a job of ``rule``, which it joins; none where it is not split."""
+
+    def shards(wildcards):
+        dataset = STUDY.datasets[wildcards.dataset]
+        count = number(rule, getattr(STUDY.shards, rule), dataset.queries if rule == "attack" else dataset.database)
+        names = dict(wildcards.items(), shard=range(1, count + 1), shards=count)
+        return [str(path) for path in expand(getattr(rules, f"{rule}_shard").output, **names)] if count > 1 else []
+
+    return shards
+
+
+def gpus_of(rule):
+    """GPUs of a job that may be split: none where all that it does is to join shards."""
+    return lambda wildcards: 0 if shards_of(rule)(wildcards) else GPUS
+
+
 def memory_of(rule):
     """What a job of a rule asks for as ``mem_mb``, see ``pqag.resources``; no change of it makes anything stale."""
-    return lambda wildcards, attempt: mem_mb(rule, wildcards, RESOLVED, attempt, bool(GPUS))
+    return lambda wildcards, attempt: mem_mb(rule, wildcards, WORKLOAD, attempt, bool(GPUS))
 
 
 def minutes_of(rule):
     """What a job of a rule asks for as ``runtime``."""
-    return lambda wildcards, attempt: runtime(rule, wildcards, RESOLVED, attempt, bool(GPUS))
+    return lambda wildcards, attempt: runtime(rule, wildcards, WORKLOAD, attempt, bool(GPUS))
 
 
 def models_made_by(rule):

@@ -118,6 +118,7 @@ rule extract:
     input:
         images="<results>/{dataset}/images.h5",
         weights="<victim>/weights.pt",
+        shards=shards_of("extract"),
     output:
         database="<victim>/features/database.h5",
         query="<victim>/features/query.h5",
@@ -132,13 +133,33 @@ rule extract:
     resources:
         mem_mb=memory_of("extract"),
         runtime=minutes_of("extract"),
-        gpu=GPUS,
+        gpu=gpus_of("extract"),
     params:
         settings=settings_of("extract"),
     message:
         "Extracting features of the database and the queries with {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
     script:
         "../scripts/extract.py"
+
+
+# Some of the images, where the study splits the extraction; `extract` joins their features.
+use rule extract as extract_shard with:
+    input:
+        images="<results>/{dataset}/images.h5",
+        weights="<victim>/weights.pt",
+    output:
+        temp("<victim>/features/clean.shard{shard}of{shards}.h5"),
+        record=temp("<victim>/features/clean.shard{shard}of{shards}.prov.json"),
+    log:
+        "<logs>/extract/{dataset}/{model}-{training}/seed{seed}.shard{shard}of{shards}.log",
+    benchmark:
+        "<benchmarks>/extract/{dataset}/{model}-{training}/seed{seed}.shard{shard}of{shards}.jsonl"
+    resources:
+        mem_mb=memory_of("extract_shard"),
+        runtime=minutes_of("extract_shard"),
+        gpu=GPUS,
+    message:
+        "Extracting features of the database and the queries with {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed}), shard {wildcards.shard} of {wildcards.shards}"
 
 
 # Its output, and that of `encode`, is spelled out: constraints of a rule do not reach wildcards in <victim>.

@@ -119,6 +119,7 @@ def test_what_is_left_out_is_filled_in():
         },
         "figures": {"models": None, "attack": None, "bits": None, "sweep": SWEEP | {"models": None}},
         "threads": {"pretrain": 2, "attack": 1},
+        "shards": {"attack": 1, "extract": 1},
         "device": "auto",
         "anonymous": False,
     }
@@ -256,7 +257,7 @@ def test_every_key_of_the_schema_is_resolved_but_those_that_change_no_result(pat
         section = section[part]
     kinds = {"datasets": config.Dataset, "models": config.Model, "attacks": config.Attack, "quantizer": config.Quantizer}
     model = {"": config.Study, "threads": config.Threads, **kinds}[path.split(".")[0]]
-    without = {"": {"training", "pqn", "anonymous"}, "models.alexnet": {"pqn"}}  # the latter is of jointly trained models
+    without = {"": {"training", "pqn", "shards", "anonymous"}, "models.alexnet": {"pqn"}}  # the latter is of jointly trained models
     assert set(section) == set(model.model_fields) - without.get(path, set())
 
 

@@ -105,12 +105,14 @@ BY_HAND = [
     ("adopt", VICTIM, {"network": "vgg16", "width": 0.5, "weights": None} | RUNS),  # of a victim that has weights, see below
     ("borrow", VICTIM, {"like": None}),
     ("extract", VICTIM, RUNS),
+    ("extract_shard", VICTIM | {"shard": "1", "shards": "2"}, RUNS),
     ("extract_transfer", VICTIM | {"attack": "strong", "source_bits": "16"}, RUNS | {"sources": ["alexnet-pretrained"]}),
     ("extract_transfer", VICTIM | {"attack": "basic", "source_bits": "24"}, RUNS | {"sources": []}),
     ("quantize", VICTIM | {"bits": "24"}, QUANTIZER | {"codewords": 8}),
     ("quantize", VICTIM | {"bits": "16"}, QUANTIZER | {"codewords": 4}),
     ("attack", VICTIM | {"bits": "24", "attack": "strong"}, STRONG | RUNS),
     ("attack", VICTIM | {"bits": "24", "attack": "basic"}, BASIC | RUNS),
+    ("attack_shard", VICTIM | {"bits": "24", "attack": "basic", "shard": "3", "shards": "3"}, BASIC | RUNS),
     ("evaluate", VICTIM | SOURCE | {"bits": "24", "attack": "strong"}, {}),
     ("evaluate_clean", VICTIM | {"bits": "24"}, {}),
     (

@@ -210,6 +210,13 @@ class Threads(_Section):
     attack: Annotated[int, Field(ge=1)] = 1
 
 
+class Shards(_Section):
+    """Over how many jobs one is split at the most, see ``pqag.shards``; results are the same bits for any number."""
+
+    attack: Annotated[int, Field(ge=1)] = 1
+    extract: Annotated[int, Field(ge=1)] = 1
+
+
 class Study(_Section):
     """A whole study: what is trained, attacked and measured."""
 
@@ -225,6 +232,7 @@ class Study(_Section):
     tables: Tables = Tables()
     figures: Figures = Figures()
     threads: Threads = Threads()
+    shards: Shards = Shards()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     anonymous: bool = False
 
@@ -235,7 +243,7 @@ class Study(_Section):
         model sets otherwise. The source of images is left out where their content is pinned by its hash, so that an archive which moved
         makes nothing stale.
         """
-        study = self.model_dump(exclude={"training", "pqn", "anonymous"})
+        study = self.model_dump(exclude={"training", "pqn", "shards", "anonymous"})
         for name, model in self.models.items():
             resolved = study["models"][name]
             resolved["quantizer"] = self.quantizer_of(name).model_dump()

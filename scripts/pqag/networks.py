@@ -18,6 +18,7 @@ from torchvision.models import resnet, vgg
 from torchvision.ops import Conv2dNormActivation
 
 from pqag.brought import is_torchvision
+from pqag.shards import BATCH
 
 #: Blocks per stage of the ResNets (He et al. 2016, Table 1).
 _RESNETS = {
@@ -87,16 +88,19 @@ def groups_of(network: nn.Module) -> int:
     return getattr(network, "feature_groups", 1)
 
 
-def extract(network: Backbone, images: np.ndarray, device: torch.device, batch_size: int = 500) -> np.ndarray:
+def extract(
+    network: Backbone, images: np.ndarray, device: torch.device, batch_size: int = BATCH["extract"], share: slice = slice(None)
+) -> np.ndarray:
     """l2-normalised features, float32 (N, D), of ``images``, uint8 (N, 3, H, W), by ``network``, which moves to ``device``.
 
-    ``images`` may be an HDF5 dataset: it is read a batch at a time.
+    ``images`` may be an HDF5 dataset: it is read a batch at a time. Of a ``share`` of them, which holds one at least, if one is given.
     """
     network = network.to(device, memory_format=torch.channels_last)
     batches = []
     with torch.inference_mode():
-        for start in range(0, len(images), batch_size):
-            batch = torch.from_numpy(images[start : start + batch_size])
+        begin, end, _ = share.indices(len(images))
+        for start in range(begin, end, batch_size):
+            batch = torch.from_numpy(images[start : min(start + batch_size, end)])
             batches.append(features(network, pixels(batch.to(device))).float().cpu())
     return torch.cat(batches).numpy()
 

@@ -19,6 +19,7 @@ from pqag.config import NETWORKS, feature_size
 from pqag.datasets import DATASETS
 from pqag.scores import TABLES, transfers
 from pqag.settings import codewords
+from pqag.shards import BATCH, number
 
 #: MiB and minutes that no job asks for less than.
 LEAST_MB, LEAST_MINUTES = 300, 10
@@ -28,13 +29,13 @@ UNKNOWN = 200_000
 GPU_FACTOR, GPU_MB = 10, 4000
 
 #: The rules that train or run a network.
-RUN_NETWORKS = ("pretrain", "adopt", "extract", "extract_transfer", "attack", "sweep")
+RUN_NETWORKS = ("pretrain", "adopt", "extract", "extract_shard", "extract_transfer", "attack", "attack_shard", "sweep")
 
 MIB = 2**20
 #: MiB of a process that has loaded torch, or matplotlib, or what scoring takes.
 _TORCH, _DRAWING, _SCORING = 720, 150, 80
-#: Images at once: of an attack, of features to extract, of accuracies; as in the scripts, whose modules need torch.
-_ATTACK_BATCH, _EXTRACT_BATCH, _ACCURACY_BATCH = 250, 500, 1000
+#: Images at once when an accuracy is measured: the default of ``pqag.training.accuracy``, whose module needs torch.
+_ACCURACY_BATCH = 1000
 
 
 class Size(NamedTuple):
@@ -60,7 +61,10 @@ OTHER = Size(22.2, 4089.0, 25.6)
 
 
 def mem_mb(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any], attempt: int = 1, gpu: bool = False) -> int:
-    """MiB that a job of ``rule`` asks for at its ``attempt``; ``study`` as in ``pqag.settings``, ``gpu`` whether networks run on one."""
+    """MiB that a job of ``rule`` asks for at its ``attempt``.
+
+    ``study`` is as in ``pqag.settings``, and may have the section ``shards``; ``gpu`` says whether networks run on one.
+    """
     peak = _WORK[rule](wildcards, study).mb
     return math.ceil(max(LEAST_MB, 1.5 * peak, GPU_MB if gpu and rule in RUN_NETWORKS else 0) * 1.5 ** (attempt - 1))
 
@@ -182,14 +186,24 @@ def _adopt(wildcards, study):
     return Work(model.mb(_ACCURACY_BATCH, 0.4, 3) + 4 * model.size.parameters + _held_for_accuracy(there), 60 + seconds)
 
 
+def _share(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any], count: int) -> int:
+    """How many of ``count`` images a job looks at: a shard the most of any, a job that joins shards none."""
+    if shards := wildcards.get("shards"):
+        return min(count, math.ceil(count / BATCH[rule] / int(shards)) * BATCH[rule])
+    return count if number(rule, study.get("shards", {}).get(rule, 1), count) == 1 else 0
+
+
 def _extracting(model: Network, threads: int, count: int, stored: int) -> Work:
     """Features of ``count`` images, ``stored`` of them held at a time."""
-    return Work(model.mb(_EXTRACT_BATCH, 0.4, 3) + 3 * 4 * stored * model.features / MIB, model.seconds(count, threads))
+    return Work(model.mb(min(count, BATCH["extract"]), 0.4, 3) + 3 * 4 * stored * model.features / MIB, model.seconds(count, threads))
 
 
 def _extract(wildcards, study):
+    """What is stored is the features of all images, but by a shard, which has those of its own."""
     there, model = images(wildcards, study), network(wildcards, study)
-    return _extracting(model, study["threads"]["attack"], there.database + there.queries, there.database)
+    database, queries = (_share("extract", wildcards, study, count) for count in (there.database, there.queries))
+    stored = database if wildcards.get("shards") else there.database
+    return _extracting(model, study["threads"]["attack"], database + queries, stored)
 
 
 def _extract_transfer(wildcards, study):
@@ -214,20 +228,24 @@ def _quantize(wildcards, study):
 
 
 def _attacking(wildcards, study, queries: int, passes: float) -> Work:
-    """So many ``passes`` of each of the ``queries``; the head works in float64 on all codewords."""
+    """So many ``passes`` of each of the ``queries``; the head works in float64 on all codewords. A batch may not be full."""
     there, model = images(wildcards, study), network(wildcards, study)
     subspaces, count = _codebook(wildcards, study)
-    head = 6 * 8 * _ATTACK_BATCH * subspaces * count / MIB
+    batch = min(queries, BATCH["attack"])
+    head = 6 * 8 * batch * subspaces * count / MIB
     held = 6 * there.mb(queries) + 3 * 4 * queries * model.features / MIB
-    peak = max(model.mb(_ATTACK_BATCH, 1.6, 10) + head, model.mb(_EXTRACT_BATCH, 0.4, 3))
+    peak = model.mb(batch, 1.6, 10) + head
     seconds = queries * passes * (model.seconds(1, study["threads"]["attack"]) + 1.6e-10 * count * model.features)
     return Work(peak + held, seconds)
 
 
 def _attack(wildcards, study):
     """A step goes through the network and back; besides, the features are looked at before and after."""
-    attack = study["attacks"][wildcards["attack"]]
-    return _attacking(wildcards, study, images(wildcards, study).queries, 3 * attack["iterations"] + 4)
+    there, attack = images(wildcards, study), study["attacks"][wildcards["attack"]]
+    queries = _share("attack", wildcards, study, there.queries)
+    if not queries:
+        return Work(_TORCH + 6 * there.mb(there.queries) + 3 * 4 * there.queries * network(wildcards, study).features / MIB)
+    return _attacking(wildcards, study, queries, 3 * attack["iterations"] + 4)
 
 
 def _sweep(wildcards, study):
@@ -236,7 +254,7 @@ def _sweep(wildcards, study):
     queries = min(sweep["queries"], images(wildcards, study).queries)
     work = _attacking(wildcards, study, queries, 3 * (len(sweep["epsilon"]) * own + sum(sweep["iterations"])) + 4 * points)
     scoring = _evaluate(wildcards, study)
-    return Work(work.mb + scoring.mb - _SCORING, work.seconds + points * scoring.seconds)
+    return Work(work.mb + scoring.mb, work.seconds + points * scoring.seconds)
 
 
 def _evaluate(wildcards, study):
@@ -278,8 +296,10 @@ _WORK: dict[str, Callable[[Mapping[str, str], Mapping[str, Any]], Work]] = {
     "adopt": _adopt,
     "borrow": _least,
     "extract": _extract,
+    "extract_shard": _extract,
     "quantize": _quantize,
     "attack": _attack,
+    "attack_shard": _attack,
     "extract_transfer": _extract_transfer,
     "evaluate": _evaluate,
     "evaluate_clean": _evaluate,

@@ -173,6 +173,8 @@ def with_lender(study: Mapping[str, Any], model: str) -> list[str]:
 
 def needed(study: Mapping[str, Any], rule: str, wildcards: Mapping[str, str]) -> bool:
     """Whether a job of the study has this rule and these wildcards, as far as its tables decide that."""
+    if rule in ("attack_shard", "extract_shard"):
+        return False  # of which a finished study has nothing left
     if rule in TABLES:
         return rule in tables(study)
     if rule == "heat_map":
