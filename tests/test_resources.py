@@ -170,6 +170,17 @@ def test_a_gpu_takes_memory_and_saves_time_where_a_network_runs():
     assert mem_mb("attack", JOB | {"dataset": "cifar10", "model": "vgg11", "bits": "16"}, small, gpu=True) == resources.GPU_MB
 
 
+@pytest.mark.parametrize("rule", ["attack", "extract"])
+def test_a_shard_asks_for_less_and_the_job_that_joins_them_runs_no_network(rule):
+    """400 batches of queries, and 400 of the 200,000 images that there may be: a hundredth of the time for each of 100 shards."""
+    study = resolved(datasets__photos__database=None) | {"shards": {"attack": 100, "extract": 100}}
+    whole = asked(rule, resolved(datasets__photos__database=None))
+    shard = asked(f"{rule}_shard", study, shard="1", shards="100")
+    join = asked(rule, study)
+    assert shard[1] == pytest.approx(whole[1] / 100, abs=LEAST_MINUTES) and join[1] == LEAST_MINUTES
+    assert shard[0] < whole[0] and join[0] < whole[0]
+
+
 def test_a_network_of_the_users_is_taken_for_a_large_one():
     assert asked("attack", model="mine")[0] > asked("attack", model="vgg16")[0]
 
