@@ -46,8 +46,8 @@ rule train_pqn:
         "../envs/steps.yaml"
     threads: STUDY.threads.pretrain
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory_of("train_pqn"),
+        runtime=minutes_of("train_pqn"),
         gpu=GPUS,
     params:
         settings=settings_of("train_pqn"),
@@ -205,8 +205,8 @@ rule encode:
     conda:
         "../envs/steps.yaml"
     resources:
-        mem_mb=1500,
-        runtime=30,
+        mem_mb=memory_of("encode"),
+        runtime=minutes_of("encode"),
     params:
         settings=settings_of("encode"),
     message:

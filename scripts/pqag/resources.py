@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from pqag.config import NETWORKS, feature_size
 from pqag.datasets import DATASETS
-from pqag.scores import TABLES, transfers
+from pqag.scores import PQN, TABLES, transfers
 from pqag.settings import codewords
 from pqag.shards import BATCH, number
 
@@ -29,7 +29,7 @@ UNKNOWN = 200_000
 GPU_FACTOR, GPU_MB = 10, 4000
 
 #: The rules that train or run a network.
-RUN_NETWORKS = ("pretrain", "adopt", "extract", "extract_shard", "extract_transfer", "attack", "attack_shard", "sweep")
+RUN_NETWORKS = ("pretrain", "train_pqn", "adopt", "extract", "extract_shard", "extract_transfer", "attack", "attack_shard", "sweep")
 
 MIB = 2**20
 #: MiB of a process that has loaded torch, or matplotlib, or what scoring takes.
@@ -180,6 +180,18 @@ def _pretrain(wildcards, study):
     return Work(peak + there.mb(there.train) + _held_for_accuracy(there), model.seconds(looks, study["threads"]["pretrain"]))
 
 
+def _train_pqn(wildcards, study):
+    """Besides, every triplet of a batch; and k-means on the features of 10,000 images, see ``pqag.pqn``."""
+    work, size = _pretrain(wildcards, study), network(wildcards, study).features
+    subspaces, count = _codebook(wildcards, study)
+    there, model = images(wildcards, study), study["models"][wildcards["model"]]
+    triplets = model["training"]["batch_size"] ** 3
+    start = min(10_000, there.train)
+    mb = work.mb + max(20 * triplets / MIB, 3 * 4 * start * size / MIB)
+    steps = (1 - model["pqn"]["warm_up"]) * model["training"]["epochs"] * there.train / model["training"]["batch_size"]
+    return Work(mb, work.seconds + 1e-8 * steps * triplets + model["quantizer"]["iterations"] * start * size * count / 2e10)
+
+
 def _adopt(wildcards, study):
     there, model = images(wildcards, study), network(wildcards, study)
     seconds = model.seconds(there.database + there.queries, study["threads"]["attack"])
@@ -219,7 +231,7 @@ def _quantize(wildcards, study):
     there, size = images(wildcards, study), network(wildcards, study).features
     subspaces, count = _codebook(wildcards, study)
     quantizer = study["models"][wildcards["model"]]["quantizer"]
-    other = quantizer["method"] != "pq"
+    other = quantizer["method"] not in ("pq", PQN)
     held = 4 * there.database * size
     mb = 80 + ((5 if other else 3) * held + 3 * 8 * min(there.database, 4096) * subspaces * count + other * 10 * 8 * size**2) / MIB
     pass_over = there.database * size * count / 2e10
@@ -293,17 +305,20 @@ _WORK: dict[str, Callable[[Mapping[str, str], Mapping[str, Any]], Work]] = {
     "fetch": _fetch,
     "prepare": _prepare,
     "pretrain": _pretrain,
+    "train_pqn": _train_pqn,
     "adopt": _adopt,
     "borrow": _least,
     "extract": _extract,
     "extract_shard": _extract,
     "quantize": _quantize,
+    "encode": _quantize,
     "attack": _attack,
     "attack_shard": _attack,
     "extract_transfer": _extract_transfer,
     "evaluate": _evaluate,
     "evaluate_clean": _evaluate,
     "table1": _table,
+    "table2": _table,
     "table3": _table,
     "table4": _table,
     "heat_map": _drawing,
