@@ -42,8 +42,8 @@ rule all:
     container:
         None
     resources:
-        mem_mb=500,
-        runtime=10,
+        mem_mb=memory_of("all"),
+        runtime=minutes_of("all"),
     params:
         python=sys.executable,  # quoted in rules/common.smk
         script=Path(workflow.basedir, "scripts/audit.py"),

@@ -2,10 +2,12 @@
 
 import contextlib
 import io
+import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
 import yte
@@ -21,13 +23,14 @@ def submitted(study: dict[str, Any], target: str) -> list[list[Any]]:
     from snakemake.api import SnakemakeApi
     from snakemake.settings import types
 
-    profile = yte.process_yaml((ROOT / "profiles/slurm/config.yaml").read_text(), require_use_yte=True)
-    groups = types.GroupSettings(overwrite_groups=profile["groups"], group_components=profile["group-components"])
     with (
+        patch.dict(os.environ),  # the profile sets a variable
         contextlib.redirect_stderr(io.StringIO()),
         tempfile.TemporaryDirectory() as folder,
         SnakemakeApi(types.OutputSettings(quiet={types.Quietness.ALL}, dryrun=True)) as api,
     ):
+        profile = yte.process_yaml((ROOT / "profiles/slurm/config.yaml").read_text(), require_use_yte=True)
+        groups = types.GroupSettings(overwrite_groups=profile["groups"], group_components=profile["group-components"])
         file = Path(folder, "config.yaml")
         file.write_text(yaml.safe_dump(study, sort_keys=False))
         workflow = api.workflow(

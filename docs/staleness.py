@@ -67,12 +67,14 @@ CHANGES: dict[str, Any] = {
     "figures.sweep.iterations": [5],
     "threads.pretrain": 2,
     "threads.attack": 2,
+    "shards.attack": 2,
+    "shards.extract": 2,
     "device": "cpu",
     "anonymous": True,
 }
 
 #: Keys that a generated data set does not have, or whose change would need files. The source counts where no hash pins the content. The
-#: decay is a key of momentum_pgd alone, and the keys of victims of the user's are of such, which the tiny study does not have.
+#: decay is a key of momentum_pgd alone, and other keys are of victims that the tiny study does not have.
 UNTRIED = {
     **{
         f"datasets.*.{key}": ("fetch", "the same as `datasets.*.sha256`")
@@ -82,6 +84,12 @@ UNTRIED = {
     "models.*.network": ("pretrain, or adopt", "the same as `models.*.width`"),
     "models.*.weights": ("adopt", "the same as `models.*.width`, by what is in the file"),
     "models.*.like": ("borrow", "the same as `models.*.width`"),
+    **{
+        f"{section}.{key}": ("train_pqn", "the same as `training.*`")
+        for section in ("pqn", "models.*.pqn")
+        for key in config.Pqn.model_fields
+    },
+    "tables.table2.models": ("table2", "table2, and what it lacks"),
     "attacks.*.decay": ("attack, sweep", "the same as `attacks.*.step`"),
     "tables.table4.bits": ("table4", "table4, and what it lacks at that code length"),
     "figures.bits": (
@@ -94,8 +102,9 @@ UNTRIED = {
 ALWAYS = {"study", "manifest", "all"}
 #: Rules that follow every table and figure, or the study itself.
 SHOWING = {"paper", "report"}
-#: Rules that take the place of `pretrain` for victims of the user's, which the tiny study does not have.
-INSTEAD = {"adopt", "borrow"}
+#: Rules that take the place of `pretrain` and `quantize` for victims that the tiny study does not have, the table of such, and the rules
+#: of shards, which it has none of.
+INSTEAD = {"adopt", "borrow", "train_pqn", "encode", "table2", "attack_shard", "extract_shard"}
 
 
 def tiny() -> dict[str, Any]:
@@ -158,7 +167,7 @@ def of_key(key: str) -> set[str]:
     if key == "bits":
         return {"quantize", "evaluate_clean", "attack", "evaluate", "table1", "table3"}
     if key == "seeds":
-        return {"pretrain", *TABLES}
+        return {"pretrain", *TABLES} - INSTEAD
     if key == "tables.table4.attack":
         return {"extract_transfer", "evaluate", "table4"}  # of queries that are there, on victims they were not made for
     job = _JOB | {"attack": key.split(".")[1] if key.startswith("attacks.") else "apd"}
@@ -232,7 +241,10 @@ A change of the file, of a comment even, also makes `study.json` and `MANIFEST.s
 key that belongs to one data set, model or attack only the jobs of that one are made again, and the tables and figures that show it; here
 Table 3, Table 4 and Figure 1 show AOD, and the changed attack is APD or Basic. A table or figure that is to show more brings what it lacks.
 `paper.pdf` and `report.zip` follow every table and figure, and are left out below. A victim with weights of yours, or with those of another
-model, has a job of `adopt` or `borrow` instead of `pretrain`. A file of yours that the study names counts by its content, as the key does.
+model, has a job of `adopt` or `borrow` instead of `pretrain`; one that is trained with its codebook, those of `train_pqn` and `encode`
+instead of `pretrain` and `quantize`, and stands in Table 2, which is made again like Table 1. A file of yours that the study names counts
+by its content, as the key does.
+Over how many shards a job is split makes nothing stale, for its result is the same bits; shards are stale where it is, and left out below.
 """
 
 MODULES = """

@@ -5,6 +5,7 @@ rule attack:
         images="<results>/{dataset}/images.h5",
         weights="<victim>/weights.pt",
         codebook="<victim>/{bits}bits/codebook.h5",
+        shards=shards_of("attack"),
     output:
         images="<victim>/{bits}bits/adversarial/{attack}.h5",
         health="<victim>/{bits}bits/adversarial/{attack}.health.json",
@@ -17,15 +18,37 @@ rule attack:
         "../envs/steps.yaml"
     threads: STUDY.threads.attack
     resources:
-        mem_mb=2500,
-        runtime=60,
-        gpu=GPUS,
+        mem_mb=memory_of("attack"),
+        runtime=minutes_of("attack"),
+        gpu=gpus_of("attack"),
     params:
         settings=settings_of("attack"),
     message:
         "Attacking {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} with {wildcards.attack} (seed {wildcards.seed})"
     script:
         "../scripts/attack.py"
+
+
+# Some of the queries, where the study splits the attack; `attack` joins them.
+use rule attack as attack_shard with:
+    input:
+        images="<results>/{dataset}/images.h5",
+        weights="<victim>/weights.pt",
+        codebook="<victim>/{bits}bits/codebook.h5",
+    output:
+        images=temp("<victim>/{bits}bits/adversarial/{attack}.shard{shard}of{shards}.h5"),
+        health=temp("<victim>/{bits}bits/adversarial/{attack}.shard{shard}of{shards}.health.json"),
+        record=temp("<victim>/{bits}bits/adversarial/{attack}.shard{shard}of{shards}.prov.json"),
+    log:
+        "<logs>/attack/{dataset}/{model}-{training}/seed{seed}/{bits}bits/{attack}.shard{shard}of{shards}.log",
+    benchmark:
+        "<benchmarks>/attack/{dataset}/{model}-{training}/seed{seed}/{bits}bits/{attack}.shard{shard}of{shards}.jsonl"
+    resources:
+        mem_mb=memory_of("attack_shard"),
+        runtime=minutes_of("attack_shard"),
+        gpu=GPUS,
+    message:
+        "Attacking {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} with {wildcards.attack} (seed {wildcards.seed}), shard {wildcards.shard} of {wildcards.shards}"
 
 
 rule extract_transfer:
@@ -43,8 +66,8 @@ rule extract_transfer:
         "../envs/steps.yaml"
     threads: STUDY.threads.attack
     resources:
-        mem_mb=2500,
-        runtime=30,
+        mem_mb=memory_of("extract_transfer"),
+        runtime=minutes_of("extract_transfer"),
         gpu=GPUS,
     params:
         settings=settings_of("extract_transfer"),

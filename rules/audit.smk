@@ -10,8 +10,8 @@ rule study:
     conda:
         "../envs/steps.yaml"
     resources:
-        mem_mb=500,
-        runtime=10,
+        mem_mb=memory_of("study"),
+        runtime=minutes_of("study"),
     params:
         settings=settings_of("study"),
     message:
@@ -33,8 +33,8 @@ rule manifest:
     conda:
         "../envs/steps.yaml"
     resources:
-        mem_mb=500,
-        runtime=30,
+        mem_mb=memory_of("manifest"),
+        runtime=minutes_of("manifest"),
     params:
         settings=settings_of("manifest"),
     message:

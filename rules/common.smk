@@ -16,8 +16,26 @@ from pqag.brought import digests
 from pqag.config import parse_study, read_config
 from pqag.datasets import DATASETS
 from pqag.errors import UserError
-from pqag.scores import CLEAN, FIGURES, TABLES, figure_models, heat_maps, scores, table_models, tables, transfers, with_lender
+from pqag.resources import mem_mb, runtime
+from pqag.scores import (
+    CLEAN,
+    FIGURES,
+    JOINT,
+    PRETRAINED,
+    TABLES,
+    counterparts,
+    figure_models,
+    heat_maps,
+    scores,
+    tables,
+    training_of,
+    transfers,
+    victims,
+    white_box,
+    with_lender,
+)
 from pqag.settings import maker_of, settings
+from pqag.shards import is_shard, number
 from pqag.step import superseded
 from snakemake.persistence import PersistenceBase
 
@@ -44,12 +62,16 @@ if workflow.config_settings.config:
 if BROUGHT:
     RESOLVED["brought"] = BROUGHT
 
+# And what only the size of jobs depends on.
+WORKLOAD = RESOLVED | {"shards": STUDY.shards.model_dump()}
+
 START = time.time()
 RESULTS = f"results/{STUDY.study}"
 VICTIM = f"{RESULTS}/{{dataset}}/{{model}}-{{training}}/seed{{seed}}"
 
-# A job that trains or runs a network asks for a GPU where there is one; profiles/default lets one such job run at a time.
-GPUS = int(STUDY.device == "cuda" or (STUDY.device == "auto" and shutil.which("nvidia-smi") is not None))
+# A job that trains or runs a network asks for a GPU where there is one; profiles/default lets one such job run at a time. Where jobs run on
+# other machines than this, a profile says by PQAG_GPUS (0 or 1) what these have.
+GPUS = int(os.environ.get("PQAG_GPUS", shutil.which("nvidia-smi") is not None)) if STUDY.device == "auto" else int(STUDY.device == "cuda")
 
 
 pathvars:
@@ -63,12 +85,14 @@ wildcard_constraints:
     dataset="|".join(STUDY.datasets),
     model="|".join(STUDY.models),
     source_model="|".join(STUDY.models),
-    training="pretrained",
-    source_training="pretrained",
+    training=rf"{PRETRAINED}|{JOINT}\d+",
+    source_training=rf"{PRETRAINED}|{JOINT}\d+",
     bits=r"\d+",
     source_bits=r"\d+",
     seed=r"\d+",
     attack="|".join(STUDY.attacks),
+    shard=r"\d+",
+    shards=r"\d+",
     table="table3|table4",
     panel="|".join(panel for _, panel in heat_maps(RESOLVED)) or "none",
 
@@ -142,6 +166,14 @@ def only_run(persistence):
 
 PersistenceBase.lock = only_run
 
+
+def input_but_shards(persistence, job, every=PersistenceBase._input):
+    """What Snakemake notes, and compares, as the input of a job: all but shards, for no result depends on how many there are."""
+    return [path for path in every(persistence, job) if not is_shard(path)]
+
+
+PersistenceBase._input = input_but_shards
+
 # A job ends when this process is gone, see `pqag.step`.
 os.environ.update(PQAG_PARENT=str(os.getpid()))
 
@@ -149,6 +181,33 @@ os.environ.update(PQAG_PARENT=str(os.getpid()))
 def settings_of(rule):
     """The one ``params`` entry of a rule: exactly the config it depends on, and the digest of the code it runs, as ``pqag.settings`` says."""
     return lambda wildcards: settings(rule, wildcards, RESOLVED)
+
+
+def shards_of(rule):
+    """The files of all shards of a job of ``rule``, which it joins; none where it is not split."""
+
+    def shards(wildcards):
+        dataset = STUDY.datasets[wildcards.dataset]
+        count = number(rule, getattr(STUDY.shards, rule), dataset.queries if rule == "attack" else dataset.database)
+        names = dict(wildcards.items(), shard=range(1, count + 1), shards=count)
+        return [str(path) for path in expand(getattr(rules, f"{rule}_shard").output, **names)] if count > 1 else []
+
+    return shards
+
+
+def gpus_of(rule):
+    """GPUs of a job that may be split: none where all that it does is to join shards."""
+    return lambda wildcards: 0 if shards_of(rule)(wildcards) else GPUS
+
+
+def memory_of(rule):
+    """What a job of a rule asks for as ``mem_mb``, see ``pqag.resources``; no change of it makes anything stale."""
+    return lambda wildcards, attempt: mem_mb(rule, wildcards, WORKLOAD, attempt, bool(GPUS))
+
+
+def minutes_of(rule):
+    """What a job of a rule asks for as ``runtime``."""
+    return lambda wildcards, attempt: runtime(rule, wildcards, WORKLOAD, attempt, bool(GPUS))
 
 
 def models_made_by(rule):
@@ -182,31 +241,44 @@ def features_of_queries(wildcards):
     return f"{VICTIM}/{path}".format(**wildcards)
 
 
-def of_table(table, pattern):
-    """The files named by ``pattern`` for every data set, model and seed of a table."""
-    return expand(pattern, dataset=STUDY.datasets, model=table_models(RESOLVED, table), seed=STUDY.seeds)
+def histories(table):
+    """How the networks of a table were trained, for every data set, victim and seed."""
+    networks = [f"{model}-{training}" for model, training in victims(RESOLVED, table)]
+    return expand("<results>/{dataset}/{network}/seed{seed}/training.csv", dataset=STUDY.datasets, network=networks, seed=STUDY.seeds)
+
+
+def metrics_of(scored):
+    """The metrics of scores, in their order for every data set; the seeds of a score side by side."""
+    return [metrics(dataset, seed, score) for dataset in STUDY.datasets for score in scored for seed in STUDY.seeds]
 
 
 def metrics_of_table(table):
-    """The metrics of a table, in the order of its rows; the seeds of a row side by side."""
-    return [metrics(dataset, seed, score) for dataset in STUDY.datasets for score in TABLES[table](RESOLVED) for seed in STUDY.seeds]
+    """The metrics of a table, in the order of its rows."""
+    return metrics_of(list(TABLES[table](RESOLVED)))
 
 
-def figure_files(pattern):
-    """``pattern`` for the victim of a figure."""
-    return f"{RESULTS}/{{dataset}}/{{model}}-pretrained/seed{STUDY.seeds[0]}/{pattern}"
+def figure_files(patterns):
+    """The file, or the files, named by one or several patterns for the victim of a figure; ``{own}`` is its model and training."""
+
+    def paths(wildcards):
+        own = f"{wildcards.model}-{training_of(RESOLVED, wildcards.model, RESOLVED['figures']['bits'])}"
+        folder = f"{RESULTS}/{wildcards.dataset}/{own}/seed{STUDY.seeds[0]}"
+        found = [f"{folder}/{pattern.format(own=own)}" for pattern in ([patterns] if isinstance(patterns, str) else patterns)]
+        return found[0] if isinstance(patterns, str) else found
+
+    return paths
 
 
 def figure_metrics(attacks):
     """The metrics of the clean queries and of ``attacks`` on the victim of a figure."""
     bits = RESOLVED["figures"]["bits"]
-    names = ["clean", *(f"{attack}.{{model}}-pretrained-{bits}bits" for attack in attacks)]
-    return [figure_files(f"{bits}bits/metrics/{name}.json") for name in names]
+    names = ["clean", *(f"{attack}.{{own}}-{bits}bits" for attack in attacks)]
+    return figure_files([f"{bits}bits/metrics/{name}.json" for name in names])
 
 
 def figure_queries(attacks):
     """The adversarial queries of ``attacks``, images and features, on the victim of a figure."""
-    return [figure_files(f"{RESOLVED['figures']['bits']}bits/adversarial/{attack}.h5") for attack in attacks]
+    return figure_files([f"{RESOLVED['figures']['bits']}bits/adversarial/{attack}.h5" for attack in attacks])
 
 
 def pictures(suffix):
@@ -216,9 +288,10 @@ def pictures(suffix):
 
 def figure_outputs_of(figure):
     """Every file that a rule of figures makes, with the records."""
-    names = dict(dataset=STUDY.datasets, model=figure_models(RESOLVED, figure), training="pretrained", seed=STUDY.seeds[0])
-    names |= dict(bits=RESOLVED["figures"]["bits"], attack=STUDY.attacks)
-    return lambda wildcards: expand(getattr(rules, figure).output, **names)
+    bits = RESOLVED["figures"]["bits"]
+    names = dict(dataset=STUDY.datasets, seed=STUDY.seeds[0], bits=bits, attack=STUDY.attacks)
+    victims = [dict(model=model, training=training_of(RESOLVED, model, bits)) for model in figure_models(RESOLVED, figure)]
+    return lambda wildcards: [path for victim in victims for path in expand(getattr(rules, figure).output, **names, **victim)]
 
 
 def figure_outputs(wildcards):
@@ -241,7 +314,7 @@ def everything(wildcards):
     for score in scores(RESOLVED):
         victim = names | score._asdict()
         source = victim | dict(model=score.source_model, training=score.source_training, bits=score.source_bits)
-        jobs = [(rules.extract, victim), (rules.quantize, victim)]
+        jobs = [(rules.extract, victim), (rules.quantize if score.training == PRETRAINED else rules.encode, victim)]
         for name in with_lender(RESOLVED, score.model):
             jobs.append((getattr(rules, maker_of(RESOLVED["models"][name])), victim | dict(model=name)))
         if score.attack == CLEAN:

@@ -11,8 +11,8 @@ rule fetch:
         "../envs/steps.yaml"
     threads: decoders
     resources:
-        mem_mb=1500,
-        runtime=60,
+        mem_mb=memory_of("fetch"),
+        runtime=minutes_of("fetch"),
     params:
         settings=settings_of("fetch"),
     message:
@@ -34,8 +34,8 @@ rule prepare:
     conda:
         "../envs/steps.yaml"
     resources:
-        mem_mb=1500,
-        runtime=10,
+        mem_mb=memory_of("prepare"),
+        runtime=minutes_of("prepare"),
     params:
         settings=settings_of("prepare"),
     message:

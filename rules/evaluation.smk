@@ -14,8 +14,8 @@ rule evaluate:
     conda:
         "../envs/steps.yaml"
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=memory_of("evaluate"),
+        runtime=minutes_of("evaluate"),
     params:
         settings=settings_of("evaluate"),
     message:

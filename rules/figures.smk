@@ -27,8 +27,8 @@ rule perturbation:
     conda:
         "../envs/steps.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory_of("perturbation"),
+        runtime=minutes_of("perturbation"),
     params:
         settings=settings_of("perturbation"),
     message:
@@ -61,8 +61,8 @@ rule centroid_distributions:
     conda:
         "../envs/steps.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory_of("centroid_distributions"),
+        runtime=minutes_of("centroid_distributions"),
     params:
         settings=settings_of("centroid_distributions"),
     message:
@@ -95,8 +95,8 @@ rule retrieval_sheet:
     conda:
         "../envs/steps.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory_of("retrieval_sheet"),
+        runtime=minutes_of("retrieval_sheet"),
     params:
         settings=settings_of("retrieval_sheet"),
     message:
@@ -138,8 +138,8 @@ rule precision_recall:
     conda:
         "../envs/steps.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory_of("precision_recall"),
+        runtime=minutes_of("precision_recall"),
     params:
         settings=settings_of("precision_recall"),
     message:
@@ -165,8 +165,8 @@ rule sweep:
         "../envs/steps.yaml"
     threads: STUDY.threads.attack
     resources:
-        mem_mb=2500,
-        runtime=240,
+        mem_mb=memory_of("sweep"),
+        runtime=minutes_of("sweep"),
         gpu=GPUS,
     params:
         settings=settings_of("sweep"),
@@ -179,7 +179,7 @@ rule sweep:
 rule figure_sweep:
     input:
         images="<results>/{dataset}/images.h5",
-        sweeps=[figure_files(f"{RESOLVED['figures']['bits']}bits/sweep/{attack}.json") for attack in STUDY.attacks],
+        sweeps=figure_files([f"{RESOLVED['figures']['bits']}bits/sweep/{attack}.json" for attack in STUDY.attacks]),
     output:
         pdf="<results>/figures/sweep_{dataset}_{model}.pdf",
         png=report(
@@ -198,8 +198,8 @@ rule figure_sweep:
     conda:
         "../envs/steps.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory_of("figure_sweep"),
+        runtime=minutes_of("figure_sweep"),
     params:
         settings=settings_of("figure_sweep"),
     message:
@@ -229,8 +229,8 @@ rule heat_map:
     conda:
         "../envs/steps.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory_of("heat_map"),
+        runtime=minutes_of("heat_map"),
     params:
         settings=settings_of("heat_map"),
     message:
@@ -254,8 +254,8 @@ rule paper:
     conda:
         "../envs/steps.yaml"
     resources:
-        mem_mb=500,
-        runtime=10,
+        mem_mb=memory_of("paper"),
+        runtime=minutes_of("paper"),
     params:
         settings=settings_of("paper"),
     message:
@@ -278,8 +278,8 @@ rule report:
     container:
         None
     resources:
-        mem_mb=500,
-        runtime=10,
+        mem_mb=memory_of("report"),
+        runtime=minutes_of("report"),
     params:
         python=sys.executable,  # quoted in rules/common.smk
         script=Path(workflow.basedir, "scripts/report.py"),

@@ -1,9 +1,9 @@
-# The paper's tables: 1, white-box attacks; 3, transfer between code lengths; 4, transfer between networks.
+# The paper's tables: 1, white-box attacks; 2, the same on jointly trained networks; 3, transfer between code lengths; 4, transfer between networks.
 rule table1:
     input:
         metrics=metrics_of_table("table1"),
         images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
-        histories=of_table("table1", "<results>/{dataset}/{model}-pretrained/seed{seed}/training.csv"),
+        histories=histories("table1"),
     output:
         csv=report("<results>/tables/table1.csv", caption="../report/table.rst", category="Tables", labels={"table": "1"}),
         tex="<results>/tables/table1.tex",
@@ -18,8 +18,8 @@ rule table1:
     conda:
         "../envs/steps.yaml"
     resources:
-        mem_mb=500,
-        runtime=10,
+        mem_mb=memory_of("table1"),
+        runtime=minutes_of("table1"),
     params:
         settings=settings_of("table1"),
     message:
@@ -28,11 +28,36 @@ rule table1:
         "../scripts/table.py"
 
 
+# Beside the jointly trained networks, what they are held against.
+use rule table1 as table2 with:
+    input:
+        metrics=metrics_of(list(white_box(RESOLVED, "table2"))),
+        pretrained=metrics_of(list(counterparts(RESOLVED))),
+        images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
+        histories=histories("table2"),
+    output:
+        csv=report("<results>/tables/table2.csv", caption="../report/table.rst", category="Tables", labels={"table": "2"}),
+        tex="<results>/tables/table2.tex",
+        text="<results>/tables/table2.txt",
+        cells="<results>/tables/table2.cells.json",
+        paper="<results>/tables/table2_vs_paper.csv",
+        robustness="<results>/tables/table2_robustness.csv",
+        record="<results>/tables/table2.prov.json",
+    log:
+        "<logs>/table2.log",
+    benchmark:
+        "<benchmarks>/table2.jsonl"
+    params:
+        settings=settings_of("table2"),
+    message:
+        "Writing Table 2"
+
+
 use rule table1 as table3 with:
     input:
         metrics=metrics_of_table("table3"),
         images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
-        histories=of_table("table3", "<results>/{dataset}/{model}-pretrained/seed{seed}/training.csv"),
+        histories=histories("table3"),
     output:
         csv=report("<results>/tables/table3.csv", caption="../report/table.rst", category="Tables", labels={"table": "3"}),
         tex="<results>/tables/table3.tex",
@@ -54,7 +79,7 @@ use rule table1 as table4 with:
     input:
         metrics=metrics_of_table("table4"),
         images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
-        histories=of_table("table4", "<results>/{dataset}/{model}-pretrained/seed{seed}/training.csv"),
+        histories=histories("table4"),
     output:
         csv=report("<results>/tables/table4.csv", caption="../report/table.rst", category="Tables", labels={"table": "4"}),
         tex="<results>/tables/table4.tex",

@@ -16,8 +16,8 @@ rule pretrain:
         "../envs/steps.yaml"
     threads: STUDY.threads.pretrain
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory_of("pretrain"),
+        runtime=minutes_of("pretrain"),
         gpu=GPUS,
     params:
         settings=settings_of("pretrain"),
@@ -25,6 +25,36 @@ rule pretrain:
         "Training {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
     script:
         "../scripts/pretrain.py"
+
+
+# A network that is trained together with its codebook, for one code length.
+rule train_pqn:
+    input:
+        "<results>/{dataset}/images.h5",
+    output:
+        weights="<results>/{dataset}/{model}-joint{bits}/seed{seed}/weights.pt",
+        codewords="<results>/{dataset}/{model}-joint{bits}/seed{seed}/codewords.h5",
+        history="<results>/{dataset}/{model}-joint{bits}/seed{seed}/training.csv",
+        record="<results>/{dataset}/{model}-joint{bits}/seed{seed}/weights.prov.json",
+    log:
+        "<logs>/train_pqn/{dataset}/{model}/seed{seed}/{bits}bits.log",
+    benchmark:
+        "<benchmarks>/train_pqn/{dataset}/{model}/seed{seed}/{bits}bits.jsonl"
+    wildcard_constraints:
+        model=models_made_by("train_pqn"),
+    conda:
+        "../envs/steps.yaml"
+    threads: STUDY.threads.pretrain
+    resources:
+        mem_mb=memory_of("train_pqn"),
+        runtime=minutes_of("train_pqn"),
+        gpu=GPUS,
+    params:
+        settings=settings_of("train_pqn"),
+    message:
+        "Training {wildcards.model} with its {wildcards.bits}-bit codebook on {wildcards.dataset} (seed {wildcards.seed})"
+    script:
+        "../scripts/train_pqn.py"
 
 
 # A network with the weights that the user has.
@@ -45,8 +75,8 @@ rule adopt:
         "../envs/steps.yaml"
     threads: STUDY.threads.attack
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory_of("adopt"),
+        runtime=minutes_of("adopt"),
         gpu=GPUS,
     params:
         settings=settings_of("adopt"),
@@ -74,8 +104,8 @@ rule borrow:
     conda:
         "../envs/steps.yaml"
     resources:
-        mem_mb=500,
-        runtime=10,
+        mem_mb=memory_of("borrow"),
+        runtime=minutes_of("borrow"),
     params:
         settings=settings_of("borrow"),
     message:
@@ -88,6 +118,7 @@ rule extract:
     input:
         images="<results>/{dataset}/images.h5",
         weights="<victim>/weights.pt",
+        shards=shards_of("extract"),
     output:
         database="<victim>/features/database.h5",
         query="<victim>/features/query.h5",
@@ -100,9 +131,9 @@ rule extract:
         "../envs/steps.yaml"
     threads: STUDY.threads.attack
     resources:
-        mem_mb=2500,
-        runtime=30,
-        gpu=GPUS,
+        mem_mb=memory_of("extract"),
+        runtime=minutes_of("extract"),
+        gpu=gpus_of("extract"),
     params:
         settings=settings_of("extract"),
     message:
@@ -111,24 +142,74 @@ rule extract:
         "../scripts/extract.py"
 
 
+# Some of the images, where the study splits the extraction; `extract` joins their features.
+use rule extract as extract_shard with:
+    input:
+        images="<results>/{dataset}/images.h5",
+        weights="<victim>/weights.pt",
+    output:
+        temp("<victim>/features/clean.shard{shard}of{shards}.h5"),
+        record=temp("<victim>/features/clean.shard{shard}of{shards}.prov.json"),
+    log:
+        "<logs>/extract/{dataset}/{model}-{training}/seed{seed}.shard{shard}of{shards}.log",
+    benchmark:
+        "<benchmarks>/extract/{dataset}/{model}-{training}/seed{seed}.shard{shard}of{shards}.jsonl"
+    resources:
+        mem_mb=memory_of("extract_shard"),
+        runtime=minutes_of("extract_shard"),
+        gpu=GPUS,
+    message:
+        "Extracting features of the database and the queries with {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed}), shard {wildcards.shard} of {wildcards.shards}"
+
+
+# Its output, and that of `encode`, is spelled out: constraints of a rule do not reach wildcards in <victim>.
 rule quantize:
     input:
         "<victim>/features/database.h5",
     output:
-        "<victim>/{bits}bits/codebook.h5",
-        record="<victim>/{bits}bits/codebook.prov.json",
+        "<results>/{dataset}/{model}-{training}/seed{seed}/{bits}bits/codebook.h5",
+        record="<results>/{dataset}/{model}-{training}/seed{seed}/{bits}bits/codebook.prov.json",
     log:
         "<logs>/quantize/{dataset}/{model}-{training}/seed{seed}/{bits}bits.log",
     benchmark:
         "<benchmarks>/quantize/{dataset}/{model}-{training}/seed{seed}/{bits}bits.jsonl"
+    wildcard_constraints:
+        training=PRETRAINED,
     conda:
         "../envs/steps.yaml"
     resources:
-        mem_mb=1500,
-        runtime=30,
+        mem_mb=memory_of("quantize"),
+        runtime=minutes_of("quantize"),
     params:
         settings=settings_of("quantize"),
     message:
         "Fitting the {wildcards.bits}-bit codebook of {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
     script:
         "../scripts/quantize.py"
+
+
+# The codes of the database by a codebook that was trained with the network.
+rule encode:
+    input:
+        database="<victim>/features/database.h5",
+        codewords="<victim>/codewords.h5",
+    output:
+        "<results>/{dataset}/{model}-{training}/seed{seed}/{bits}bits/codebook.h5",
+        record="<results>/{dataset}/{model}-{training}/seed{seed}/{bits}bits/codebook.prov.json",
+    log:
+        "<logs>/encode/{dataset}/{model}-{training}/seed{seed}/{bits}bits.log",
+    benchmark:
+        "<benchmarks>/encode/{dataset}/{model}-{training}/seed{seed}/{bits}bits.jsonl"
+    wildcard_constraints:
+        training=rf"{JOINT}\d+",
+    conda:
+        "../envs/steps.yaml"
+    resources:
+        mem_mb=memory_of("encode"),
+        runtime=minutes_of("encode"),
+    params:
+        settings=settings_of("encode"),
+    message:
+        "Encoding the database with the {wildcards.bits}-bit codebook of {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
+    script:
+        "../scripts/encode.py"

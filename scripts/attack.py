@@ -1,23 +1,50 @@
-"""Make adversarial queries against one victim, their features on it, and a report of the attack's health."""
+"""Make adversarial queries against one victim, their features on it, and a report of the attack's health.
 
-from pqag import attacks, checkpoints, codebooks, files, networks, storage
+Of a shard: of some queries alone, and the figures of their batches, from which the job that joins the shards makes the report.
+"""
+
+import h5py
+import numpy as np
+
+from pqag import attacks, checkpoints, codebooks, files, networks, shards, storage
 from pqag.step import log, progress, step, torch_device
 
-BATCH = 250
+BATCH = shards.BATCH["attack"]
 
-with step(snakemake) as settings:
+
+def attacked(images: np.ndarray, ids: np.ndarray, settings: dict) -> tuple[np.ndarray, np.ndarray, list[dict]]:
+    """Adversarial images, their features, and the figures of the batches."""
     device = torch_device(settings)
-    images, labels, ids = storage.read_hdf5(snakemake.input.images, "query/images", "query/labels", "query/ids")
     codebook = codebooks.read(snakemake.input.codebook)
     network = checkpoints.load_network(snakemake.input.weights, settings.get("brought"))
     attack = attacks.from_settings(settings)
     steps = -(-len(images) // BATCH) * attack.iterations
-    with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}") as bar:
-        adversarial, health = attacks.attack(
-            network, codebook.codewords, images, ids, attack, int(snakemake.wildcards.seed), device, BATCH, bar.update, codebook.rotation
+    with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}{shards.in_words(snakemake.wildcards)}") as bar:
+        seed = int(snakemake.wildcards.seed)
+        of_batches = attacks.attack_batches(
+            network, codebook.codewords, images, ids, attack, seed, device, BATCH, bar.update, codebook.rotation
         )
+        adversarial, batches = zip(*of_batches)
+    joined = np.concatenate(adversarial)
+    return joined, networks.extract(network, joined, device, BATCH), list(batches)
+
+
+def joined(paths: list[str]) -> tuple[np.ndarray, np.ndarray, list[dict]]:
+    """The same, as the shards have made it."""
+    arrays = [storage.read_hdf5(path, "query/images", "query/features") for path in paths if path.endswith(".h5")]
+    batches = [batch for path in paths if path.endswith(".health.json") for batch in files.read_json(path)]
+    log.info("joining %d shards", len(arrays))
+    return *map(np.concatenate, zip(*arrays)), batches
+
+
+with step(snakemake) as settings:
+    with h5py.File(snakemake.input.images) as file:
+        share = shards.share("attack", len(file["query/ids"]), snakemake.wildcards)
+        images, labels, ids = (file[f"query/{name}"][share] for name in ("images", "labels", "ids"))
+    parts = snakemake.input.get("shards")
+    adversarial, features, batches = joined(parts) if parts else attacked(images, ids, settings)
+    health = attacks.health(images, adversarial, batches)
     log.info("%s", health)
-    files.write_json(snakemake.output.health, health)
-    features = networks.extract(network, adversarial, device)
+    files.write_json(snakemake.output.health, batches if snakemake.wildcards.get("shard") else health)
     arrays = {"images": adversarial, "features": features, "labels": labels, "ids": ids}
     storage.write_hdf5(snakemake.output.images, {f"query/{name}": array for name, array in arrays.items()})

@@ -4,6 +4,7 @@ import numpy as np
 
 from pqag import codebooks, files, retrieval, storage
 from pqag.errors import UserError
+from pqag.scores import kind_of
 from pqag.step import log, step
 
 with step(snakemake):
@@ -18,7 +19,7 @@ with step(snakemake):
         raise UserError(f"{snakemake.input.codebook} encodes other images than {snakemake.input.database} holds")
     cell = {
         "dataset": wildcards.dataset,
-        "training": wildcards.training,
+        "training": kind_of(wildcards.training),
         "source_model": wildcards.get("source_model", wildcards.model),
         "target_model": wildcards.model,
         "source_bits": int(wildcards.get("source_bits", wildcards.bits)),

@@ -1,16 +1,44 @@
-"""l2-normalised features of the database and of the clean queries."""
+"""l2-normalised features of the database and of the clean queries. Of a shard: of some of both, for the job that joins the shards."""
 
 import h5py
+import numpy as np
 
-from pqag import checkpoints, networks, storage
+from pqag import checkpoints, networks, shards, storage
 from pqag.step import log, step, torch_device
 
-with step(snakemake) as settings:
+PARTS = ("database", "query")
+
+
+def extracted(settings: dict) -> dict[str, np.ndarray]:
+    """The features that this job is to extract, by the part that the images are of; a shard may have none of one."""
     device = torch_device(settings)
     network = checkpoints.load_network(snakemake.input.weights, settings.get("brought"))
-    for part in ("database", "query"):
-        labels, ids = storage.read_hdf5(snakemake.input.images, f"{part}/labels", f"{part}/ids")
-        with h5py.File(snakemake.input.images) as file:
-            features = networks.extract(network, file[f"{part}/images"], device)
-        log.info("%s: %d features of %d numbers", part, *features.shape)
-        storage.write_hdf5(snakemake.output[part], {"features": features, "labels": labels, "ids": ids})
+    found = {}
+    with h5py.File(snakemake.input.images) as file:
+        for part in PARTS:
+            images = file[f"{part}/images"]
+            share = shards.share("extract", len(images), snakemake.wildcards)
+            if share.start < share.stop:
+                found[part] = networks.extract(network, images, device, shards.BATCH["extract"], share)
+    return found
+
+
+def joined(paths: list[str]) -> dict[str, np.ndarray]:
+    """The same of all images, as the shards have extracted it."""
+    paths = [path for path in paths if path.endswith(".h5")]
+    log.info("joining %d shards", len(paths))
+    names = [(path, name) for path in paths for name in storage.dataset_names(path)]
+    return {part: np.concatenate([storage.read_hdf5(path, part)[0] for path, name in names if name == part]) for part in PARTS}
+
+
+with step(snakemake) as settings:
+    parts = snakemake.input.get("shards")
+    features = joined(parts) if parts else extracted(settings)
+    for part, array in features.items():
+        log.info("%s: %d features of %d numbers", part, *array.shape)
+    if snakemake.wildcards.get("shard"):
+        storage.write_hdf5(snakemake.output[0], features)
+    else:
+        for part, array in features.items():
+            labels, ids = storage.read_hdf5(snakemake.input.images, f"{part}/labels", f"{part}/ids")
+            storage.write_hdf5(snakemake.output[part], {"features": array, "labels": labels, "ids": ids})

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from pqag import attacks, checkpoints, codebooks, files, networks, retrieval, storage
+from pqag import attacks, checkpoints, codebooks, files, networks, retrieval, shards, storage
 from pqag.step import log, progress, step, torch_device
 
-BATCH = 250
+BATCH = shards.BATCH["attack"]
 
 with step(snakemake) as settings:
     device = torch_device(settings)

@@ -10,6 +10,7 @@ from pqag.step import step
 #: By the number of the table: what it shows, and its label in LaTeX.
 TABLES = {
     1: ("White-box attacks: mAP (%)", "tab:white-box"),
+    2: ("White-box attacks on jointly trained networks: mAP (%)", "tab:joint"),
     3: ("{attack} queries made for one code length (down) on another (across): mAP (%), SDC / ADC", "tab:bits-transfer"),
     4: ("{attack} queries made for one network (down) on another (across), {bits} bits: mAP (%)", "tab:model-transfer"),
 }
@@ -19,23 +20,33 @@ with step(snakemake) as settings:
     if not snakemake.input.metrics:
         raise UserError(f"the study has no Table {number}: give tables.table{number}.models at least one model")
     metrics = {path: files.read_json(path) for path in snakemake.input.metrics}
+    names = tables.network_names({model: settings["networks"][model] for model in settings["counterparts"]}) if number == 2 else {}
+    metrics = tables.renamed(metrics, names)
+    held_against = {other: f"pretrained {tables.model_name(other)}" for other in settings.get("counterparts", {}).values() if other}
     titles = storage.titles(snakemake.input.images)
     histories = {}
-    for (dataset, model, _), path in zip(itertools.product(titles, settings["widths"], settings["seeds"]), snakemake.input.histories):
-        histories.setdefault((dataset, model), []).append(path)
+    for (dataset, victim, _), path in zip(itertools.product(titles, settings["victims"], settings["seeds"]), snakemake.input.histories):
+        histories.setdefault((dataset, *victim), []).append(path)
 
     table = cells.Cells(snakemake.rule)
     rows = tables.tidy(metrics.values(), number)
     files.write_text(snakemake.output.csv, rows.to_csv(index=False, lineterminator="\n"))
-    by_pq = rows["target_model"].map(settings["quantizers"]) == "pq"  # as in the paper
-    compared = tables.against_paper(rows[by_pq], settings["attacks"])
+    quantizers = {names.get(model, model): quantizer for model, quantizer in settings["quantizers"].items()}
+    as_in_the_paper = rows["target_model"].map(quantizers) == ("pqn" if number == 2 else "pq")
+    compared = tables.against_paper(rows[as_in_the_paper], settings["attacks"])
     files.write_text(snakemake.output.paper, compared.to_csv(index=False, lineterminator="\n"))
 
     marked = tables.with_cells(rows, metrics, table, settings["bits"], snakemake.output.record)
     what, label = TABLES[number]
     attack = ", ".join(tables.ATTACK_NAMES.get(name, name) for name in settings["attacks"])
     what = what.format(attack=attack, bits=marked["bits"].iloc[0].removesuffix(" bits"))
-    caption = tables.caption(what, table, metrics, titles, histories, settings, snakemake.output.record)
+    caption = tables.caption(what, table, metrics, titles, histories, settings, snakemake.output.record, names | held_against)
+    if number == 2:
+        beside = tables.tidy(map(files.read_json, snakemake.input.pretrained), 1)
+        pairs = {names[model]: other for model, other in settings["counterparts"].items() if other}
+        held = tables.robustness(rows, beside, pairs, settings["attacks"])
+        files.write_text(snakemake.output.robustness, held.to_csv(index=False, lineterminator="\n"))
+        caption += " " + tables.robustness_in_words(held, snakemake.output.robustness, table, titles)
     if number == 4:
         drops = tables.drops_beside_paper(rows, settings["attacks"])
         files.write_text(snakemake.output.drops, drops.to_csv(index=False, lineterminator="\n"))

@@ -1,5 +1,6 @@
 """What the profile for SLURM and the image for apptainer say, held against the rules and the pins."""
 
+import os
 import re
 import runpy
 import subprocess
@@ -14,6 +15,12 @@ PROFILE = (ROOT / "profiles/slurm/config.yaml").read_text()
 NETWORKS = r"torch_device\("  # how a step asks for a device
 
 
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """The profile sets a variable, which is taken back."""
+    monkeypatch.setenv("PQAG_GPUS", "")
+
+
 def profile(**site):
     """The profile as Snakemake reads it, with other values for some names of its site."""
     text = PROFILE
@@ -24,38 +31,52 @@ def profile(**site):
 
 
 def rules():
-    """The scripts of the rules of all kinds, by the names of the rules."""
-    found = {}
-    for file in (ROOT / "rules").glob("*.smk"):
-        for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", file.read_text(), re.MULTILINE):
-            if script := re.search(r'"\.\./scripts/(\w+\.py)"', body):
+    """The scripts of the rules, by the names of the rules; of one made of another, that of the other."""
+    found, made_of = {}, {}
+    for file in sorted((ROOT / "rules").glob("*.smk")):
+        for other, name, body in re.findall(
+            r"^(?:use rule (\w+) as|rule) (\w+)(?: with)?:\n((?:    .*\n|\n)+)", file.read_text(), re.MULTILINE
+        ):
+            if other:
+                made_of[name] = other
+            elif script := re.search(r'"\.\./scripts/(\w+\.py)"', body):
                 found[name] = (ROOT / "scripts" / script[1]).read_text()
-    return found
+    return found | {name: found[other] for name, other in made_of.items()}
 
 
-def test_every_step_with_a_network_and_no_other_gets_a_gpu():
-    networks = {name for name, script in rules().items() if re.search(NETWORKS, script)}
-    assert {"pretrain", "attack"} <= networks
-    assert {rule for rule, asked in profile()["set-resources"].items() if asked["gpu"] == 1} == networks
+def networks():
+    """The rules whose scripts run a network."""
+    return {name for name, script in rules().items() if re.search(NETWORKS, script)}
+
+
+def test_every_step_with_a_network_and_no_other_is_for_the_machines_with_gpus():
+    assert {"pretrain", "attack", "attack_shard"} <= networks()
+    assert set(profile(gpu_type="a100")["set-resources"]) == networks()
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_rules_learn_whether_there_are_gpus(gpus):
+    profile(gpus=gpus)
+    assert os.environ["PQAG_GPUS"] == str(gpus)
 
 
 def test_every_step_is_in_a_group_or_alone_for_a_reason_and_none_holds_a_gpu_for_nothing():
-    networks = set(profile()["set-resources"])
     groups = {}
     for rule, group in profile()["groups"].items():
         groups.setdefault(group, set()).add(rule)
     for group, members in groups.items():
-        assert members <= networks or not members & networks, group
+        assert members <= networks() or not members & networks(), group
     local = set(re.findall(r"    (\w+),", re.search(r"^localrules:\n((?:    \w+,\n)+)", (ROOT / "rules/common.smk").read_text(), re.M)[1]))
-    assert set(rules()) - set(profile()["groups"]) - local == {"prepare"}  # one a data set
-    assert not local & networks, "a network on a login node"
+    # One a data set, and what is there to run at the same time.
+    assert set(rules()) - set(profile()["groups"]) - local == {"prepare", "attack_shard"}
+    assert not local & networks(), "a network on a login node"
     assert set(profile()["group-components"]) == set(groups)
 
 
 def test_a_site_without_entries_leaves_the_choice_to_slurm():
     said = profile()
     assert said["default-resources"] == {"at_once": 1} and "slurm-qos" not in said
-    assert all(asked == {"gpu": 1} for asked in said["set-resources"].values())
+    assert "set-resources" not in said
 
 
 def test_steps_of_a_job_are_bounded_and_jobs_are_not():
@@ -69,8 +90,11 @@ def test_what_a_site_says_reaches_the_jobs():
     said = profile(account="lab", partition="short", gpu_partition="gpu-a100", gpu_type="a100", qos="low")
     assert said["default-resources"] == {"at_once": 1, "slurm_account": "'lab'", "slurm_partition": "'short'"}
     assert said["slurm-qos"] == "low"
-    assert said["set-resources"]["attack"] == {"gpu": 1, "gpu_model": "'a100'", "slurm_partition": "'gpu-a100'"}
-    assert profile(gpus=0, gpu_type="a100")["set-resources"]["attack"] == {"gpu": 0}
+    assert said["set-resources"]["attack_shard"] == {"gpu_model": "'a100'", "slurm_partition": "'gpu-a100'"}
+    for shards, model, where in (([], "a100", "gpu-a100"), (["1.h5"], "", "short")):
+        asked = said["set-resources"]["attack"].items()
+        assert {name: eval(value, {"input": {"shards": shards}}) for name, value in asked} == {"gpu_model": model, "slurm_partition": where}
+    assert "set-resources" not in profile(gpus=0, gpu_type="a100")
 
 
 @pytest.mark.parametrize("status, command", [(0, "sacct"), (1, "squeue"), (None, "squeue")])

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pqag import attacks, config, networks, quantizer, training
+from pqag import attacks, config, networks, quantizer, scores, training
 from pqag.config import feature_size, parse_study
 from pqag.datasets import DATASETS
 from pqag.errors import UserError
@@ -82,7 +82,8 @@ CIFAR10 = {
     "split_seed": 0,
 }
 QUANTIZER = {"method": "pq", "subspaces": 4, "iterations": 25}
-UNSET = {"network": None, "width": 1.0, "weights": None, "like": None}
+PQN = {"alpha": 5, "loss": "sigmoid", "margin": 1, "intra_normalisation": True, "classification": 1, "warm_up": 0.5}
+UNSET = {"network": None, "width": 1.0, "weights": None, "like": None, "pqn": dict.fromkeys(PQN)}
 SWEEP = {"queries": 250, "epsilon": [0, 1, 2, 4, 8, 12, 16], "iterations": [1, 2, 5, 10, 20, 50]}
 ATTACK = {
     "loss": "aod",
@@ -109,13 +110,16 @@ def test_what_is_left_out_is_filled_in():
         "seeds": [0],
         "training": RECIPE,
         "quantizer": QUANTIZER,
+        "pqn": PQN,
         "tables": {
             "table1": {"models": None},
+            "table2": {"models": None},
             "table3": {"models": None, "attack": None},
             "table4": {"models": None, "attack": None, "bits": None},
         },
         "figures": {"models": None, "attack": None, "bits": None, "sweep": SWEEP | {"models": None}},
         "threads": {"pretrain": 2, "attack": 1},
+        "shards": {"attack": 1, "extract": 1},
         "device": "auto",
         "anonymous": False,
     }
@@ -184,17 +188,19 @@ def test_what_tables_and_figures_show_where_the_study_does_not_say(tiny):
 
 def test_resolved_is_all_that_results_depend_on():
     """By hand: every default, each model with its whole recipe, and neither the study's own nor what changes no result."""
+    model = {"network": "vgg16", "width": 1, "weights": None, "like": None, "training": RECIPE, "quantizer": QUANTIZER}
     study = {"study": "a", "datasets": {"cifar10": {}}, "models": {"vgg16": {}}, "attacks": {"x": {"loss": "aod"}}, "anonymous": True}
     assert parse_study(study).resolved() == {
         "study": "a",
         "datasets": {"cifar10": CIFAR10},
-        "models": {"vgg16": UNSET | {"network": "vgg16", "training": RECIPE, "quantizer": QUANTIZER}},
+        "models": {"vgg16": model},
         "attacks": {"x": ATTACK},
         "bits": [16, 24, 36],
         "seeds": [0],
         "quantizer": QUANTIZER,
         "tables": {
             "table1": {"models": ["vgg16"]},
+            "table2": {"models": []},
             "table3": {"models": ["vgg16"], "attack": "x"},
             "table4": {"models": ["vgg16"], "attack": "x", "bits": 16},
         },
@@ -251,7 +257,8 @@ def test_every_key_of_the_schema_is_resolved_but_those_that_change_no_result(pat
         section = section[part]
     kinds = {"datasets": config.Dataset, "models": config.Model, "attacks": config.Attack, "quantizer": config.Quantizer}
     model = {"": config.Study, "threads": config.Threads, **kinds}[path.split(".")[0]]
-    assert set(section) == set(model.model_fields) - ({"training", "anonymous"} if path == "" else set())
+    without = {"": {"training", "pqn", "shards", "anonymous"}, "models.alexnet": {"pqn"}}  # the latter is of jointly trained models
+    assert set(section) == set(model.model_fields) - without.get(path, set())
 
 
 @pytest.mark.parametrize("path", [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))], ids=lambda path: path.name)
@@ -406,14 +413,20 @@ WRONG = [
     ("quantizer.subspaces", 3, ["quantizer.subspaces: 3", "512", "alexnet", "0.125", "1, 2, 4, 8, 16, 32, 64"]),
     ("quantizer.subspaces", 0, ["quantizer.subspaces is 0", "at least 1"]),
     ("quantizer.subspace", 4, ["quantizer.subspace ", "did you mean subspaces?", "method, subspaces, iterations"]),
-    ("tables.table2", {}, ["tables.table2 is no key", "allowed are table1, table3, table4"]),
+    ("tables.table5", {}, ["tables.table5 is no key", "allowed are table1, table2, table3, table4"]),
+    ("tables.table2.models", ["vgg16"], ["tables.table2.models: vgg16 is not trained with its codebook", "models.vgg16.quantizer.method"]),
+    ("models.vgg16.pqn", {"alpha": 2}, ["models.vgg16.pqn: only a model with the quantizer pqn uses it"]),
+    ("pqn.alpha", 0, ["pqn.alpha is 0", "greater than 0"]),
+    ("pqn.loss", "triplet", ["pqn.loss is 'triplet'", "'sigmoid', 'hinge' or 'softplus'"]),
+    ("pqn.warm_up", 1, ["pqn.warm_up is 1", "less than 1"]),
+    ("pqn.temperature", 1, ["pqn.temperature is no key", "alpha, loss, margin, intra_normalisation, classification, warm_up"]),
     ("tables.table1.models", ["vgg19"], ["tables.table1.models: 'vgg19' is not known", "did you mean vgg16?", "alexnet, vgg16"]),
     ("tables.table3.models", ["vgg11"], ["tables.table3.models: 'vgg11' is not known", "allowed are alexnet, vgg16"]),
     ("tables.table3.models", ["vgg16", "vgg16"], ["tables.table3.models", "once"]),
     ("tables.table3.attack", "aodd", ["tables.table3.attack: 'aodd' is not known", "allowed are basic, strong"]),
     ("tables.table4.bits", 12, ["tables.table4.bits is 12", "none of `bits`", "allowed are 16"]),
     ("tables.table1.bits", 16, ["tables.table1.bits is no key", "allowed are models"]),
-    ("tables", {f"table{n}": {"models": []} for n in (1, 3, 4)}, ["tables: no table has a model", "at least one"]),
+    ("tables", {f"table{n}": {"models": []} for n in (1, 2, 3, 4)}, ["tables: no table has a model", "at least one"]),
     ("figures.models", "vgg16", ["figures.models is 'vgg16'", "a list"]),
     ("figures.attack", "clean", ["figures.attack: 'clean' is not known"]),
     ("figures.bits", "16", ["figures.bits is '16'", "a whole number"]),
@@ -544,6 +557,22 @@ def test_victims_of_the_users():
     assert parse_study(study.resolved()).resolved() == study.resolved()
 
 
+def test_what_is_trained_with_its_codebook_stands_in_table_2_alone_unless_asked_for():
+    models = {"alexnet": {"width": 0.125}, "joint": {"network": "alexnet", "quantizer": {"method": "pqn"}, "pqn": {"alpha": 20}}}
+    resolved = parse_study(changed("models", models)).resolved()
+    assert {name: table["models"] for name, table in resolved["tables"].items()} == {
+        "table1": ["alexnet"],
+        "table2": ["joint"],
+        "table3": ["alexnet"],
+        "table4": ["alexnet"],
+    }
+    assert resolved["figures"]["models"] == ["alexnet"]
+    assert resolved["models"]["joint"]["pqn"] == PQN | {"alpha": 20} and resolved["models"]["joint"]["training"] == RECIPE
+    assert "pqn" not in resolved["models"]["alexnet"] and "pqn" not in resolved
+    assert parse_study(resolved).resolved() == resolved
+
+
+JOINTLY = {"method": "pqn"}
 #: (entries of models beside those of ``OWN``, what the sentence must hold)
 WRONG_VICTIMS = [
     ({"Mine": {"network": "vgg16"}}, ["models.Mine", NAMES]),
@@ -564,7 +593,10 @@ WRONG_VICTIMS = [
     ({"other": {"like": "twin", "weights": "a.pt"}}, ["models.other.weights: its weights are those of twin"]),
     ({"other": {"like": "twin", "width": 0.5}}, ["models.other: its network and width are those of twin"]),
     ({"other": {"like": "twin", "network": "vgg11"}}, ["models.other: its network and width are those of twin"]),
-    ({"other": {"like": "twin", "quantizer": {"method": "qp"}}}, ["models.other.quantizer.method: 'qp'", "pq, opq, or a function"]),
+    ({"other": {"like": "twin", "quantizer": {"method": "qp"}}}, ["models.other.quantizer.method: 'qp'", "pq, opq, pqn, or a function"]),
+    ({"other": {"like": "twin", "quantizer": {"method": "pqn"}}}, ["models.other: the quantizer pqn is trained with the network"]),
+    ({"other": {"network": "vgg11", "weights": "a.pt", "quantizer": JOINTLY}}, ["models.other: the quantizer pqn", "weights out"]),
+    ({"other": {"network": "vgg11", "quantizer": JOINTLY}, "twin": {"like": "other"}}, ["models.twin.like: other has other weights"]),
     ({"other": {"like": "twin", "quantizer": {"method": "o.p.q"}}}, ["models.other.quantizer.method: 'o.p.q'", "as module:function"]),
     ({"other": {"like": "twin", "quantizer": {"subspaces": 3}}}, ["models.other.quantizer.subspaces: 3 does not divide the 512 numbers"]),
     ({"other": {"like": "mine", "quantizer": {"subspaces": 3}}}, ["bits: 16 is no multiple of models.other.quantizer.subspaces = 3"]),
@@ -653,7 +685,7 @@ def test_keys_of_training_are_the_fields_of_the_recipe():
 
 
 def test_names_of_quantizers_are_those_of_the_registry():
-    assert list(config.QUANTIZERS) == list(quantizer.METHODS)
+    assert list(config.QUANTIZERS) == [*quantizer.METHODS, scores.PQN]
 
 
 WIDTHS = (0.01, 0.05, 0.125, 0.25, 0.3, 0.4, 0.5, 0.7, 1, 1.5)

@@ -48,7 +48,7 @@ def laughs(levels: int, width: int, merge: bool = False) -> str:
 PAIRS = 'allowed are lines "key: value"'
 PLAIN = "values are texts, numbers, true, false, lists and mappings"
 NAMES = "a name may hold only a-z, 0-9 and _ and begins with a letter"
-KEYS = "allowed are study, datasets, models, attacks, bits, seeds, training, quantizer, tables, figures, threads, device, anonymous"
+KEYS = "allowed are study, datasets, models, attacks, bits, seeds, training, quantizer, pqn, tables, figures, threads, device, anonymous"
 
 #: (kind of mistake, what the file holds, what the sentence must hold: where, what is wrong, what is allowed)
 BAD = [
@@ -247,7 +247,15 @@ def test_what_is_no_file_is_told_and_not_waited_for(tmp_path):
         read_config(tmp_path / "nowhere.yaml")
     named = str(error.value).split("workflow are ")[1].split(", ")
     assert [Path(name).resolve() for name in named] == [
-        ROOT / name for name in ("config.yaml", "config/cifar10.yaml", "config/extended.yaml", "config/nuswide.yaml", "config/tiny.yaml")
+        ROOT / name
+        for name in (
+            "config.yaml",
+            "config/cifar10.yaml",
+            "config/extended.yaml",
+            "config/joint.yaml",
+            "config/nuswide.yaml",
+            "config/tiny.yaml",
+        )
     ]
 
 
@@ -388,7 +396,7 @@ def test_a_study_that_is_not_there_is_told_with_those_that_are(tmp_path):
     words = told(tmp_path, "--configfile", tmp_path / "nowhere.yaml")
     assert words.endswith(
         "there is no such file; studies that come with the workflow are "
-        "config.yaml, config/cifar10.yaml, config/extended.yaml, config/nuswide.yaml, config/tiny.yaml"
+        "config.yaml, config/cifar10.yaml, config/extended.yaml, config/joint.yaml, config/nuswide.yaml, config/tiny.yaml"
     )
 
 

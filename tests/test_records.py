@@ -582,6 +582,53 @@ def made(record, **contents: bytes):
     files.write_json(record, a_record(outputs={path: sha256(content) for path, content in outputs.items()}))
 
 
+def with_shards(folder, **changes):
+    """A record of a job that joined two shards, whose own records differ by ``changes`` from what they must be."""
+    common = {"inputs": {"results/y.h5": D}}
+    for shard in (1, 2):
+        name = f"x.shard{shard}of2"
+        files.write_json(f"{name}.prov.json", a_record(outputs={f"{name}.h5": A}, **common | changes))
+        files.write_bytes(f"{name}.h5", b"")
+    paths = sorted(str(path) for path in Path().glob("*.shard*"))
+    return a_record(inputs=common["inputs"] | {path: files.sha256(path) for path in paths})
+
+
+def test_shards_are_named_in_the_record_of_the_job_that_joined_them_with_their_machines(folder, machine):
+    record = with_shards(folder)
+    assert records.dependencies(record, "input") == {"results/y.h5": D}
+    names = ["x.shard1of2.h5", "x.shard1of2.prov.json", "x.shard2of2.h5", "x.shard2of2.prov.json"]
+    assert records.dependencies(record, "shard") == {name: files.sha256(name) for name in names}
+    found = {one["name"]: one["annotations"] for one in record["predicate"]["buildDefinition"]["resolvedDependencies"][1:5]}
+    assert found["x.shard2of2.h5"] == {"role": "shard"}
+    assert found["x.shard2of2.prov.json"] == {
+        "role": "shard",
+        "cpu": "a processor",
+        "gpu": None,
+        "system": "a-system",
+        "host": "a-host",
+        "user": "a-user",
+        "startedOn": "2026-01-31T12:00:00.000Z",
+        "finishedOn": "2026-01-31T12:00:01.500Z",
+    }
+
+
+def test_processors_of_shards_count(folder, machine, monkeypatch):
+    assert records.processors(with_shards(folder)) == {"a processor"}
+    record = with_shards(folder)
+    monkeypatch.setattr(records, "cpu", lambda: "another")
+    other = with_shards(folder)
+    other["predicate"]["runDetails"]["byproducts"] = record["predicate"]["runDetails"]["byproducts"]
+    assert records.processors(other) == {"a processor", "another"}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"settings": {"subspaces": 8, "codewords": 16, "iterations": 25, "code": C}}, {"inputs": {"results/y.h5": A}}]
+)
+def test_shards_of_another_job_are_refused(folder, changes):
+    with pytest.raises(UserError, match="^x.shard1of2.prov.json is of a shard with other settings, or of other files"):
+        with_shards(folder, **changes)
+
+
 def test_the_record_of_a_file_is_found_beside_it(folder):
     made("data/images.prov.json", data__images_h5=b"1")
     made("data/aod.prov.json", data__aod_h5=b"2", data__aod_health_json=b"3")

@@ -2,14 +2,18 @@
 
 import pytest
 
-from pqag.scores import PRETRAINED, Score, needed, scores, tables
+from pqag.scores import PRETRAINED, Score, counterpart, kind_of, needed, scores, tables, transfers, victims
 
 STUDY = {
-    "models": {name: {"like": None} for name in ("vgg16", "alexnet", "resnet18", "vgg11", "vgg13")},
+    "models": {
+        name: {"network": name, "width": 1, "like": None, "training": {"epochs": 4}, "quantizer": {"method": "pq"}}
+        for name in ("vgg16", "alexnet", "resnet18", "vgg11", "vgg13")
+    },
     "attacks": {"apd": {}, "aod": {}},
     "bits": [16, 24],
     "tables": {
         "table1": {"models": ["vgg16"]},
+        "table2": {"models": []},
         "table3": {"models": ["alexnet"], "attack": "aod"},
         "table4": {"models": ["vgg16", "resnet18"], "attack": "apd", "bits": 24},
     },
@@ -117,8 +121,65 @@ def test_a_figure_is_of_the_study_if_its_victim_is_named(rule, wildcards, has):
     assert needed(DRAWN, rule, wildcards) is has
 
 
+PQN = {"quantizer": {"method": "pqn"}}
+JOINT = STUDY | {
+    "models": STUDY["models"] | {"mine": STUDY["models"]["alexnet"] | PQN, "other": STUDY["models"]["vgg11"] | PQN | {"width": 0.5}},
+    "tables": {name: table | NONE for name, table in STUDY["tables"].items()} | {"table2": {"models": ["mine"]}},
+}
+
+
+def test_jointly_trained_networks_by_hand():
+    """One network for each code length; then what they are held against, a pretrained network of the same kind."""
+    assert scores(JOINT) == [
+        *[(attack, "mine", "joint16", 16, "mine", "joint16", 16) for attack in ("clean", "apd", "aod")],
+        *[(attack, "mine", "joint24", 24, "mine", "joint24", 24) for attack in ("clean", "apd", "aod")],
+        *[(attack, "alexnet", PRETRAINED, 16, "alexnet", PRETRAINED, 16) for attack in ("clean", "apd", "aod")],
+        *[(attack, "alexnet", PRETRAINED, 24, "alexnet", PRETRAINED, 24) for attack in ("clean", "apd", "aod")],
+    ]
+    assert victims(JOINT, "table2") == [("mine", "joint16"), ("mine", "joint24"), ("alexnet", PRETRAINED)]
+    assert kind_of("joint24") == "joint" and kind_of(PRETRAINED) == PRETRAINED
+
+
+@pytest.mark.parametrize("key", ["network", "width", "training", "quantizer"])
+def test_a_counterpart_is_the_same_but_for_its_quantizer(key):
+    other = JOINT["models"]["alexnet"] | {key: {"method": "opq"} if key == "quantizer" else "another"}
+    assert counterpart(JOINT, "mine") == "alexnet" and counterpart(JOINT, "other") is None
+    assert counterpart(JOINT | {"models": JOINT["models"] | {"alexnet": other}}, "mine") is None
+
+
+def test_a_jointly_trained_network_is_a_victim_like_any_other():
+    """In Table 4 and the figures too. In Table 3 queries are made for other networks, since every code length has its own."""
+    tables = {"table3": {"models": ["mine"], "attack": "aod"}, "table4": STUDY["tables"]["table4"] | {"models": ["mine", "vgg16"]}}
+    study = JOINT | {"tables": JOINT["tables"] | tables | {"table2": NONE}, "figures": JOINT["figures"] | {"models": ["mine"]}}
+    found = scores(study)
+    assert ("aod", "mine", "joint16", 16, "mine", "joint24", 24) in found
+    assert ("apd", "mine", "joint24", 24, "vgg16", PRETRAINED, 24) in found
+    assert ("aod", "mine", "joint24", 24, "mine", "joint24", 24) in found
+    transferred = transfers(study, {"attack": "aod", "source_bits": "16", "model": "mine", "training": "joint24"})
+    assert transferred == [("aod", "mine", "joint16", 16, "mine", "joint24", 24)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "wildcards", "has"),
+    [
+        ("train_pqn", {"model": "mine", "bits": "24"}, True),
+        ("train_pqn", {"model": "mine", "bits": "36"}, False),
+        ("train_pqn", {"model": "alexnet", "bits": "24"}, False),
+        ("encode", {"model": "mine", "training": "joint24", "bits": "24"}, True),
+        ("encode", {"model": "mine", "training": "joint24", "bits": "16"}, False),
+        ("pretrain", {"model": "alexnet", "seed": "0"}, True),
+        ("extract", {"model": "alexnet", "training": PRETRAINED}, True),
+        ("extract", {"model": "vgg11", "training": PRETRAINED}, False),
+        ("table2", {}, True),
+        ("table1", {}, False),
+    ],
+)
+def test_jobs_of_jointly_trained_networks(rule, wildcards, has):
+    assert needed(JOINT, rule, wildcards) is has
+
+
 def test_who_lends_weights_is_of_the_study_though_no_table_shows_it():
-    study = STUDY | {"models": STUDY["models"] | {"vgg16": {"like": "vgg13"}}}
+    study = STUDY | {"models": STUDY["models"] | {"vgg16": STUDY["models"]["vgg16"] | {"like": "vgg13"}}}
     assert needed(study, "pretrain", {"model": "vgg13"}) and not needed(STUDY, "pretrain", {"model": "vgg13"})
     assert needed(study, "borrow", {"model": "vgg16"}) and not needed(study, "pretrain", {"model": "vgg11"})
     assert not needed(study, "extract", {"model": "vgg13"})

@@ -23,12 +23,17 @@ STUDY = {
         "fashion_mnist": {"source": "b/folder", "sha256": "ab" * 32, "queries": 300},
         "my_scenes": {"kind": "nuswide", "source": "c/folder", "image_size": 64, "missing": 0.1, "concepts": 21, "database_from": "all"},
     },
-    "models": {"vgg16": {"width": 0.5, "training": {"epochs": 3, "flip": False}}, "alexnet": {"width": 0.25}},
+    "models": {
+        "vgg16": {"width": 0.5, "training": {"epochs": 3, "flip": False}},
+        "alexnet": {"width": 0.25},
+        "joint": {"network": "alexnet", "width": 0.25, "quantizer": {"method": "pqn"}, "pqn": {"margin": 0.25, "loss": "hinge"}},
+    },
     "attacks": {"strong": {"loss": "apd", "epsilon": 16, "temperature": 0.5}, "basic": {"loss": "basic", "step": 1, "iterations": 9}},
     "bits": [24, 16],
     "seeds": [5, 4],
     "training": {"epochs": 20, "batch_size": 64, "crop": 2},
     "quantizer": {"subspaces": 8, "iterations": 11},
+    "pqn": {"alpha": 3, "loss": "softplus", "intra_normalisation": False, "warm_up": 0.75, "classification": 0.125},
     "tables": {"table3": {"models": ["alexnet"], "attack": "basic"}, "table4": {"models": ["alexnet", "vgg16"], "attack": "strong"}},
     "figures": {"attack": "strong", "bits": 24, "sweep": {"models": ["alexnet"], "epsilon": [2, 4], "iterations": [3]}},
     "threads": {"pretrain": 6, "attack": 3},
@@ -64,6 +69,7 @@ PARTS = {"train": None, "database": 9000, "database_from": "test", "queries": 10
 QUANTIZER = {"method": "pq", "subspaces": 8, "iterations": 11}
 VGG16 = {"network": "vgg16", "width": 0.5, "weights": None, "like": None, "quantizer": QUANTIZER}
 ALEXNET = VGG16 | {"network": "alexnet", "width": 0.25}
+PQN = {"alpha": 3, "loss": "hinge", "margin": 0.25, "intra_normalisation": False, "classification": 0.125, "warm_up": 0.75}
 VICTIM = {"dataset": "cifar10", "model": "vgg16", "training": "pretrained", "seed": "5"}
 SOURCE = {"source_model": "alexnet", "source_training": "pretrained", "source_bits": "24"}
 RUNS = {"threads": 3, "device": "cpu"}
@@ -88,15 +94,25 @@ BY_HAND = [
     ("prepare", {"dataset": "my_scenes"}, PARTS | {"database": None, "database_from": "all"}),
     ("pretrain", VICTIM, RECIPE | {"epochs": 3, "flip": False, "network": "vgg16", "width": 0.5, "threads": 6, "device": "cpu"}),
     ("pretrain", VICTIM | {"model": "alexnet"}, RECIPE | {"network": "alexnet", "width": 0.25, "threads": 6, "device": "cpu"}),
+    (
+        "train_pqn",
+        {"dataset": "cifar10", "model": "joint", "bits": "24", "seed": "5"},
+        RECIPE
+        | PQN
+        | {"network": "alexnet", "width": 0.25, "threads": 6, "device": "cpu", "subspaces": 8, "iterations": 11, "codewords": 8},
+    ),
+    ("encode", VICTIM | {"training": "joint24", "bits": "24"}, {}),
     ("adopt", VICTIM, {"network": "vgg16", "width": 0.5, "weights": None} | RUNS),  # of a victim that has weights, see below
     ("borrow", VICTIM, {"like": None}),
     ("extract", VICTIM, RUNS),
+    ("extract_shard", VICTIM | {"shard": "1", "shards": "2"}, RUNS),
     ("extract_transfer", VICTIM | {"attack": "strong", "source_bits": "16"}, RUNS | {"sources": ["alexnet-pretrained"]}),
     ("extract_transfer", VICTIM | {"attack": "basic", "source_bits": "24"}, RUNS | {"sources": []}),
     ("quantize", VICTIM | {"bits": "24"}, QUANTIZER | {"codewords": 8}),
     ("quantize", VICTIM | {"bits": "16"}, QUANTIZER | {"codewords": 4}),
     ("attack", VICTIM | {"bits": "24", "attack": "strong"}, STRONG | RUNS),
     ("attack", VICTIM | {"bits": "24", "attack": "basic"}, BASIC | RUNS),
+    ("attack_shard", VICTIM | {"bits": "24", "attack": "basic", "shard": "3", "shards": "3"}, BASIC | RUNS),
     ("evaluate", VICTIM | SOURCE | {"bits": "24", "attack": "strong"}, {}),
     ("evaluate_clean", VICTIM | {"bits": "24"}, {}),
     (
@@ -104,6 +120,7 @@ BY_HAND = [
         {},
         {
             "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
+            "victims": [["vgg16", "pretrained"], ["alexnet", "pretrained"]],
             "widths": {"vgg16": 0.5, "alexnet": 0.25},
             "networks": {"vgg16": "vgg16", "alexnet": "alexnet"},
             "quantizers": {"vgg16": "pq", "alexnet": "pq"},
@@ -113,10 +130,27 @@ BY_HAND = [
         },
     ),
     (
+        "table2",
+        {},
+        {
+            "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
+            "victims": [["joint", "joint24"], ["joint", "joint16"], ["alexnet", "pretrained"]],
+            "widths": {"joint": 0.25, "alexnet": 0.25},
+            "networks": {"joint": "alexnet", "alexnet": "alexnet"},
+            "quantizers": {"joint": "pqn", "alexnet": "pq"},
+            "attacks": {"strong": STRONG, "basic": BASIC},
+            "bits": [24, 16],
+            "seeds": [5, 4],
+            "pqn": {"joint": PQN},
+            "counterparts": {"joint": "alexnet"},
+        },
+    ),
+    (
         "table3",
         {},
         {
             "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
+            "victims": [["alexnet", "pretrained"]],
             "widths": {"alexnet": 0.25},
             "networks": {"alexnet": "alexnet"},
             "quantizers": {"alexnet": "pq"},
@@ -130,6 +164,7 @@ BY_HAND = [
         {},
         {
             "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
+            "victims": [["alexnet", "pretrained"], ["vgg16", "pretrained"]],
             "widths": {"alexnet": 0.25, "vgg16": 0.5},
             "networks": {"alexnet": "alexnet", "vgg16": "vgg16"},
             "quantizers": {"alexnet": "pq", "vgg16": "pq"},
@@ -144,7 +179,7 @@ BY_HAND = [
     ("precision_recall", VICTIM, DRAWN),
     ("sweep", VICTIM | {"bits": "24", "attack": "strong"}, STRONG | RUNS | {"sweep": SWEEP | {"queries": 250}}),
     ("figure_sweep", VICTIM, DRAWN),
-    ("paper", {}, {"study": "small", "models": ["vgg16", "alexnet"]}),
+    ("paper", {}, {"study": "small", "models": ["vgg16", "alexnet", "joint"]}),
     (
         "study",
         {},
@@ -169,6 +204,7 @@ BY_HAND = [
             "models": {
                 "vgg16": VGG16 | {"training": RECIPE | {"epochs": 3, "flip": False}},
                 "alexnet": ALEXNET | {"training": RECIPE},
+                "joint": ALEXNET | {"training": RECIPE, "pqn": PQN, "quantizer": QUANTIZER | {"method": "pqn"}},
             },
             "attacks": {"strong": STRONG, "basic": BASIC},
             "bits": [24, 16],
@@ -176,6 +212,7 @@ BY_HAND = [
             "quantizer": QUANTIZER,
             "tables": {
                 "table1": {"models": ["vgg16", "alexnet"]},
+                "table2": {"models": ["joint"]},
                 "table3": {"models": ["alexnet"], "attack": "basic"},
                 "table4": {"models": ["alexnet", "vgg16"], "attack": "strong", "bits": 16},
             },
@@ -325,7 +362,7 @@ def test_every_rule_with_a_script_asks_for_its_own_settings():
     """The rule's name stands in ``settings_of("…")`` again; ``use rule`` may take over the other's, which must then be the same."""
     text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))
     asked = set(re.findall(r'settings=settings_of\("(\w+)"\)', text))
-    tables = {"table1", "table3", "table4"}
+    tables = {"table1", "table2", "table3", "table4"}
     assert asked == {rule for rule in RULES if rule not in SCRIPTS} | tables
     study = parse_study(STUDY).resolved()
     everything = VICTIM | SOURCE | {"bits": "24", "attack": "strong"}

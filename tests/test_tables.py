@@ -361,16 +361,16 @@ def test_a_cell_that_is_not_there_is_two_dashes(table):
 def caption(tmp_path):
     """Makes the caption of a table of these metrics, with files for all that it is read from: its text with marks, and its cells."""
 
-    def make(metrics, titles, accuracies=(), widths=(), attacks=ATTACKS, seeds=(0,), networks=(), quantizers=()) -> tuple[str, Cells]:
+    def make(metrics, titles, accuracies=(), widths=(), attacks=ATTACKS, seeds=(0,), networks=(), quantizers=(), **joint) -> tuple:
         cells, histories, record = Cells("table1"), {}, str(tmp_path / "table1.prov.json")
         for i, (key, values) in enumerate(dict(accuracies).items()):
             histories[key] = [str(tmp_path / f"{i}.{seed}.csv") for seed, _ in enumerate(values)]
             for path, value in zip(histories[key], values):
                 files.write_text(path, f"epoch,test_accuracy\n0,0.125\n1,{value}\n")
         settings = {"widths": dict(widths), "networks": dict(networks), "quantizers": dict(quantizers)}
-        settings |= {"attacks": attacks, "seeds": list(seeds)}
+        settings |= {"attacks": attacks, "seeds": list(seeds), "bits": [16, 24], "pqn": joint.get("pqn", {})}
         files.write_json(record, {"predicate": {"buildDefinition": {"externalParameters": {"settings": settings}}}})
-        text = tables.caption("mAP (%)", cells, written(tmp_path, metrics), titles, histories, settings, record)
+        text = tables.caption("mAP (%)", cells, written(tmp_path, metrics), titles, histories, settings, record, joint.get("names", {}))
         assert [faults(entry) for entry in cells.entries] == [None] * len(cells.entries), "every number is what its source says"
         return text, cells
 
@@ -379,7 +379,7 @@ def caption(tmp_path):
 
 def test_caption_by_hand(caption):
     attacks = ATTACKS | {"strong": ATTACKS["aod"] | {"iterations": 30}}
-    accuracies = {("cifar10", "alexnet"): [0.844], ("cifar10", "vgg16"): [0.9]}
+    accuracies = {("cifar10", "alexnet", "pretrained"): [0.844], ("cifar10", "vgg16", "pretrained"): [0.9]}
     text, cells = caption([metrics()], {"cifar10": "CIFAR-10"}, accuracies, {"alexnet": 0.5, "vgg16": 1.0}, attacks)
     assert cells.plain(text) == (
         "mAP (%), averaged over the whole ranking and over the orders of tied items. "
@@ -406,17 +406,95 @@ def test_caption_tells_of_other_networks_quantizers_and_methods(caption):
     )
 
 
+def test_caption_tells_how_networks_were_trained_with_their_codebooks(caption):
+    """Under the names that Table 2 gives them, beside what they are held against."""
+    pqn = {"alpha": 5.0, "loss": "hinge", "margin": 0.5, "intra_normalisation": True, "classification": 2.0, "warm_up": 0.25}
+    bare = {"alpha": 20.0, "loss": "sigmoid", "margin": 0.5, "intra_normalisation": False, "classification": 0.0, "warm_up": 0.0}
+    networks = {"joint": "alexnet", "bare": "vgg16", "alexnet": "alexnet"}
+    text, cells = caption(
+        [metrics()],
+        {"cifar10": "CIFAR-10"},
+        {("cifar10", "joint", "joint16"): [0.5], ("cifar10", "joint", "joint24"): [0.6], ("cifar10", "alexnet", "pretrained"): [0.7]},
+        {"joint": 0.5, "alexnet": 0.5},
+        networks=networks,
+        quantizers={"joint": "pqn", "bare": "pqn", "alexnet": "pq"},
+        pqn={"joint": pqn, "bare": bare},
+        names={"joint": "alexnet", "bare": "vgg16", "alexnet": "pretrained AlexNet"},
+    )
+    assert cells.plain(text).endswith(
+        "chance 10.1; accuracy of the networks (%): AlexNet trained for 16 bits 50.0, AlexNet trained for 24 bits 60.0, pretrained AlexNet "
+        "70.0. AlexNet: quantizer PQN (hinge triplet loss, margin 0.5 and 2 times the classification loss, after a share of 0.25 of the "
+        "epochs with the latter alone; alpha 5; every sub-vector normalised). VGG16: quantizer PQN (sigmoid triplet loss; alpha 20; the "
+        "whole vector normalised). Channels of the networks as a share of the original's: AlexNet 0.5, pretrained AlexNet 0.5. "
+        "Basic, APD, AOD: pixels within 8 grey levels, 5 steps of 2.55. Seed 0."
+    )
+
+
+def test_table_2_names_its_models_after_their_networks():
+    """As the paper does; but two of one network by their own names."""
+    assert tables.network_names({"mine": "alexnet"}) == {"mine": "alexnet"}
+    assert tables.network_names({"a": "alexnet", "b": "alexnet", "c": "vgg16"}) == {"a": "a", "b": "b", "c": "vgg16"}
+    [renamed] = tables.renamed({"x": metrics(source_model="mine", target_model="mine")}, {"mine": "alexnet"}).values()
+    assert (renamed["source_model"], renamed["target_model"]) == ("alexnet", "alexnet")
+
+
+def rows_of_paper(number):
+    """The paper's own AlexNet rows of Table 1 or 2, as if we had measured them."""
+    rows = tables.paper()
+    return rows[(rows["table"] == number) & (rows["target_model"] == "alexnet") & (rows["dataset"] == "cifar10")]
+
+
+def test_the_papers_claim_from_its_own_tables():
+    """18 comparisons under attack, 6 an attack; the means added up by hand from Tables 1 and 2 (AlexNet, CIFAR-10)."""
+    attacks = {name: ATTACKS[name] for name in ("basic", "apd", "aod")}
+    held = tables.robustness(rows_of_paper(2), rows_of_paper(1), {"alexnet": "alexnet"}, attacks).set_index("attack")
+    assert list(held.index) == ["clean", "basic", "apd", "aod", "all"]
+    assert held.loc["clean", "joint"] == pytest.approx((87.9 + 87.8 + 89.6 + 89.4 + 89.7 + 89.5) / 6)
+    assert held.loc["aod", "joint"] == pytest.approx((11.5 + 8.8 + 8.2 + 6.5 + 6.5 + 5.8) / 6)
+    assert held.loc["aod", "joint_drop"] == pytest.approx(100 * (1 - 47.3 / 533.9))
+    assert held.loc["all", "comparisons"] == 18 and held.loc["aod", "comparisons"] == 6
+    assert held["lower"].tolist() == held["paper_lower"].tolist() and held["joint"].tolist() == held["paper_joint"].tolist()
+    assert held.loc["all", "lower"] == held.loc[["basic", "apd", "aod"], "lower"].sum()
+
+
+def test_the_claim_is_answered_with_the_numbers(tmp_path):
+    joint = tables.tidy([metrics(sdc=(0.8,), adc=(0.6,)), metrics(sdc=(0.35,), adc=(0.35,), attack="aod")], 2)
+    pretrained = tables.tidy([metrics(sdc=(0.8,), adc=(0.8,)), metrics(sdc=(0.4,), adc=(0.3,), attack="aod")], 1)
+    held = tables.robustness(joint, pretrained.replace("alexnet", "before"), {"alexnet": "before"}, ATTACKS)
+    assert held[["attack", "comparisons", "lower", "joint", "pretrained"]].values.tolist() == [
+        ["clean", 2, 1, 70, 80],
+        ["aod", 2, 1, 35, 35],
+        ["all", 2, 1, 35, 35],
+    ]
+    assert held["joint_drop"].tolist() == [0, 50, 50] and held["pretrained_drop"].tolist() == [0, 56.25, 56.25]
+    path, cells = tmp_path / "held.csv", Cells("table2")
+    files.write_text(path, held.to_csv(index=False))
+    text = tables.robustness_in_words(held, str(path), cells, {"cifar10": "CIFAR-10"})
+    assert cells.plain(text) == (
+        "The paper finds that jointly trained models are even less robust than pretrained ones. CIFAR-10, AlexNet jointly trained against "
+        "pretrained, mean mAP over code lengths and distances: clean 70.0 against 80.0, AOD 35.0 against 35.0 (relative drop 50.0 against "
+        "56.2 %). Under attack the jointly trained network has the lower mAP in 1 of 2 comparisons."
+    )
+    assert [faults(entry) for entry in cells.entries] == [None] * len(cells.entries)
+
+
+def test_without_a_counterpart_that_is_said():
+    joint = tables.tidy([metrics(), metrics(attack="aod")], 2)
+    held = tables.robustness(joint, tables.tidy([], 1), {"alexnet": None}, ATTACKS)
+    assert held.empty and "no pretrained one of the same network" in tables.robustness_in_words(held, "held.csv", Cells("table2"), TITLES)
+
+
 def test_a_network_that_is_no_classifier_has_no_accuracy(tmp_path):
     files.write_text(tmp_path / "mine.csv", "test_accuracy\n")
     settings = {"widths": {}, "networks": {}, "quantizers": {}, "attacks": {}, "seeds": [0]}
-    histories = {("cifar10", "mine"): [str(tmp_path / "mine.csv")]}
+    histories = {("cifar10", "mine", "pretrained"): [str(tmp_path / "mine.csv")]}
     cells = Cells("table1")
     text = tables.caption("mAP", cells, written(tmp_path, [metrics()]), {"cifar10": "CIFAR-10"}, histories, settings, "record")
     assert cells.plain(text).endswith("9000 database images, worst possible 5.2, chance 10.1. Seed 0.")
 
 
 def test_every_number_of_a_caption_is_a_cell(caption):
-    accuracies = {("cifar10", "alexnet"): [0.844], ("cifar10", "vgg16"): [0.9]}
+    accuracies = {("cifar10", "alexnet", "pretrained"): [0.844], ("cifar10", "vgg16", "pretrained"): [0.9]}
     text, cells = caption([metrics()], {"cifar10": "CIFAR-10"}, accuracies, {"alexnet": 0.5, "vgg16": 0.25}, seeds=(0,))
     assert list(identities(cells)) == [
         f"table1:{name}"
@@ -447,7 +525,9 @@ def test_sizes_are_those_of_each_data_set(caption):
 
 def test_accuracies_are_of_the_last_epoch_and_means_over_the_seeds(caption):
     # (0.5 + 0.75) / 2 = 0.625; the epoch before has 0.125 everywhere.
-    text, cells = caption([metrics()], {"cifar10": "CIFAR-10"}, {("cifar10", "vgg16"): [0.5, 0.75], ("cifar10", "alexnet"): [0.9]})
+    text, cells = caption(
+        [metrics()], {"cifar10": "CIFAR-10"}, {("cifar10", "vgg16", "pretrained"): [0.5, 0.75], ("cifar10", "alexnet", "pretrained"): [0.9]}
+    )
     assert "accuracy of the networks (%): VGG16 62.5, AlexNet 90.0." in cells.plain(text)
 
 

@@ -38,7 +38,12 @@ def small_network():
 
 def run(data, recipe=RECIPE, checkpoint=None, network=None, seed=5):
     network = network or small_network()
-    return network, list(training.train(network, *data, *data, recipe, seed, checkpoint=checkpoint))
+    return network, list(started(network, data, recipe, seed, checkpoint=checkpoint))
+
+
+def started(network, data, recipe=RECIPE, seed=5, **options):
+    """A classifier in training, with the training images held out too."""
+    return training.train(network, training.classification(network, recipe, False), *data, *data, recipe, seed, **options)
 
 
 def test_shifts_are_windows_of_the_reflected_image():
@@ -122,7 +127,7 @@ def test_learning_rate_rises_then_falls_to_nothing(data):
 @pytest.mark.parametrize("stopped_after", [1, 2])
 def test_resumed_training_ends_in_the_same_bits(data, stopped_after, tmp_path):
     whole, _ = run(data)
-    interrupted = training.train(small_network(), *data, *data, RECIPE, 5)
+    interrupted = started(small_network(), data)
     for _ in range(stopped_after):
         _, checkpoint = next(interrupted)
     torch.save(checkpoint, tmp_path / "checkpoint.pt")  # the generator's tensors go on changing; a file does not
@@ -157,5 +162,5 @@ def test_bfloat16_trains_too(data):
 
 def test_on_batch_is_called_once_a_batch(data):
     calls = []
-    list(training.train(small_network(), *data, *data, RECIPE, 5, on_batch=lambda: calls.append(1)))
+    list(started(small_network(), data, on_batch=lambda: calls.append(1)))
     assert len(calls) == 3 * 3

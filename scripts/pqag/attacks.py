@@ -11,7 +11,7 @@ nearly uniform and AOD's gradient a small difference of large numbers: in float3
 
 import functools
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -22,7 +22,8 @@ from torch import Tensor
 
 from pqag import brought
 from pqag.errors import UserError
-from pqag.networks import Backbone, features, pixels
+from pqag.networks import Backbone, features, groups_of, normalise, pixels
+from pqag.shards import BATCH
 
 # AdverTorch 0.2.3 (2020) imports ``zero_gradients`` from a module of torch that lost it in 1.9; only its FAB attack would call it. The
 # module must be asked for by name, for ``torch.autograd.gradcheck`` as an attribute is the function of the same name.
@@ -249,7 +250,7 @@ def rounded(adversarial: Tensor, clean: Tensor, epsilon: float) -> Tensor:
     return result.to(torch.uint8)
 
 
-def attack(
+def attack_batches(
     network: Backbone,
     codewords: np.ndarray,
     images: np.ndarray,
@@ -257,17 +258,17 @@ def attack(
     settings: Attack,
     seed: int,
     device: torch.device | None = None,
-    batch_size: int = 250,
+    batch_size: int = BATCH["attack"],
     on_step: Callable[[], None] = lambda: None,
     rotation: np.ndarray | None = None,
-) -> tuple[np.ndarray, dict]:
-    """Adversarial counterparts, uint8, of query ``images``, uint8 (N, 3, H, W) with stable ``ids`` (N,), and the attack's health.
+) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+    """Adversarial counterparts, uint8, of each batch of query ``images``, uint8 (N, 3, H, W) with stable ``ids`` (N,), and its figures.
 
     ``network`` is put into evaluation mode with frozen parameters, ``codewords`` (M, K, D/M) and ``rotation`` (D, D) are the victim's.
-    ``on_step`` is called after every look of a batch at the loss. The health: ``loss`` is the mean over the queries at each such look and,
-    last, of the stored images; ``zero_gradients`` the share of exact zeros in the first gradient, None if there was none; ``codes_changed``
-    the share of queries with another code (by Eq. 1, as retrieval assigns it); ``change_mean`` and ``change_max`` the absolute change in
-    pixel values. Raises UserError if an attack of the user's gives something else than images in the ball.
+    ``on_step`` is called after every look of a batch at the loss. The figures are plain values, for ``health``: ``loss`` is the sum over
+    the queries at each such look and, last, of the stored images; ``zero_gradients`` the share of exact zeros in the first gradient of each
+    query, None if there was none; ``codes_changed`` the number of queries with another code (by Eq. 1, as retrieval assigns it). A batch
+    depends on no other. Raises UserError if an attack of the user's gives something else than images in the ball.
     """
     device = device or torch.device("cpu")
     network = network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
@@ -277,10 +278,6 @@ def attack(
     method, epsilon = _method(settings), settings.epsilon / 255
     normalised = settings.feature == "normalised"
 
-    stored: list[np.ndarray] = []
-    traces: list[list[float]] = []
-    zero_shares: list[Tensor | None] = []
-    final, changed = 0.0, 0
     for begin in range(0, len(images), batch_size):
         batch = slice(begin, begin + batch_size)
         clean = torch.from_numpy(images[batch]).to(device)
@@ -295,19 +292,39 @@ def attack(
         result = rounded(adversarial.detach(), clean, settings.epsilon)
         with torch.no_grad():
             z = features(network, pixels(result), normalised)
-            final += float(objective.loss(z, reference, head).sum())
-            codes = [retrieval_head.codes(F.normalize(f, dim=1)) for f in (z, reference)]
-        traces.append(objective.trace)
-        zero_shares.append(objective.zero_gradients)
-        changed += int((codes[0] != codes[1]).any(1).sum())
-        stored.append(result.cpu().numpy())
+            final = float(objective.loss(z, reference, head).sum())
+            codes = [retrieval_head.codes(normalise(f, groups_of(network))) for f in (z, reference)]
+        yield (
+            result.cpu().numpy(),
+            {
+                "loss": [*objective.trace, final],
+                "zero_gradients": None if objective.zero_gradients is None else objective.zero_gradients.tolist(),
+                "codes_changed": int((codes[0] != codes[1]).any(1).sum()),
+            },
+        )
 
-    adversarial_images = np.concatenate(stored)
-    change = np.abs(adversarial_images.astype(np.int16) - images)
-    return adversarial_images, {
-        "loss": [sum(at_step) / len(images) for at_step in zip(*traces)] + [final / len(images)],
-        "zero_gradients": None if any(one is None for one in zero_shares) else float(torch.cat(zero_shares).double().mean()),
-        "codes_changed": changed / len(images),
+
+def health(images: np.ndarray, adversarial: np.ndarray, batches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How an attack fared on query ``images``, uint8 (N, 3, H, W): from its ``adversarial`` images and the figures of all its batches.
+
+    ``loss`` is the mean over the queries at each look at it and, last, of the stored images; ``zero_gradients`` and ``codes_changed`` are
+    shares, the first None if there was no gradient; ``change_mean`` and ``change_max`` the absolute change in pixel values. Sums are taken
+    in the order of the batches.
+    """
+    looks = zip(*(batch["loss"][:-1] for batch in batches))
+    shares = [batch["zero_gradients"] for batch in batches]
+    change = np.abs(adversarial.astype(np.int16) - images)
+    return {
+        "loss": [sum(at_step) / len(images) for at_step in (*looks, [batch["loss"][-1] for batch in batches])],
+        "zero_gradients": None if None in shares else float(np.concatenate(shares).mean()),
+        "codes_changed": sum(batch["codes_changed"] for batch in batches) / len(images),
         "change_mean": float(change.mean()),
         "change_max": int(change.max()),
     }
+
+
+def attack(network: Backbone, codewords: np.ndarray, images: np.ndarray, *arguments, **options) -> tuple[np.ndarray, dict[str, Any]]:
+    """All adversarial images of ``attack_batches``, which has the same parameters, and the attack's ``health``."""
+    adversarial, batches = zip(*attack_batches(network, codewords, images, *arguments, **options))
+    joined = np.concatenate(adversarial)
+    return joined, health(images, joined, batches)

@@ -40,9 +40,10 @@ def load(path: str | Path) -> dict:
 
 
 def save_network(path: str | Path, network: nn.Module, model: str, width: float, classes: int | None) -> None:
-    """Write the weights of ``network`` and how it was built: its name or entry point, its width, its numbers of logits and of pixels."""
+    """Write the weights of ``network`` and how it was built: its name or entry point, its width, its numbers of logits and of pixels, and
+    the parts in which its features are normalised."""
     built = {"model": model, "width": width, "classes": classes, "image_size": getattr(network, "image_size", None)}
-    save(path, built | {"weights": network.state_dict()})
+    save(path, built | {"feature_groups": networks.groups_of(network), "weights": network.state_dict()})
 
 
 def load_network(path: str | Path, digests: Mapping[str, str] | None = None) -> nn.Module:
@@ -59,6 +60,7 @@ def load_network(path: str | Path, digests: Mapping[str, str] | None = None) -> 
             network = brought.function(saved["model"], digests[saved["model"]])()
         else:
             network = networks.build(saved["model"], saved["classes"], saved["width"], image_size=saved["image_size"])
+            network.feature_groups = saved["feature_groups"]
         network.load_state_dict(saved["weights"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} does not hold the weights of a network of ours: {str(error).splitlines()[0]}") from error

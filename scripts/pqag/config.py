@@ -19,13 +19,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pqag.brought import is_entry_point, is_name_of_weights, is_torchvision
 from pqag.datasets import DATASETS, KINDS
 from pqag.errors import UserError
+from pqag.scores import PQN
 from pqag.settings import codewords, maker_of
 from pqag.studyfile import Refused, printable, read
 
 NETWORKS = ("alexnet", "vgg11", "vgg13", "vgg16", "resnet18", "resnet34", "resnet50")
 LOSSES = ("basic", "apd", "aod")
 METHODS = ("pgd", "fgsm", "momentum_pgd")
-QUANTIZERS = ("pq", "opq")
+QUANTIZERS = ("pq", "opq", PQN)
+TRIPLET_LOSSES = ("sigmoid", "hinge", "softplus")
 #: Keys of an attack that some losses, or some methods, alone look at.
 USED_BY = {
     "feature": ("loss", ("basic",)),
@@ -103,6 +105,17 @@ class Quantizer(_Section):
     iterations: Annotated[int, Field(ge=1)] = 25
 
 
+class Pqn(_Section):
+    """How a codebook is trained with its network, see ``pqag.pqn``."""
+
+    alpha: Annotated[float, Field(gt=0)] = 5
+    loss: Literal[*TRIPLET_LOSSES] = "sigmoid"
+    margin: Annotated[float, Field(ge=0)] = 1
+    intra_normalisation: bool = True
+    classification: Annotated[float, Field(ge=0)] = 1
+    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+
 def _optional(section: type[_Section]) -> type[_Section]:
     """The same keys, each optional: what a model sets otherwise."""
     keys = {key: (Annotated[field.annotation, Field(), *field.metadata] | None, None) for key, field in section.model_fields.items()}
@@ -111,6 +124,7 @@ def _optional(section: type[_Section]) -> type[_Section]:
 
 TrainingOverride = _optional(Training)
 QuantizerOverride = _optional(Quantizer)
+PqnOverride = _optional(Pqn)
 
 
 class Model(_Section):
@@ -122,6 +136,7 @@ class Model(_Section):
     weights: Annotated[str, Field(min_length=1)] | None = None
     like: str | None = None
     quantizer: QuantizerOverride = QuantizerOverride()
+    pqn: PqnOverride = PqnOverride()
 
 
 class Attack(_Section):
@@ -144,7 +159,7 @@ class Attack(_Section):
 
 
 class WhiteBox(_Section):
-    """Table 1."""
+    """Tables 1 and 2."""
 
     models: list[str] | None = None
 
@@ -165,6 +180,7 @@ class Tables(_Section):
     """What the tables show; what is left out is filled in by ``Study.shown``."""
 
     table1: WhiteBox = WhiteBox()
+    table2: WhiteBox = WhiteBox()
     table3: Transfer = Transfer()
     table4: ModelTransfer = ModelTransfer()
 
@@ -194,6 +210,13 @@ class Threads(_Section):
     attack: Annotated[int, Field(ge=1)] = 1
 
 
+class Shards(_Section):
+    """Over how many jobs one is split at the most, see ``pqag.shards``; results are the same bits for any number."""
+
+    attack: Annotated[int, Field(ge=1)] = 1
+    extract: Annotated[int, Field(ge=1)] = 1
+
+
 class Study(_Section):
     """A whole study: what is trained, attacked and measured."""
 
@@ -205,9 +228,11 @@ class Study(_Section):
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     training: Training = Training()
     quantizer: Quantizer = Quantizer()
+    pqn: Pqn = Pqn()
     tables: Tables = Tables()
     figures: Figures = Figures()
     threads: Threads = Threads()
+    shards: Shards = Shards()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     anonymous: bool = False
 
@@ -218,14 +243,18 @@ class Study(_Section):
         model sets otherwise. The source of images is left out where their content is pinned by its hash, so that an archive which moved
         makes nothing stale.
         """
-        study = self.model_dump(exclude={"training", "anonymous"})
+        study = self.model_dump(exclude={"training", "pqn", "shards", "anonymous"})
         for name, model in self.models.items():
             resolved = study["models"][name]
             resolved["quantizer"] = self.quantizer_of(name).model_dump()
             resolved["network"], resolved["width"] = self.network_of(name), self.models[model.like or name].width
             resolved["training"] = self.training.model_dump() | model.training.model_dump(exclude_none=True)
-            if maker_of(resolved) != "pretrain":
+            resolved["pqn"] = self.pqn.model_dump() | model.pqn.model_dump(exclude_none=True)
+            maker = maker_of(resolved)
+            if maker not in ("pretrain", "train_pqn"):
                 del resolved["training"]
+            if maker != "train_pqn":
+                del resolved["pqn"]
         for name, attack in self.attacks.items():
             study["attacks"][name] |= attack.one_step()
         for dataset in study["datasets"].values():
@@ -234,8 +263,9 @@ class Study(_Section):
         return study | self.shown()
 
     def shown(self) -> dict[str, dict[str, Any]]:
-        """``tables`` and ``figures`` with the defaults that depend on the rest of the study: every model (in Table 3 and the figures those
-        of Table 1, in the sweep the first of these), AOD or else the last attack, 16 bits or else the first code length."""
+        """``tables`` and ``figures`` with the defaults that depend on the rest of the study: every model that is trained together with its
+        codebook in Table 2, every other one in Tables 1 and 4 (in Table 3 and the figures those of Table 1, in the sweep the first of
+        these), AOD or else the last attack, 16 bits or else the first code length."""
 
         def filled(section: dict[str, Any], models: list[str]) -> dict[str, Any]:
             usual = {
@@ -246,11 +276,14 @@ class Study(_Section):
             return {key: usual[key] if value is None else value for key, value in section.items()}
 
         given, figures = self.tables.model_dump(), self.figures.model_dump()
-        table1 = filled(given["table1"], list(self.models))
+        joint = [name for name in self.models if self.is_joint(name)]
+        others = [name for name in self.models if name not in joint]
+        table1 = filled(given["table1"], others)
         tables = {
             "table1": table1,
+            "table2": filled(given["table2"], joint),
             "table3": filled(given["table3"], table1["models"]),
-            "table4": filled(given["table4"], list(self.models)),
+            "table4": filled(given["table4"], others),
         }
         figures = filled(figures, table1["models"])
         figures["sweep"] = filled(figures["sweep"], figures["models"][:1])
@@ -260,6 +293,10 @@ class Study(_Section):
         """The network of a model: that of the one it is like, its own, or the one it is named after."""
         model = self.models[name]
         return self.network_of(model.like) if model.like else model.network or name
+
+    def is_joint(self, name: str) -> bool:
+        """Whether a model is trained together with its codebook."""
+        return self.quantizer_of(name).method == PQN
 
     def quantizer_of(self, name: str) -> Quantizer:
         """The quantizer of a model: the study's, with what the model sets otherwise."""
@@ -333,10 +370,19 @@ class Study(_Section):
             raise ValueError(f"{key}.training: it is not trained here, since its weights are given; leave the key out")
         if model.width != 1 and network not in NETWORKS:
             raise ValueError(f"{key}.width: only networks of ours have a width; leave the key out")
+        if model.pqn != PqnOverride() and not self.is_joint(name):
+            raise ValueError(f"{key}.pqn: only a model with the quantizer {PQN} uses it; leave the key out, or set {key}.quantizer.method")
+        if self.is_joint(name) and (model.like or model.weights or network not in NETWORKS):
+            raise ValueError(
+                f"{key}: the quantizer {PQN} is trained with the network, but its weights are given; leave like and weights out, or set "
+                f"{key}.quantizer.method to another"
+            )
 
     def _check_like(self, name: str, model: Model) -> None:
         key = f"models.{name}"
         _check_known(f"{key}.like", [model.like], [other for other in self.models if other != name and not self.models[other].like])
+        if self.is_joint(model.like):
+            raise ValueError(f"{key}.like: {model.like} has other weights for each code length, as the quantizer {PQN} has; name another")
         other = self.models[model.like]
         for one, unset in (("weights", None), ("training", TrainingOverride())):
             if getattr(model, one) != unset:
@@ -366,6 +412,10 @@ class Study(_Section):
                 _check_known(f"{key}.attack", [attack], self.attacks)
             if (bits := getattr(shows, "bits", None)) is not None and bits not in self.bits:
                 raise ValueError(f"{key}.bits is {bits}, which is none of `bits`: allowed are {', '.join(map(str, self.bits))}")
+        for name in self.tables.table2.models or []:
+            if not self.is_joint(name):
+                words = f"{name} is not trained with its codebook, as Table 2 shows; set models.{name}.quantizer.method to {PQN}"
+                raise ValueError(f"tables.table2.models: {words}, or leave it out")
         if not any(table["models"] for table in self.shown()["tables"].values()):
             raise ValueError("tables: no table has a model, so there would be nothing to do; give one of them at least one")
         for epsilon in self.figures.sweep.epsilon:

@@ -18,6 +18,7 @@ from torchvision.models import resnet, vgg
 from torchvision.ops import Conv2dNormActivation
 
 from pqag.brought import is_torchvision
+from pqag.shards import BATCH
 
 #: Blocks per stage of the ResNets (He et al. 2016, Table 1).
 _RESNETS = {
@@ -41,7 +42,11 @@ class Backbone(nn.Module):
     classes: number of logits.
     mean, std: per channel, in pixels of [0, 1], length 3. Stored with the weights.
     image_size: pixels on a side of the images that it was built for.
+
+    ``feature_groups``, 1 unless set, is the number of equal parts of a feature of which each is normalised by itself, see ``normalise``.
     """
+
+    feature_groups = 1
 
     def __init__(self, body: nn.Module, feature_size: int, classes: int, mean=(0.5,) * 3, std=(0.25,) * 3, image_size: int = 32):
         super().__init__()
@@ -66,22 +71,36 @@ def pixels(images: Tensor) -> Tensor:
     return (images.float() / 255).contiguous(memory_format=torch.channels_last)
 
 
+def normalise(z: Tensor, groups: int = 1) -> Tensor:
+    """Features (N, D) with each of their ``groups`` parts scaled to l2-norm 1: of one part the whole vector, of M parts every sub-vector
+    (intra-normalisation, which a network trained with its codebook may ask for, see ``pqag.pqn``)."""
+    return F.normalize(z.reshape(len(z), groups, -1), dim=2).flatten(1) if groups > 1 else F.normalize(z, dim=1)
+
+
 def features(network: Backbone, images: Tensor, normalised: bool = True) -> Tensor:
     """Features float64 (N, D) of images float32 (N, 3, H, W) in [0, 1]: backbone in float32, then l2-normalisation in float64."""
     z = network.features(images).double()
-    return F.normalize(z, dim=1) if normalised else z
+    return normalise(z, groups_of(network)) if normalised else z
 
 
-def extract(network: Backbone, images: np.ndarray, device: torch.device, batch_size: int = 500) -> np.ndarray:
+def groups_of(network: nn.Module) -> int:
+    """In how many parts the features of ``network`` are normalised; a network of the user's says nothing, and its are normalised whole."""
+    return getattr(network, "feature_groups", 1)
+
+
+def extract(
+    network: Backbone, images: np.ndarray, device: torch.device, batch_size: int = BATCH["extract"], share: slice = slice(None)
+) -> np.ndarray:
     """l2-normalised features, float32 (N, D), of ``images``, uint8 (N, 3, H, W), by ``network``, which moves to ``device``.
 
-    ``images`` may be an HDF5 dataset: it is read a batch at a time.
+    ``images`` may be an HDF5 dataset: it is read a batch at a time. Of a ``share`` of them, which holds one at least, if one is given.
     """
     network = network.to(device, memory_format=torch.channels_last)
     batches = []
     with torch.inference_mode():
-        for start in range(0, len(images), batch_size):
-            batch = torch.from_numpy(images[start : start + batch_size])
+        begin, end, _ = share.indices(len(images))
+        for start in range(begin, end, batch_size):
+            batch = torch.from_numpy(images[start : min(start + batch_size, end)])
             batches.append(features(network, pixels(batch.to(device))).float().cpu())
     return torch.cat(batches).numpy()
 

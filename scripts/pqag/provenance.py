@@ -7,7 +7,15 @@ from pathlib import Path
 
 LIBRARY = Path(__file__).parent
 #: The rules that share another's script.
-SCRIPTS = {"evaluate_clean": "evaluate", "table1": "table", "table3": "table", "table4": "table"}
+SCRIPTS = {
+    "extract_shard": "extract",
+    "attack_shard": "attack",
+    "evaluate_clean": "evaluate",
+    "table1": "table",
+    "table2": "table",
+    "table3": "table",
+    "table4": "table",
+}
 
 
 def script_of(rule: str) -> Path:

@@ -65,10 +65,10 @@ def fit(features: np.ndarray, subspaces: int, codewords: int, seed: int, iterati
         )
         kmeans.train(np.ascontiguousarray(parts[:, m], np.float32))
         centroids[m] = kmeans.centroids
-    return _fitted(features, centroids)
+    return fitted(features, centroids)
 
 
-def _fitted(features: np.ndarray, codewords: np.ndarray) -> Fit:
+def fitted(features: np.ndarray, codewords: np.ndarray) -> Fit:
     """How well ``codewords`` (M, K, D/M) fit ``features`` (N, D)."""
     codes = encode(features, codewords)
     empty = [codewords.shape[1] - len(np.unique(codes[:, m])) for m in range(len(codewords))]
@@ -108,11 +108,11 @@ def by_user(function: Callable, name: str, features: np.ndarray, subspaces: int,
     result = function(features.copy(), subspaces, codewords, seed, iterations)
     words = _checked(name, "codewords", getattr(result, "codewords", None), (subspaces, codewords, size // subspaces))
     if (rotation := getattr(result, "rotation", None)) is None:
-        return _fitted(features, words)
+        return fitted(features, words)
     rotation = _checked(name, "rotation", rotation, (size, size))
     if (off := float(np.abs(rotation.astype(np.float64) @ rotation.T - np.eye(size)).max())) > 1e-3:
         raise UserError(f"the quantizer {name} returned a rotation that is not orthogonal: R R^T differs from 1 by {off:.2g}")
-    return replace(_fitted(features @ rotation.T, words), rotation=rotation)
+    return replace(fitted(features @ rotation.T, words), rotation=rotation)
 
 
 def _checked(name: str, what: str, array: object, shape: tuple[int, ...]) -> np.ndarray:

@@ -23,6 +23,7 @@ from typing import Any
 from pqag import files
 from pqag.errors import UserError
 from pqag.provenance import LIBRARY, modules_of, script_of
+from pqag.shards import is_shard
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PROVENANCE = "https://slsa.dev/provenance/v1"
@@ -54,8 +55,11 @@ def statement(
     """The record of a job that has just ended, as plain values.
 
     ``outputs`` and ``inputs`` map paths to sha256. ``raw`` are resource descriptors (``name``, ``digest``) of what came from outside.
-    ``settings`` are those of ``pqag.settings`` and hold the digest of the code. ``anonymous`` leaves out host and user.
+    ``settings`` are those of ``pqag.settings`` and hold the digest of the code. ``anonymous`` leaves out host and user. Of ``inputs`` that
+    are shards, which do not outlive the job, their records tell what is kept of them; raises UserError where these say that the shards were
+    made with other settings, or from other files, than this job.
     """
+    used = {name: digest for name, digest in inputs.items() if not is_shard(name)}
     modules = [path for path in modules_of(script_of(rule)) if path.is_relative_to(REPOSITORY)]
     code = {str(path.relative_to(REPOSITORY)): files.sha256(path) for path in modules}
     named = {name: value for name, value in settings.items() if name != "code"}
@@ -76,7 +80,8 @@ def statement(
                     "git": git_state(),
                 },
                 "resolvedDependencies": [
-                    *(_descriptor(name, digest, role="input") for name, digest in sorted(inputs.items())),
+                    *(_descriptor(name, digest, role="input") for name, digest in sorted(used.items())),
+                    *(_shard(name, digest, settings, used) for name, digest in sorted(inputs.items()) if is_shard(name)),
                     *({**one, "annotations": {"role": "raw"}} for one in raw),
                     *(_descriptor(name, digest, role="code") for name, digest in sorted(code.items())),
                 ],
@@ -89,6 +94,25 @@ def statement(
         },
     }
     return sealed(record)
+
+
+def _shard(name: str, digest: str, settings: Mapping[str, Any], used: Mapping[str, str]) -> dict[str, Any]:
+    """A shard's file; its record with the machine and the time of its job."""
+    descriptor = _descriptor(name, digest, role="shard")
+    if name.endswith(SUFFIX):
+        record = read(name)
+        if _plain(settings_of(record)) != _plain(settings) or dependencies(record, "input") != used:
+            raise UserError(f"{name} is of a shard with other settings, or of other files, than its job has now: delete it and run again")
+        run = record["predicate"]["runDetails"]
+        descriptor["annotations"] |= run["byproducts"][0]["annotations"] | {
+            key: run["metadata"][key] for key in ("startedOn", "finishedOn")
+        }
+    return descriptor
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they come back from a record."""
+    return json.loads(json.dumps(settings))
 
 
 def seeds_of(wildcards: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, int]:
@@ -223,9 +247,16 @@ def outputs(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def dependencies(record: Mapping[str, Any], role: str) -> dict[str, str]:
-    """sha256 of the dependencies with ``role`` input, raw or code, by name."""
+    """sha256 of the dependencies with ``role`` input, shard, raw or code, by name."""
     found = record["predicate"]["buildDefinition"]["resolvedDependencies"]
     return {one["name"]: one["digest"]["sha256"] for one in found if one.get("annotations", {}).get("role") == role}
+
+
+def processors(record: Mapping[str, Any]) -> set[str]:
+    """The processors that a job and its shards ran on."""
+    shards = (one.get("annotations", {}) for one in record["predicate"]["buildDefinition"]["resolvedDependencies"])
+    own = record["predicate"]["runDetails"]["byproducts"][0]["annotations"]
+    return {str(machine["cpu"]) for machine in (own, *shards) if "cpu" in machine}
 
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,11 +5,14 @@ from typing import Any, NamedTuple
 
 CLEAN = "clean"
 PRETRAINED = "pretrained"
+JOINT = "joint"
+#: The quantizer whose codebook is trained with the network.
+PQN = "pqn"
 
 
 class Score(NamedTuple):
     """A query set on a victim: the clean queries, or those that ``attack`` made for (``source_model``, ``source_training``,
-    ``source_bits``)."""
+    ``source_bits``). A training is named as in the names of folders, see ``training_of``."""
 
     attack: str
     source_model: str
@@ -25,9 +28,26 @@ class Score(NamedTuple):
         return (self.source_model, self.source_training) != (self.model, self.training)
 
 
-def of_pretrained(attack: str, source_model: str, source_bits: int, model: str, bits: int) -> Score:
-    """A score of pretrained networks."""
-    return Score(attack, source_model, PRETRAINED, source_bits, model, PRETRAINED, bits)
+def is_joint(study: Mapping[str, Any], model: str) -> bool:
+    """Whether a model of a resolved study is trained together with its codebook."""
+    return study["models"][model]["quantizer"]["method"] == PQN
+
+
+def training_of(study: Mapping[str, Any], model: str, bits: int) -> str:
+    """How a model comes by its weights, as the names of folders say: ``pretrained``, the same for all code lengths, or trained for one,
+    ``joint16``."""
+    return f"{JOINT}{bits}" if is_joint(study, model) else PRETRAINED
+
+
+def kind_of(training: str) -> str:
+    """The kind of a training that ``training_of`` named, as tables say it: ``pretrained`` or ``joint``."""
+    return training.rstrip("0123456789")
+
+
+def score(study: Mapping[str, Any], attack: str, source_model: str, source_bits: int, model: str, bits: int) -> Score:
+    """The score of queries made for a model at a code length on a model at a code length."""
+    trainings = training_of(study, source_model, source_bits), training_of(study, model, bits)
+    return Score(attack, source_model, trainings[0], source_bits, model, trainings[1], bits)
 
 
 def table_models(study: Mapping[str, Any], table: str) -> list[str]:
@@ -35,32 +55,63 @@ def table_models(study: Mapping[str, Any], table: str) -> list[str]:
     return study["tables"][table]["models"]
 
 
-def white_box(study: Mapping[str, Any]) -> Iterator[Score]:
-    """Table 1: the clean queries and every attack, on the victim that it was made for."""
-    for model in table_models(study, "table1"):
-        for bits in study["bits"]:
-            for attack in (CLEAN, *study["attacks"]):
-                yield of_pretrained(attack, model, bits, model, bits)
+def white_box(study: Mapping[str, Any], table: str = "table1") -> Iterator[Score]:
+    """Tables 1 and 2: the clean queries and every attack, on the victim that it was made for."""
+    for model in table_models(study, table):
+        yield from on_itself(study, model)
+
+
+def on_itself(study: Mapping[str, Any], model: str) -> Iterator[Score]:
+    """The clean queries and every attack on one model, at every code length."""
+    for bits in study["bits"]:
+        for attack in (CLEAN, *study["attacks"]):
+            yield score(study, attack, model, bits, model, bits)
+
+
+def counterpart(study: Mapping[str, Any], model: str) -> str | None:
+    """The model that a jointly trained one is held against: the first of the same network, width and recipe of training whose features
+    are quantized afterwards by plain product quantization, if the study has one."""
+
+    def held(name: str, key: str) -> Any:
+        return study["models"][name].get(key)
+
+    for name, other in study["models"].items():
+        if other["quantizer"]["method"] == "pq" and all(held(name, key) == held(model, key) for key in ("network", "width", "training")):
+            return name
+    return None
+
+
+def joint(study: Mapping[str, Any]) -> Iterator[Score]:
+    """Table 2: as Table 1, of jointly trained networks, then of their counterparts."""
+    yield from white_box(study, "table2")
+    yield from counterparts(study)
+
+
+def counterparts(study: Mapping[str, Any]) -> Iterator[Score]:
+    """What Table 2 is held against: the scores of the counterparts of its models."""
+    names = (counterpart(study, model) for model in table_models(study, "table2"))
+    for name in dict.fromkeys(filter(None, names)):
+        yield from on_itself(study, name)
 
 
 def bits_transfer(study: Mapping[str, Any]) -> Iterator[Score]:
     """Table 3: queries made at each code length against each code length of the same network."""
     for model in table_models(study, "table3"):
         for bits in study["bits"]:
-            yield of_pretrained(CLEAN, model, bits, model, bits)
+            yield score(study, CLEAN, model, bits, model, bits)
         for source_bits in study["bits"]:
             for bits in study["bits"]:
-                yield of_pretrained(study["tables"]["table3"]["attack"], model, source_bits, model, bits)
+                yield score(study, study["tables"]["table3"]["attack"], model, source_bits, model, bits)
 
 
 def model_transfer(study: Mapping[str, Any]) -> Iterator[Score]:
     """Table 4: queries made for each network against each network, at one code length."""
     models, bits = table_models(study, "table4"), study["tables"]["table4"]["bits"]
     for model in models:
-        yield of_pretrained(CLEAN, model, bits, model, bits)
+        yield score(study, CLEAN, model, bits, model, bits)
     for source_model in models:
         for model in models:
-            yield of_pretrained(study["tables"]["table4"]["attack"], source_model, bits, model, bits)
+            yield score(study, study["tables"]["table4"]["attack"], source_model, bits, model, bits)
 
 
 def drawn(study: Mapping[str, Any]) -> Iterator[Score]:
@@ -68,11 +119,11 @@ def drawn(study: Mapping[str, Any]) -> Iterator[Score]:
     bits = study["figures"]["bits"]
     for model in study["figures"]["models"]:
         for attack in (CLEAN, *study["attacks"]):
-            yield of_pretrained(attack, model, bits, model, bits)
+            yield score(study, attack, model, bits, model, bits)
 
 
-#: The scores of each table, in the order of its rows.
-TABLES = {"table1": white_box, "table3": bits_transfer, "table4": model_transfer}
+#: The scores that each table needs, in the order of its rows.
+TABLES = {"table1": white_box, "table2": joint, "table3": bits_transfer, "table4": model_transfer}
 
 
 def tables(study: Mapping[str, Any]) -> list[str]:
@@ -83,7 +134,7 @@ def tables(study: Mapping[str, Any]) -> list[str]:
 def scores(study: Mapping[str, Any]) -> list[Score]:
     """Every score that some table or figure of the study shows, once each."""
     shown = [*(TABLES[table] for table in tables(study)), drawn]
-    return list(dict.fromkeys(score for part in shown for score in part(study)))
+    return list(dict.fromkeys(s for part in shown for s in part(study)))
 
 
 def transfers(study: Mapping[str, Any], wildcards: Mapping[str, str]) -> list[Score]:
@@ -91,7 +142,12 @@ def transfers(study: Mapping[str, Any], wildcards: Mapping[str, str]) -> list[Sc
     source: whose queries a victim looks at, besides its own."""
     named = {name: str(wildcards[name]) for name in ("attack", "source_bits", "model", "training")}
     found = (s for s in scores(study) if s.transferred and all(str(getattr(s, name)) == value for name, value in named.items()))
-    return list({(score.source_model, score.source_training): score for score in found}.values())
+    return list({(s.source_model, s.source_training): s for s in found}.values())
+
+
+def victims(study: Mapping[str, Any], table: str) -> list[tuple[str, str]]:
+    """The networks in ``table``, as (model, training): a jointly trained model has one for each code length."""
+    return list(dict.fromkeys((s.model, s.training) for s in TABLES[table](study)))
 
 
 def heat_maps(study: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -117,6 +173,8 @@ def with_lender(study: Mapping[str, Any], model: str) -> list[str]:
 
 def needed(study: Mapping[str, Any], rule: str, wildcards: Mapping[str, str]) -> bool:
     """Whether a job of the study has this rule and these wildcards, as far as its tables decide that."""
+    if rule in ("attack_shard", "extract_shard"):
+        return False  # of which a finished study has nothing left
     if rule in TABLES:
         return rule in tables(study)
     if rule == "heat_map":
@@ -129,10 +187,12 @@ def needed(study: Mapping[str, Any], rule: str, wildcards: Mapping[str, str]) ->
         return bool(transfers(study, wildcards))
 
     if rule in ("pretrain", "adopt", "borrow"):
-        return wildcards["model"] in {name for score in scores(study) for name in with_lender(study, score.model)}
+        return wildcards["model"] in {name for s in scores(study) for name in with_lender(study, s.model)}
+    if rule == "train_pqn":
+        return (wildcards["model"], f"{JOINT}{wildcards['bits']}") in {(s.model, s.training) for s in scores(study)}
 
-    def part_of(score: Score) -> bool:
+    def part_of(s: Score) -> bool:
         """Queries are made for no victim that is not scored too, so a job that makes them is named by the same words."""
-        return all(str(value) == wildcards.get(name, str(value)) for name, value in score._asdict().items())
+        return all(str(value) == wildcards.get(name, str(value)) for name, value in s._asdict().items())
 
     return any(map(part_of, scores(study)))

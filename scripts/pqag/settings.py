@@ -9,7 +9,7 @@ from typing import Any
 
 from pqag.brought import is_entry_point, is_torchvision
 from pqag.provenance import code_digest, script_of
-from pqag.scores import transfers
+from pqag.scores import PQN, TABLES, counterpart, transfers, victims
 
 
 def settings(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,11 +32,14 @@ def as_config(study: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def maker_of(model: Mapping[str, Any]) -> str:
-    """The rule that makes the weights of a model of a resolved study: ``borrow`` takes another model's, ``adopt`` those of the user."""
+    """The rule that makes the weights of a model of a resolved study: ``borrow`` takes another model's, ``adopt`` those of the user;
+    ``train_pqn`` trains them with a codebook, ``pretrain`` without."""
     if model["like"]:
         return "borrow"
     own = is_entry_point(model["network"]) or is_torchvision(model["network"])
-    return "adopt" if model["weights"] or own else "pretrain"
+    if model["weights"] or own:
+        return "adopt"
+    return "train_pqn" if model["quantizer"]["method"] == PQN else "pretrain"
 
 
 def _pick(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
@@ -66,6 +69,14 @@ def _pretrain(wildcards, study):
     model = study["models"][wildcards["model"]]
     run = {"threads": study["threads"]["pretrain"], "device": study["device"]}
     return model["training"] | _pick(model, "network", "width") | run
+
+
+def _train_pqn(wildcards, study):
+    """The method of the quantizer is no setting: it is why the rule is this one."""
+    model = study["models"][wildcards["model"]]
+    subspaces = model["quantizer"]["subspaces"]
+    start = _pick(model["quantizer"], "subspaces", "iterations") | {"codewords": codewords(int(wildcards["bits"]), subspaces)}
+    return _pretrain(wildcards, study) | start | model["pqn"]
 
 
 def _adopt(wildcards, study):
@@ -110,14 +121,20 @@ def _table(name):
     def table(wildcards, study):
         """What a table shows, and in which order; Snakemake itself does not notice when the order of input files changes."""
         shown = study["tables"][name]
+        models = {model: study["models"][model] for model, _ in victims(study, name)}
+        joint = {model: one["pqn"] for model, one in models.items() if "pqn" in one}
+        beside = {model: counterpart(study, model) for model in shown["models"]} if name == "table2" else {}
         return {
             "datasets": list(study["datasets"]),
-            "widths": {model: study["models"][model]["width"] for model in shown["models"]},
-            "networks": {model: study["models"][model]["network"] for model in shown["models"]},
-            "quantizers": {model: study["models"][model]["quantizer"]["method"] for model in shown["models"]},
+            "victims": [list(victim) for victim in victims(study, name)],
+            "widths": {model: one["width"] for model, one in models.items()},
+            "networks": {model: one["network"] for model, one in models.items()},
+            "quantizers": {model: one["quantizer"]["method"] for model, one in models.items()},
             "attacks": {shown["attack"]: study["attacks"][shown["attack"]]} if "attack" in shown else study["attacks"],
             "bits": [shown["bits"]] if "bits" in shown else study["bits"],
             "seeds": study["seeds"],
+            **({"pqn": joint} if joint else {}),
+            **({"counterparts": beside} if beside else {}),
         }
 
     return table
@@ -152,17 +169,19 @@ _FROM_STUDY = {
     "fetch": _fetch,
     "prepare": _prepare,
     "pretrain": _pretrain,
+    "train_pqn": _train_pqn,
     "adopt": _adopt,
     "borrow": _borrow,
     "extract": _extract,
+    "extract_shard": _extract,
     "quantize": _quantize,
+    "encode": _none,
     "attack": _attack,
+    "attack_shard": _attack,
     "extract_transfer": _extract_transfer,
     "evaluate": _none,
     "evaluate_clean": _none,
-    "table1": _table("table1"),
-    "table3": _table("table3"),
-    "table4": _table("table4"),
+    **{table: _table(table) for table in TABLES},
     "heat_map": _none,
     "perturbation": _one_query,
     "centroid_distributions": _chosen_queries,

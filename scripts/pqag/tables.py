@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ MODEL_NAMES = {
     "resnet50": "ResNet50",
 }
 #: Quantizers and methods of attacks other than the paper's, as a caption calls them.
-QUANTIZER_NAMES = {"pq": "PQ", "opq": "OPQ"}
+QUANTIZER_NAMES = {"pq": "PQ", "opq": "OPQ", "pqn": "PQN"}
 METHOD_NAMES = {"fgsm": "FGSM", "momentum_pgd": "momentum PGD"}
 ATTACK_NAMES = {"clean": "Clean", "basic": "Basic", "apd": "APD", "aod": "AOD"}
 
@@ -78,6 +78,85 @@ def against_paper(rows: pd.DataFrame, attacks: dict[str, dict]) -> pd.DataFrame:
     both = rows.loc[rows["attack"].isin(theirs), [*KEYS, "map"]].merge(paper(), on=KEYS, suffixes=("_ours", "_paper"))
     both["difference"] = both["map_ours"] - both["map_paper"]
     return both.rename(columns={"map_ours": "ours", "map_paper": "paper"})
+
+
+def network_names(networks: Mapping[str, str]) -> dict[str, str]:
+    """What Table 2 calls its models, whose ``networks`` are given by model: after the network, as the paper does, where only one has it."""
+    once = [network for network in networks.values() if list(networks.values()).count(network) == 1]
+    return {model: network if network in once else model for model, network in networks.items()}
+
+
+def renamed(metrics: Mapping[str, dict], names: Mapping[str, str]) -> dict[str, dict]:
+    """The contents of metrics.json files, by path, with other names for their models."""
+    ends = ("source_model", "target_model")
+    return {path: one | {end: names.get(one[end], one[end]) for end in ends} for path, one in metrics.items()}
+
+
+def robustness(joint: pd.DataFrame, pretrained: pd.DataFrame, counterparts: Mapping[str, str | None], attacks: dict) -> pd.DataFrame:
+    """Jointly trained models beside their counterparts: mean mAP (%) over code lengths and distances, a row a data set, model and attack.
+
+    ``joint`` and ``pretrained`` are rows of ``tidy``, ``counterparts`` the pretrained model that a model is held against, both as the rows
+    call them; ``attacks`` as in ``against_paper``. ``comparisons`` is the number of (code length, distance); in ``lower`` of them the
+    jointly trained one has the lower mAP. ``joint_drop`` and ``pretrained_drop``, 100 (1 - attacked / clean) of the means. The row of the
+    attack "all" takes all attacks together. ``paper_...``: the same of the paper's Tables 2 and 1; NaN where it has not all of them.
+    """
+    keys = ["dataset", "attack", "target_bits", "distance"]
+    if not any(counterparts.values()):
+        return pd.DataFrame(columns=["dataset", "model", "counterpart", "attack"])
+    pairs = []
+    for model, other in counterparts.items():
+        mine, theirs = (rows[rows["target_model"] == name][[*keys, "map"]] for rows, name in ((joint, model), (pretrained, other)))
+        pairs.append(mine.merge(theirs, on=keys, suffixes=("_joint", "_pretrained")).assign(model=model, counterpart=other))
+    both = pd.concat(pairs, ignore_index=True)
+
+    printed = against_paper(joint, attacks)[["target_model", *keys, "paper"]].rename(columns={"target_model": "model"})
+    both = both.merge(printed, on=["model", *keys], how="left")
+    table1 = paper().query("table == 1 and training == 'pretrained'").rename(columns={"target_model": "model", "map": "paper_1"})
+    both = both.merge(table1[["model", *keys, "paper_1"]], on=["model", *keys], how="left")
+    found = []
+    for (dataset, model), of_model in both.groupby(["dataset", "model"], sort=False):
+        attacked = of_model[of_model["attack"] != "clean"]
+        parts = [*of_model.groupby("attack", sort=False), ("all", attacked)]
+        clean = of_model[of_model["attack"] == "clean"]
+        for attack, part in parts:
+            row = {"dataset": dataset, "model": model, "counterpart": part["counterpart"].iloc[0], "attack": attack}
+            columns = {"": ("map_joint", "map_pretrained"), "paper_": ("paper", "paper_1")}
+            for prefix, (one, other) in columns.items():
+                whole = not part[[one, other]].isna().any(axis=None)
+                lower = int((part[one] < part[other]).sum()) if whole else math.nan
+                row |= {f"{prefix}comparisons": len(part) if whole else math.nan, f"{prefix}lower": lower}
+                for name, column in (("joint", one), ("pretrained", other)):
+                    mean = part[column].mean() if whole else math.nan
+                    row |= {f"{prefix}{name}": mean, f"{prefix}{name}_drop": 100 * (1 - mean / clean[column].mean())}
+            found.append(row)
+    return pd.DataFrame(found).astype({"comparisons": int, "lower": int} | {f"paper_{name}": "Int64" for name in ("comparisons", "lower")})
+
+
+def robustness_in_words(table: pd.DataFrame, path: str, cells: Cells, titles: Mapping[str, str]) -> str:
+    """``table`` (of ``robustness``), written to ``path``, as the answer to the paper on Table 2; every number is a mark of ``cells``."""
+
+    def number(row: Any, column: str, spec: str = ".1f") -> str:
+        return cells.put(f"robustness/{row.dataset}/{row.model}/{row.attack}/{column}", [(path, f"{row.Index}/{column}")], spec)
+
+    sentences = []
+    for row in table.itertuples():
+        one, other, title = number(row, "joint"), number(row, "pretrained"), titles[row.dataset]
+        if row.attack == "clean":
+            begin = f"{title}, {model_name(row.model)} jointly trained against pretrained, mean mAP over code lengths and distances"
+            sentences.append(f"{begin}: clean {one} against {other}")
+        elif row.attack != "all":
+            drops = f"relative drop {number(row, 'joint_drop')} against {number(row, 'pretrained_drop')} %"
+            sentences.append(f"{ATTACK_NAMES.get(row.attack, row.attack)} {one} against {other} ({drops})")
+        else:
+            count = f"{number(row, 'lower', '.0f')} of {number(row, 'comparisons', '.0f')} comparisons"
+            theirs = ""
+            if not pd.isna(row.paper_lower):
+                theirs = f" (paper: {number(row, 'paper_lower', '.0f')} of {number(row, 'paper_comparisons', '.0f')})"
+            sentences[-1] += f". Under attack the jointly trained network has the lower mAP in {count}{theirs}."
+    claim = "The paper finds that jointly trained models are even less robust than pretrained ones."
+    if table.empty:
+        return f"{claim} This study has no pretrained one of the same network, width and recipe of training to compare."
+    return f"{claim} " + ", ".join(sentences).replace("., ", ". ")
 
 
 def transfer_grid(rows: pd.DataFrame, panel: str) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -176,9 +255,9 @@ def family_name(name: str) -> str:
 def in_paper_layout(rows: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
     """mAP as in the paper's table of the same number, in the order of ``rows``; those are of ``with_cells``, so that numbers are marks.
 
-    Table 1 has (distance, attack) down and (data set, model, bits) across. Table 3 has (model, bits that the queries were made for) down
-    and (data set, bits of the victim) across, with SDC / ADC in each cell. Table 4 has (distance, model that the queries were made for)
-    down and (data set, victim) across. ``titles`` by data set.
+    Tables 1 and 2 have (distance, attack) down and (data set, model, bits) across. Table 3 has (model, bits that the queries were made
+    for) down and (data set, bits of the victim) across, with SDC / ADC in each cell. Table 4 has (distance, model that the queries were
+    made for) down and (data set, victim) across. ``titles`` by data set.
     """
     [table] = rows["table"].unique()
     frame = pd.DataFrame(
@@ -207,6 +286,7 @@ def in_paper_layout(rows: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFra
 
 _LAYOUTS = {
     1: (["distance", "attack"], ["dataset", "model", "bits"]),
+    2: (["distance", "attack"], ["dataset", "model", "bits"]),
     3: (["model", "made_for_bits"], ["dataset", "bits"]),
     4: (["distance", "made_for"], ["dataset", "model"]),
 }
@@ -242,20 +322,24 @@ def caption(
     cells: Cells,
     metrics: Mapping[str, dict],
     titles: Mapping[str, str],
-    histories: Mapping[tuple[str, str], Sequence[str]],
+    histories: Mapping[tuple[str, str, str], Sequence[str]],
     settings: Mapping[str, Any],
     record: str,
+    names: Mapping[str, str] = {},
 ) -> str:
     """What a reader must know to read the table, every number a mark of ``cells``: protocol, sizes, floor and chance of each data set,
     networks and their accuracy on held-out images after the last epoch, where they are classifiers; attacks, seeds.
 
-    ``metrics`` by path; ``titles`` by data set; ``histories``, paths of training.csv, one a seed, by (data set, model); ``settings`` those
-    of the rule (``widths``, ``networks``, ``quantizers``, ``attacks``, ``seeds``), which ``record``, the path of the table's own record,
-    will hold.
+    ``metrics`` by path; ``titles`` by data set; ``histories``, paths of training.csv, one a seed, by (data set, model, training);
+    ``settings`` those of the rule (``widths``, ``networks``, ``quantizers``, ``attacks``, ``seeds``, ``pqn``), which ``record``, the path
+    of the table's own record, will hold; ``names``, what the table calls its models, where that is not their name.
     """
 
     def setting(name: str, value: float, *path: str | int) -> str:
         return cells.put(name, [(record, "/".join((_SETTINGS, *map(str, path))))], "d" if isinstance(value, int) else "g", value=value)
+
+    def shown(model: str) -> str:
+        return model_name(names.get(model, model))
 
     sentences = [f"{what}, averaged over the whole ranking and over the orders of tied items."]
     for dataset, title in titles.items():
@@ -263,20 +347,27 @@ def caption(
         queries, database = (cells.put(f"{dataset}/{key}", [(first, f"/{key}")], "d") for key in ("queries", "database"))
         floor, chance = (cells.put(f"{dataset}/{key}", [(first, f"/map_{key}")], ".1f", 100) for key in ("floor", "chance"))
         accuracies = []
-        for (name, model), paths in histories.items():
+        for (name, model, training), paths in histories.items():
             if name == dataset and all(map(read, paths)):  # a network that is no classifier has none
-                mark = cells.put(f"{dataset}/accuracy/{model}", [(path, "-1/test_accuracy") for path in paths], ".1f", 100)
-                accuracies.append(f"{model_name(model)} {mark}")
+                pretrained = training == "pretrained"
+                identity = f"{dataset}/accuracy/{model}" if pretrained else f"{dataset}/accuracy/{model}/{training}"
+                mark = cells.put(identity, [(path, "-1/test_accuracy") for path in paths], ".1f", 100)
+                if pretrained:
+                    accuracies.append(f"{shown(model)} {mark}")
+                else:
+                    place = settings["bits"].index(int(training.removeprefix("joint")))
+                    bits = cells.put(f"{identity}/bits", [(record, f"{_SETTINGS}/bits/{place}")], "d", value=settings["bits"][place])
+                    accuracies.append(f"{shown(model)} trained for {bits} bits {mark}")
         measured = f"; accuracy of the networks (%): {', '.join(accuracies)}" if accuracies else ""
         sentences.append(f"{title}: {queries} queries, {database} database images, worst possible {floor}, chance {chance}{measured}.")
     for model, network in settings["networks"].items():
         quantizer = settings["quantizers"][model]
-        if network != model or quantizer != "pq":
-            sentences.append(f"{model_name(model)}: network {model_name(network)}, quantizer {QUANTIZER_NAMES.get(quantizer, quantizer)}.")
+        if (network != model and model not in names) or quantizer != "pq":
+            built = "" if names.get(model) == network else f"network {model_name(network)}, "
+            how = pqn_in_words(model, settings["pqn"][model], setting) if quantizer == "pqn" else ""
+            sentences.append(f"{shown(model)}: {built}quantizer {QUANTIZER_NAMES.get(quantizer, quantizer)}{how}.")
     narrow = [
-        f"{model_name(model)} {setting(f'width/{model}', width, 'widths', model)}"
-        for model, width in settings["widths"].items()
-        if width != 1
+        f"{shown(model)} {setting(f'width/{model}', width, 'widths', model)}" for model, width in settings["widths"].items() if width != 1
     ]
     if narrow:
         sentences.append(f"Channels of the networks as a share of the original's: {', '.join(narrow)}.")
@@ -292,6 +383,19 @@ def caption(
     seeds = [setting(f"seed/{seed}", seed, "seeds", i) for i, seed in enumerate(settings["seeds"])]
     sentences.append(f"Seed {seeds[0]}." if len(seeds) == 1 else f"Mean ± standard deviation over seeds {', '.join(seeds)}.")
     return " ".join(sentences)
+
+
+def pqn_in_words(model: str, pqn: Mapping[str, Any], setting: Callable[..., str]) -> str:
+    """How a model was trained with its codebook; ``setting`` makes the mark of a number from its name, its value and its place."""
+
+    def number(key: str) -> str:
+        return setting(f"pqn/{model}/{key}", pqn[key], "pqn", model, key)
+
+    margin = f", margin {number('margin')}" if pqn["loss"] == "hinge" else ""
+    parts = "every sub-vector" if pqn["intra_normalisation"] else "the whole vector"
+    beside = f" and {number('classification')} times the classification loss" if pqn["classification"] else ""
+    begin = f", after a share of {number('warm_up')} of the epochs with the latter alone" if pqn["warm_up"] else ""
+    return f" ({pqn['loss']} triplet loss{margin}{beside}{begin}; alpha {number('alpha')}; {parts} normalised)"
 
 
 #: Where a record keeps the settings of its job.

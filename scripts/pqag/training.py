@@ -7,6 +7,7 @@ The result is a function of the images, the settings, the seed and the number of
 generators seeded by (seed, epoch), so that a run resumed from the checkpoint of an epoch ends in the same bits as one never stopped.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -57,6 +58,12 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
     capabilities = torch.cpu.get_capabilities()
     return torch.bfloat16 if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else None
+
+
+def mixed(recipe: Recipe, device: torch.device) -> contextlib.AbstractContextManager:
+    """The context in which a network is trained in the precision of ``recipe``."""
+    dtype = autocast_dtype(recipe.precision, device)
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def augmented(images: Tensor, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
@@ -119,29 +126,43 @@ def identity_initialisation(network: nn.Module) -> None:
             nn.init.dirac_(module.weight.data[: module.in_channels])
 
 
+def classification(network: Backbone, recipe: Recipe, multilabel: bool) -> Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]:
+    """The objective of pretraining, for ``train``: the classification loss of a batch, whatever the epoch, and its logits."""
+
+    def objective(images: Tensor, labels: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        with mixed(recipe, images.device):
+            logits = network(images)
+        return classification_loss(logits.float(), labels, multilabel, recipe.label_smoothing), logits
+
+    return objective
+
+
 @torch.inference_mode()
-def accuracy(network: Backbone, images: Tensor, labels: Tensor, batch_size: int = 1000) -> float:
+def accuracy(network: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 1000) -> float:
     """Share in [0, 1] of ``images`` (uint8, N x 3 x H x W) whose highest logit is a label of theirs; evaluation mode is the caller's."""
     hits = [correct(network(pixels(x)), y).sum() for x, y in zip(images.split(batch_size), labels.split(batch_size))]
     return float(torch.stack(hits).sum()) / len(images)
 
 
 def train(
-    network: Backbone,
+    network: nn.Module,
+    objective: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]],
     images: Tensor,
     labels: Tensor,
     test_images: Tensor,
     test_labels: Tensor,
     recipe: Recipe,
     seed: int,
-    multilabel: bool = False,
     checkpoint: dict | None = None,
     on_batch: Callable[[], None] = lambda: None,
+    on_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> Iterator[tuple[Epoch, dict]]:
     """Train ``network`` in place; after every epoch yield its figures and a checkpoint that ``checkpoint`` takes to go on from there.
 
-    ``images`` uint8 (N, 3, H, W), ``labels`` uint8 multi-hot (N, C), on the device of the network. The held-out images are looked at, never
-    learned from: no setting and no epoch is chosen by them. ``on_batch`` is called after every batch (a progress bar).
+    ``images`` uint8 (N, 3, H, W), ``labels`` uint8 multi-hot (N, C), on the device of the network, which gives logits (N, C) for images.
+    ``objective`` gives the loss of a batch to be made small, of augmented images, float32 in [0, 1], labels, float32, and the number of the
+    epoch, and the logits; see ``classification``. The held-out images are looked at, never learned from: no setting and no epoch is chosen
+    by them. ``on_epoch`` is called before every epoch with its number, ``on_batch`` after every batch (a progress bar).
     """
     device = images.device
     network.to(memory_format=torch.channels_last)
@@ -150,7 +171,6 @@ def train(
         network.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step / (recipe.epochs * steps)))
-    dtype = autocast_dtype(recipe.precision, device)
     first = 0
     if checkpoint is not None:
         network.load_state_dict(checkpoint["network"])
@@ -161,6 +181,7 @@ def train(
     for epoch in range(first, recipe.epochs):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         torch.manual_seed(seed * 1_000_003 + epoch)  # dropout
+        on_epoch(epoch)
         network.train()
         order = torch.randperm(len(images), generator=generator).to(device)
         loss_sum = torch.zeros((), device=device)
@@ -168,9 +189,7 @@ def train(
         for batch in order.split(recipe.batch_size):
             x = pixels(augmented(images[batch], recipe.crop, recipe.flip, generator))
             y = labels[batch].float()
-            with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-                logits = network(x)
-            loss = classification_loss(logits.float(), y, multilabel, recipe.label_smoothing)
+            loss, logits = objective(x, y, epoch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

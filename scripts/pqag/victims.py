@@ -20,12 +20,16 @@ def read_weights(path: str | Path, network: str, width: float, image_size: int |
     ``width``, or of one that reduces images of ``image_size`` pixels otherwise. Nothing in the file is run.
     """
     content = _read_safetensors(path) if Path(path).suffix == ".safetensors" else checkpoints.load(path)
-    if isinstance(content, dict) and content.keys() == {"model", "width", "classes", "image_size", "weights"}:
+    if isinstance(content, dict) and content.keys() == {"model", "width", "classes", "image_size", "feature_groups", "weights"}:
         if (content["model"], content["width"]) != (network, width):
             theirs = f"{content['model']} of width {content['width']:g}"
             raise UserError(f"{path} holds the weights of {theirs}, but the study says {network} of width {width:g}")
         if image_size and networks.reduction(content["image_size"]) != networks.reduction(image_size):
             raise UserError(f"{path} holds weights for images of {content['image_size']} pixels, but those of the study have {image_size}")
+        if content["feature_groups"] > 1:
+            raise UserError(
+                f"{path} holds a network trained with its codebook, which is nothing without that: name weights trained without"
+            )
         content = content["weights"]
     if not isinstance(content, Mapping) or not content or not all(isinstance(value, Tensor) for value in content.values()):
         there = f"the keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else f"a {type(content).__name__}"

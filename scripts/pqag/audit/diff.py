@@ -54,7 +54,7 @@ def _code_and_versions(one: Path, other: Path) -> Iterator[str]:
             code[number].setdefault(definition["externalParameters"]["rule"], set()).add(definition["internalParameters"]["code"][:12])
             for name, version in run["builder"]["version"].items():
                 versions[number].setdefault(name, set()).add(str(version))
-            processors[number].setdefault("processor", set()).add(str(run["byproducts"][0]["annotations"]["cpu"]))
+            processors[number].setdefault("processor", set()).update(records.processors(record))
     for what, found in (("code of", code), ("version of", versions), ("note:", processors)):
         yield from _unequal(what, *({name: " and ".join(sorted(several)) for name, several in values.items()} for values in found))
 

@@ -374,7 +374,7 @@ def _printed(study: Study) -> Iterator[Fault]:
 def _remarks(study: Study, resolved: Mapping[str, Any] | None) -> list[str]:
     """What a reader should know, though nothing is wrong."""
     states = [record["predicate"]["buildDefinition"]["internalParameters"]["git"] for record in study.records.values()]
-    machines = {str(record["predicate"]["runDetails"]["byproducts"][0]["annotations"]["cpu"]) for record in study.records.values()}
+    machines = {cpu for record in study.records.values() for cpu in records.processors(record)}
     remarks = []
     if overrides := (resolved or {}).get("overrides"):
         remarks.append(f"{overrides} came by --config, so the config files say otherwise")

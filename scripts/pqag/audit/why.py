@@ -142,8 +142,9 @@ def _told(name: str, record: Mapping[str, Any]) -> Iterator[str]:
     seeds = "".join(f", {key} {value}" for key, value in inner["seeds"].items())
     started = record["predicate"]["runDetails"]["metadata"]["startedOn"]
     yield f"  commit {inner['git']['commit'] or 'unknown'}{dirty}, code {inner['code'][:12]}, threads {inner['threads']}{seeds}, {started}"
-    for raw, digest in records.dependencies(record, "raw").items():
-        yield f"  raw {raw} sha256 {digest}"
+    for role in ("shard", "raw"):
+        for used, digest in records.dependencies(record, role).items():
+            yield f"  {role} {used} sha256 {digest}"
 
 
 def _short(value: Any) -> str:

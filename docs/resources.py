@@ -1,0 +1,107 @@
+"""Print what the jobs of a finished study asked for and used: `.venv/bin/python docs/resources.py [CONFIG]`, from the folder it ran in.
+
+For each rule: its jobs, the range of requested MiB over the peak that the benchmark files have, and of requested minutes over those taken.
+Exits with 1 where a job asked for less than 1.2 or more than 4 times what it used. More than 4 times is no fault at the floors of
+``pqag.resources``. Memory counts only where the job took a second: benchmarks look every half second, and of a shorter job see the start.
+"""
+
+import contextlib
+import io
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "scripts"))
+
+from pqag.resources import LEAST_MB, LEAST_MINUTES  # noqa: E402
+
+LOW, HIGH = 1.2, 4
+
+
+class Job(NamedTuple):
+    """What a job asked for and used: its rule and benchmark file, MiB and minutes. Of a job of less than a second the MiB are not known."""
+
+    rule: str
+    benchmark: str
+    mb: int
+    minutes: int
+    used_mb: float | None
+    used_minutes: float
+
+    def faults(self) -> Iterator[str]:
+        """What it asked too little or too much of, in words."""
+        both = (("MiB", self.mb, self.used_mb, LEAST_MB), ("minutes", self.minutes, self.used_minutes, LEAST_MINUTES))
+        for unit, asked, used, least in both:
+            if used is not None and (asked < LOW * used or asked > max(HIGH * used, least)):
+                yield f"{self.benchmark}: asked for {asked} {unit}, used {used:.3g}"
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the plan off the terminal, but for why there is none."""
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        try:
+            yield
+        except SystemExit:
+            sys.exit(said.getvalue().strip())
+
+
+def requests(config: Path, folder: Path = Path()) -> list[tuple[str, str, int, int]]:
+    """Of every job of the study in ``config``: its rule, its benchmark file, and the MiB and minutes that it asks for at first."""
+    from snakemake.api import SnakemakeApi
+    from snakemake.settings import types
+
+    with _silence(), SnakemakeApi(types.OutputSettings(dryrun=True)) as api:
+        workflow = api.workflow(
+            resource_settings=types.ResourceSettings(cores=1),
+            config_settings=types.ConfigSettings(configfiles=[config]),
+            storage_settings=types.StorageSettings(),
+            workflow_settings=types.WorkflowSettings(),
+            snakefile=ROOT / "Snakefile",
+            workdir=folder,
+        )
+        workflow.dag(types.DAGSettings(targets={"all"}, forceall=True)).execute_workflow(executor="dryrun")
+        jobs = [job for job in workflow._workflow_store.dag.jobs if job.benchmark]
+        return [(job.rule.name, str(job.benchmark), job.resources.mem_mb, job.resources.runtime) for job in jobs]
+
+
+def measured(config: Path, folder: Path = Path()) -> list[Job]:
+    """The jobs of the study that have a benchmark file in ``folder``, with what stands in the last line of it."""
+    found = []
+    for rule, benchmark, mb, minutes in requests(config.absolute(), folder):
+        if (folder / benchmark).exists():
+            used = json.loads((folder / benchmark).read_text().splitlines()[-1])
+            found.append(Job(rule, benchmark, mb, minutes, used["max_rss"] if used["s"] >= 1 else None, used["s"] / 60))
+    return found
+
+
+def table(jobs: list[Job]) -> Iterator[str]:
+    """A line for each rule: of memory and of time the most that was used and asked for, and the least and largest ratio."""
+    by_rule: Mapping[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        by_rule[job.rule].append(job)
+    heads = "".join(f"{f'used {unit}':>10}{'asked':>7}{'asked/used':>20}" for unit in ("MiB", "min"))
+    yield f"{'rule':24}{'jobs':>5}{heads}"
+    for rule, of_rule in sorted(by_rule.items()):
+        memory, time = [(job.mb, job.used_mb) for job in of_rule if job.used_mb is not None], [(j.minutes, j.used_minutes) for j in of_rule]
+        yield f"{rule:24}{len(of_rule):5}{_columns(memory)}{_columns(time)}"
+
+
+def _columns(pairs: list[tuple[int, float]]) -> str:
+    """Of (asked, used): the most that was used and asked for, and the least and largest ratio."""
+    if not pairs:
+        return f"{'?':>10}{'?':>7}{'?':>20}"
+    ratios = [asked / used for asked, used in pairs]
+    return f"{max(used for _, used in pairs):10.4g}{max(asked for asked, _ in pairs):7}{f'{min(ratios):.3g} - {max(ratios):.3g}':>20}"
+
+
+if __name__ == "__main__":
+    jobs = measured(Path(sys.argv[1] if len(sys.argv) > 1 else "config.yaml"))
+    faults = [fault for job in jobs for fault in job.faults()]
+    print("\n".join([*table(jobs), *faults]))
+    print(f"least asked for: {LEAST_MB} MiB, {LEAST_MINUTES} minutes")
+    sys.exit(bool(faults))

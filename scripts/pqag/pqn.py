@@ -1,0 +1,130 @@
+"""The jointly trained victim: a product quantization network (PQN, Yu et al. 2018), whose codebook is learned with it.
+
+A soft product-quantization layer replaces each sub-vector of a feature by a mean of the codewords of its sub-space, the nearer the heavier,
+which tends to the nearest codeword (Eq. 1) as alpha grows. The asymmetric triplet loss compares the anchor as it is with the soft-quantized
+positive and negative, as retrieval compares a query with a quantized database (ADC).
+
+What the paper of PQN leaves open, or is read in several ways, is a key of ``pqn`` in config.yaml (docs/protocol.md). After training the
+database is encoded by the nearest codeword, like that of any victim.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pqag import quantizer
+from pqag.networks import Backbone, normalise, pixels
+from pqag.training import Recipe, classification_loss, mixed
+
+#: What a triplet costs, by the similarity of the anchor to the negative less that to the positive, and the margin: readings of PQN's loss.
+LOSSES: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "sigmoid": lambda difference, margin: difference.sigmoid(),
+    "hinge": lambda difference, margin: (difference + margin).clamp(min=0),
+    "softplus": lambda difference, margin: F.softplus(difference),
+}
+
+#: The codebook begins as k-means on the features of so many training images: some 20 for each of 512 codewords.
+IMAGES_OF_START = 10_000
+
+
+@dataclass(frozen=True)
+class Joint:
+    """How a codebook is trained with its network: M = ``subspaces``, K = ``codewords``, ``iterations`` of the k-means that it begins with,
+    and the keys of ``pqn`` in config.yaml, where each is explained."""
+
+    subspaces: int
+    codewords: int
+    iterations: int
+    alpha: float
+    loss: str
+    margin: float
+    intra_normalisation: bool
+    classification: float
+    warm_up: float
+
+    @property
+    def groups(self) -> int:
+        """In how many parts a feature is normalised."""
+        return self.subspaces if self.intra_normalisation else 1
+
+
+def soft_quantize(z: Tensor, codewords: Tensor, alpha: float) -> Tensor:
+    """Features (N, D) with each sub-vector z_m replaced by the mean of the codewords (M, K, D/M) under softmax(-alpha ||z_m - c_mk||^2).
+
+    Of vectors of norm 1 that is softmax(2 alpha <z_m, c_mk>), as PQN has it.
+    """
+    subspaces, _, size = codewords.shape
+    parts = z.reshape(len(z), subspaces, size)
+    nearness = 2 * torch.einsum("nmd,mkd->nmk", parts, codewords) - (codewords**2).sum(2)  # less ||z_m||^2, the same for every codeword
+    return torch.einsum("nmk,mkd->nmd", (alpha * nearness).softmax(2), codewords).flatten(1)
+
+
+def triplet_loss(z: Tensor, quantized: Tensor, labels: Tensor, loss: str, margin: float) -> Tensor:
+    """Mean cost, (), of all triplets of a batch: anchors z (N, D), positives and negatives ``quantized`` (N, D), multi-hot labels (N, C).
+
+    A positive is another image that shares a label with the anchor, a negative one that shares none. Time and memory grow with N^3. Zero
+    for a batch without a triplet.
+    """
+    similar = (labels @ labels.T) > 0
+    positive = similar.clone().fill_diagonal_(False)
+    triplets = positive[:, :, None] & ~similar[:, None, :]  # (anchor, positive, negative)
+    similarities = z @ quantized.T
+    costs = LOSSES[loss](similarities[:, None, :] - similarities[:, :, None], margin)
+    return (costs * triplets).sum() / triplets.sum().clamp(min=1)
+
+
+class ProductQuantizationNetwork(nn.Module):
+    """A backbone with a codebook that is learned with it; called like the backbone, it gives logits."""
+
+    def __init__(self, backbone: Backbone, joint: Joint):
+        super().__init__()
+        if backbone.feature_size % joint.subspaces:
+            raise ValueError(f"a feature of {backbone.feature_size} numbers cannot be cut into {joint.subspaces} sub-vectors")
+        backbone.feature_groups = joint.groups
+        self.backbone, self.joint = backbone, joint
+        self.free_codewords = nn.Parameter(torch.zeros(joint.subspaces, joint.codewords, backbone.feature_size // joint.subspaces))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, float (N, C), of images, float32 (N, 3, H, W) in [0, 1]."""
+        return self.backbone(images)
+
+    def codewords(self) -> Tensor:
+        """The codewords, float32 (M, K, D/M), of norm 1 under intra-normalisation."""
+        return F.normalize(self.free_codewords, dim=2) if self.joint.intra_normalisation else self.free_codewords
+
+    @torch.no_grad()
+    def start_codebook(self, images: Tensor, seed: int, batch_size: int = 500) -> None:
+        """Let the codewords be the centroids of k-means on the network's own features of ``images``, uint8 (N, 3, H, W): the first
+        ``IMAGES_OF_START`` in an order drawn by ``seed``. Raises ValueError for fewer images than codewords."""
+        self.eval()
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:IMAGES_OF_START].to(images.device)
+        features = [normalise(self.backbone.features(pixels(images[batch])), self.joint.groups) for batch in order.split(batch_size)]
+        points = torch.cat(features).float().cpu().numpy()
+        fit = quantizer.fit(points, self.joint.subspaces, self.joint.codewords, seed, self.joint.iterations)
+        self.free_codewords.copy_(torch.from_numpy(np.ascontiguousarray(fit.codewords)))
+
+    def begins_at(self, recipe: Recipe) -> int:
+        """The first epoch in which the codebook is trained; those before are of classification alone."""
+        return int(self.joint.warm_up * recipe.epochs)
+
+    def objective(self, recipe: Recipe, multilabel: bool) -> Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]:
+        """The loss of a batch, for ``training.train``: that of classification; from the epoch ``begins_at`` on the asymmetric triplet loss
+        and, weighted, that of classification."""
+
+        def objective(images: Tensor, labels: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+            with mixed(recipe, images.device):
+                features = self.backbone.features(images)
+                logits = self.backbone.head(features)
+            classified = classification_loss(logits.float(), labels, multilabel, recipe.label_smoothing)
+            if epoch < self.begins_at(recipe):
+                return classified, logits
+            z = normalise(features.float(), self.joint.groups)
+            quantized = soft_quantize(z, self.codewords(), self.joint.alpha)
+            triplets = triplet_loss(z, quantized, labels, self.joint.loss, self.joint.margin)
+            return triplets + self.joint.classification * classified, logits
+
+        return objective

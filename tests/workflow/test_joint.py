@@ -1,0 +1,106 @@
+"""config/joint.yaml at the size of the tiny study: a network that is trained with its codebook is a victim like any other."""
+
+import csv
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from pqag import checkpoints
+
+from .conftest import ROOT, plan, snakemake, write_config
+
+pytestmark = pytest.mark.slow  # a whole study
+VICTIM = "results/joint/synthetic/alexnet_pqn-joint16/seed0"
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("joint")
+    tiny = yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
+    study = yaml.safe_load((ROOT / "config/joint.yaml").read_text())
+    study |= {key: tiny[key] for key in ("datasets", "training", "threads", "figures")} | {"bits": [16, 24]}
+    for model in study["models"].values():
+        model["width"] = 0.125
+        del model["training"]
+    study["figures"] = {"models": ["alexnet_pqn"], "sweep": {"models": []}}
+    study["tables"]["table4"] = {"models": ["alexnet", "alexnet_pqn"]}
+    write_config(folder / "config.yaml", study)
+    done = snakemake(folder, "--configfile", folder / "config.yaml", "--cores", 2, "all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, study
+
+
+def rows(folder, name):
+    with (folder / f"results/joint/tables/{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_table_2_has_the_columns_of_table_1_and_the_training_is_joint(joint):
+    one, two = (rows(joint[0], f"table{n}") for n in (1, 2))
+    assert list(one[0]) == list(two[0])
+    assert {(row["training"], row["source_model"], row["target_model"]) for row in two} == {("joint", "alexnet", "alexnet")}
+    assert {row["training"] for row in one} == {"pretrained"}
+    attacks = {(row["target_bits"], row["attack"], row["distance"]) for row in two}
+    assert attacks == {(b, a, d) for b in ("16", "24") for a in ("clean", "basic", "apd", "aod") for d in ("SDC", "ADC")}
+    value = {(row["target_bits"], row["attack"], row["distance"]): float(row["map"]) for row in two}
+    assert all(value[bits, attack, kind] < value[bits, "clean", kind] for bits, attack, kind in value if attack != "clean")
+
+
+def test_the_claim_of_the_paper_is_answered_from_both_tables(joint):
+    """Counted again from the two tables."""
+    values = [
+        {(row["target_bits"], row["attack"], row["distance"]): float(row["map"]) for row in rows(joint[0], f"table{n}")} for n in (2, 1)
+    ]
+    lower = sum(values[0][key] < values[1][key] for key in values[0] if key[1] != "clean")
+    text = " ".join((joint[0] / "results/joint/tables/table2.txt").read_text().split())
+    assert f"the jointly trained network has the lower mAP in {lower} of 12 comparisons." in text
+    assert "AlexNet: quantizer PQN (sigmoid triplet loss" in text
+
+
+def test_it_stands_in_table_4_and_the_figures_like_any_other(joint):
+    pairs = {(row["source_model"], row["target_model"], row["training"]) for row in rows(joint[0], "table4")}
+    names = {"alexnet": "pretrained", "alexnet_pqn": "joint"}
+    assert pairs == {(source, target, names[target]) for source in names for target in names}
+    assert (joint[0] / "results/joint/figures/figure3_synthetic_alexnet_pqn.png").exists()
+
+
+def test_a_cell_recomputed_from_the_network_and_its_codewords(joint):
+    """ADC of the clean queries: sub-vectors of norm 1, items as their nearest codewords, a plain loop."""
+    import torch
+
+    with h5py.File(joint[0] / "results/joint/synthetic/images.h5") as file:
+        images, queries = file["database/images"][()], file["query/images"][()]
+        labels, gallery = file["query/labels"][()].argmax(1), file["database/labels"][()].argmax(1)
+    with h5py.File(joint[0] / VICTIM / "codewords.h5") as file:
+        codewords = file["codewords"][()]
+    assert codewords.shape == (4, 16, 128)
+    np.testing.assert_allclose(np.linalg.norm(codewords, axis=2), 1, rtol=1e-5)
+    network = checkpoints.load_network(joint[0] / VICTIM / "weights.pt")
+    with torch.no_grad():
+        z, items = (network.features(torch.from_numpy(x) / 255).numpy().reshape(len(x), 4, 128) for x in (queries, images))
+    z, items = (x / np.linalg.norm(x, axis=2, keepdims=True) for x in (z, items))
+    nearest = ((items[:, :, None] - codewords[None]) ** 2).sum(3).argmin(2)
+    items = np.stack([codewords[m][nearest[:, m]] for m in range(4)], axis=1)
+    precisions = []
+    for query, label in zip(z, labels):
+        relevant = gallery[np.argsort(((query - items) ** 2).sum((1, 2)), kind="stable")] == label
+        ranks = np.flatnonzero(relevant) + 1
+        precisions.append((np.arange(1, len(ranks) + 1) / ranks).mean())
+    [row] = [r for r in rows(joint[0], "table2") if (r["target_bits"], r["attack"], r["distance"]) == ("16", "clean", "ADC")]
+    assert float(row["map_worst"]) - 0.01 <= 100 * np.mean(precisions) <= float(row["map_best"]) + 0.01
+
+
+def test_another_alpha_trains_it_again_and_nothing_else(joint):
+    folder, study = joint
+    found = {rule for rule, _ in plan(folder, study | {"pqn": {"alpha": 7}})}
+    assert "train_pqn" in found and "encode" in found and "table2" in found
+    assert not found & {"pretrain", "quantize", "table1", "prepare"}
+
+
+def test_it_is_trained_for_the_length_of_its_code(joint):
+    folder, study = joint
+    study = study | {"tables": {"table4": {"models": []}, "table3": {"models": []}}, "figures": {"models": []}, "bits": [16]}
+    jobs = [wildcards for rule, wildcards in plan(folder, study | {"seeds": [1]}) if rule == "train_pqn"]
+    assert [wildcards["bits"] for wildcards in jobs] == ["16"]

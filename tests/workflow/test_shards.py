@@ -1,0 +1,112 @@
+"""A study whose attack and extraction are split over several jobs has the same results, and whether it is split makes nothing stale."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from pqag import files, records
+
+from ..conftest import run_study
+from .conftest import ROOT, plan, snakemake, write_config
+
+pytestmark = pytest.mark.slow  # two runs
+
+
+#: Three batches of each, the last not full; of the clean queries two, so that one shard of the features has none of them.
+SIZES = {"train": 1000, "database": 1100, "database_from": "all", "queries": 520}
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    """A folder in which a study was run in three shards, and the study."""
+    study = {
+        "study": "tiny",
+        "datasets": {"synthetic": SIZES},
+        "models": {"vgg16": {"width": 0.125}},
+        "attacks": {"aod": {"loss": "aod", "iterations": 2}},
+        "bits": [16],
+        "training": {"epochs": 1, "batch_size": 100},
+        "threads": {"pretrain": 1},
+        "tables": {"table3": {"models": []}, "table4": {"models": []}},
+        "figures": {"models": []},
+        "shards": {"attack": 3, "extract": 9},
+    }
+    return run_study(tmp_path_factory.mktemp("split"), study)[0], study
+
+
+def digests(folder):
+    """sha256 of all that was computed, but for records, which tell how."""
+    known = [path for path in (folder / "results/tiny/synthetic").rglob("*") if path.is_file() and not path.name.endswith(".prov.json")]
+    return {str(path.relative_to(folder)): files.sha256(path) for path in known}
+
+
+def test_a_run_in_shards(split):
+    """Three of each, though nine were asked for; none is left, every number is traced, and their own logs and benchmarks stay."""
+    folder, study = split
+    jobs = Counter(rule for rule, _ in plan(folder, study | {"study": "another"}))
+    assert (jobs["attack_shard"], jobs["attack"], jobs["extract_shard"], jobs["extract"]) == (3, 1, 3, 1)
+    assert not list((folder / "results/tiny/synthetic").rglob("*shard*"))
+    assert len(list((folder / "results/tiny/logs").rglob("*shard*of3.log"))) == 6
+    assert len(list((folder / "results/tiny/benchmarks").rglob("*shard*of3.jsonl"))) == 6
+
+
+def audit(folder, *arguments):
+    """What `scripts/audit.py` says of the study."""
+    return subprocess.run([sys.executable, ROOT / "scripts/audit.py", *arguments], cwd=folder, capture_output=True, text=True)
+
+
+def test_the_audit_names_the_shards(split):
+    folder, _ = split
+    assert audit(folder, "verify", "tiny").returncode == 0
+    told = audit(folder, "why", "table1:aod/vgg16/16/ADC", "--study", "tiny").stdout
+    for name in ("adversarial/aod", "features/clean"):
+        assert all(f"{name}.shard{shard}of3.h5 sha256" in told for shard in (1, 2, 3))
+
+
+def test_shards_that_a_killed_run_left_are_told(split):
+    """By one who runs the study in another number of shards afterwards, nothing else would touch them."""
+    folder, _ = split
+    victim = folder / "results/tiny/synthetic/vgg16-pretrained/seed0/features"
+    record = json.loads((victim / "clean.prov.json").read_text())
+    name = str((victim / "clean.shard1of2").relative_to(folder))
+    files.write_bytes(folder / f"{name}.h5", b"some")
+    record["subject"] = [{"name": f"{name}.h5", "digest": {"sha256": files.sha256(folder / f"{name}.h5")}}]
+    record["predicate"]["buildDefinition"]["externalParameters"]["rule"] = "extract_shard"
+    files.write_json(folder / f"{name}.prov.json", records.sealed(record))
+    try:
+        told = audit(folder, "verify", "tiny").stdout
+    finally:
+        for suffix in (".h5", ".prov.json"):
+            (folder / f"{name}{suffix}").unlink()
+    assert told.startswith(f"{name}.prov.json: is of a job that the study does not have, extract_shard")
+    assert "delete the records named and what they say was made" in told and "error: 1 fault in" in told
+
+
+@pytest.mark.parametrize("shards", [{}, {"attack": 1, "extract": 1}, {"attack": 2, "extract": 3}])
+def test_another_number_of_shards_makes_nothing_stale(split, shards):
+    folder, study = split
+    jobs = {rule for rule, _ in plan(folder, study | {"shards": shards})}
+    assert jobs == {"study", "manifest", "all"}
+
+
+def test_what_is_stale_for_the_whole_is_stale_for_its_shards(split):
+    folder, study = split
+    jobs = Counter(rule for rule, _ in plan(folder, study | {"attacks": {"aod": study["attacks"]["aod"] | {"iterations": 3}}}))
+    assert (jobs["attack_shard"], jobs["attack"], jobs["extract_shard"], jobs["extract"]) == (3, 1, 0, 0)
+
+
+def test_results_are_the_same_bit_for_bit_without_shards(split):
+    """Made again from the weights on, by one job each."""
+    folder, study = split
+    before = digests(folder)
+    victim = folder / "results/tiny/synthetic/vgg16-pretrained/seed0"
+    for path in [*(victim / "features").iterdir(), *(victim / "16bits").rglob("*.*")]:
+        path.unlink()
+    write_config(folder / "config.yaml", study | {"shards": {}})
+    done = snakemake(folder, "--configfile", folder / "config.yaml", "--cores", 2, "all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert digests(folder) == before and len(before) > 8
+    assert records.dependencies(records.read(victim / "16bits/adversarial/aod.prov.json"), "shard") == {}, "it was made whole"
