@@ -219,3 +219,27 @@ def test_without_classification_its_head_learns_nothing_after_the_warm_up(data):
 def test_a_feature_that_sub_vectors_do_not_divide_is_refused():
     with pytest.raises(ValueError, match="cannot be cut into 3"):
         network(pqn.Joint(**{**vars(JOINT), "subspaces": 3}))
+
+
+@pytest.mark.parametrize(
+    ("alpha", "loss", "margin", "weight"), [(5, "sigmoid", 0.5, 1.0), (0.7, "hinge", 0.3, 0.25), (2, "softplus", 0, 3)]
+)
+def test_the_objective_is_that_of_its_settings(data, alpha, loss, margin, weight):
+    """Un-quantized anchors against quantized items, by loops, and the weighted classification loss; before the warm-up ends the latter."""
+    joint = pqn.Joint(**{**vars(JOINT), "alpha": alpha, "loss": loss, "margin": margin, "classification": weight})
+    net = network(joint)
+    with torch.no_grad():
+        net.free_codewords.copy_(torch.randn(net.free_codewords.shape, generator=torch.Generator().manual_seed(4)))
+        for parameter in net.backbone.parameters():  # features that differ
+            parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+    images, labels = networks.pixels(data[0][:8]), data[1][:8].float()
+    value, logits = net.eval().objective(RECIPE, False)(images, labels, 1)
+    z = networks.normalise(net.backbone.features(images), 4).detach().double()
+    quantized = torch.from_numpy(soft_by_loop(z.numpy(), net.codewords().detach().double().numpy(), alpha))
+    cost = {**COSTS, "hinge": lambda difference: max(0.0, difference + margin)}[loss]
+    classified = float(F.cross_entropy(logits, labels, label_smoothing=0.1))
+    expected = triplets_by_loop(z, quantized, labels.tolist(), cost) + weight * classified
+    assert float(value) == pytest.approx(expected, rel=1e-5)
+    swapped = triplets_by_loop(quantized, z, labels.tolist(), cost) + weight * classified
+    assert abs(swapped - expected) > 3e-5, "the data tell anchors from items"
+    assert float(net.objective(RECIPE, False)(images, labels, 0)[0]) == pytest.approx(classified, rel=1e-6)

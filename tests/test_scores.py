@@ -6,7 +6,7 @@ from pqag.scores import PRETRAINED, Score, counterpart, kind_of, needed, scores,
 
 STUDY = {
     "models": {
-        name: {"network": name, "width": 1, "like": None, "training": {"epochs": 4}, "quantizer": {"method": "pq"}}
+        name: {"network": name, "width": 1, "like": None, "training": {"epochs": 4}, "quantizer": {"method": "pq", "subspaces": 4}}
         for name in ("vgg16", "alexnet", "resnet18", "vgg11", "vgg13")
     },
     "attacks": {"apd": {}, "aod": {}},
@@ -121,7 +121,7 @@ def test_a_figure_is_of_the_study_if_its_victim_is_named(rule, wildcards, has):
     assert needed(DRAWN, rule, wildcards) is has
 
 
-PQN = {"quantizer": {"method": "pqn"}}
+PQN = {"quantizer": {"method": "pqn", "subspaces": 4}}
 JOINT = STUDY | {
     "models": STUDY["models"] | {"mine": STUDY["models"]["alexnet"] | PQN, "other": STUDY["models"]["vgg11"] | PQN | {"width": 0.5}},
     "tables": {name: table | NONE for name, table in STUDY["tables"].items()} | {"table2": {"models": ["mine"]}},
@@ -142,7 +142,7 @@ def test_jointly_trained_networks_by_hand():
 
 @pytest.mark.parametrize("key", ["network", "width", "training", "quantizer"])
 def test_a_counterpart_is_the_same_but_for_its_quantizer(key):
-    other = JOINT["models"]["alexnet"] | {key: {"method": "opq"} if key == "quantizer" else "another"}
+    other = JOINT["models"]["alexnet"] | {key: {"method": "opq", "subspaces": 4} if key == "quantizer" else "another"}
     assert counterpart(JOINT, "mine") == "alexnet" and counterpart(JOINT, "other") is None
     assert counterpart(JOINT | {"models": JOINT["models"] | {"alexnet": other}}, "mine") is None
 

@@ -424,7 +424,8 @@ def test_caption_tells_how_networks_were_trained_with_their_codebooks(caption):
     assert cells.plain(text).endswith(
         "chance 10.1; accuracy of the networks (%): AlexNet trained for 16 bits 50.0, AlexNet trained for 24 bits 60.0, pretrained AlexNet "
         "70.0. AlexNet: quantizer PQN (hinge triplet loss, margin 0.5 and 2 times the classification loss, after a share of 0.25 of the "
-        "epochs with the latter alone; alpha 5; every sub-vector normalised). VGG16: quantizer PQN (sigmoid triplet loss; alpha 20; the "
+        "epochs with the classification loss alone; alpha 5; every sub-vector normalised). "
+        "VGG16: quantizer PQN (sigmoid triplet loss; alpha 20; the "
         "whole vector normalised). Channels of the networks as a share of the original's: AlexNet 0.5, pretrained AlexNet 0.5. "
         "Basic, APD, AOD: pixels within 8 grey levels, 5 steps of 2.55. Seed 0."
     )

@@ -333,6 +333,8 @@ class Study(_Section):
         for name, attack in self.attacks.items():
             if name == "clean":
                 raise ValueError('attacks.clean: "clean" stands for the queries as they are; give the attack another name')
+            if name == "all":
+                raise ValueError('attacks.all: "all" stands for all attacks together in Table 2; give the attack another name')
             _check_known_or_own(f"attacks.{name}.loss", attack.loss, LOSSES)
             _check_known_or_own(f"attacks.{name}.method", attack.method, METHODS)
             for key, (kind, users) in USED_BY.items():

@@ -27,8 +27,8 @@ LOSSES: dict[str, Callable[[Tensor, float], Tensor]] = {
     "softplus": lambda difference, margin: F.softplus(difference),
 }
 
-#: The codebook begins as k-means on the features of so many training images: some 20 for each of 512 codewords.
-IMAGES_OF_START = 10_000
+#: The codebook begins as k-means on the features of so many training images at least, and of so many for each codeword.
+IMAGES_OF_START, FOR_EACH_CODEWORD = 10_000, 20
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,10 @@ class ProductQuantizationNetwork(nn.Module):
     @torch.no_grad()
     def start_codebook(self, images: Tensor, seed: int, batch_size: int = 500) -> None:
         """Let the codewords be the centroids of k-means on the network's own features of ``images``, uint8 (N, 3, H, W): the first
-        ``IMAGES_OF_START`` in an order drawn by ``seed``. Raises ValueError for fewer images than codewords."""
+        10,000, or 20 for each codeword, in an order drawn by ``seed``. Raises ValueError for fewer images than codewords."""
         self.eval()
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:IMAGES_OF_START].to(images.device)
+        count = max(IMAGES_OF_START, FOR_EACH_CODEWORD * self.joint.codewords)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].to(images.device)
         features = [normalise(self.backbone.features(pixels(images[batch])), self.joint.groups) for batch in order.split(batch_size)]
         points = torch.cat(features).float().cpu().numpy()
         fit = quantizer.fit(points, self.joint.subspaces, self.joint.codewords, seed, self.joint.iterations)
@@ -109,7 +110,7 @@ class ProductQuantizationNetwork(nn.Module):
 
     def begins_at(self, recipe: Recipe) -> int:
         """The first epoch in which the codebook is trained; those before are of classification alone."""
-        return int(self.joint.warm_up * recipe.epochs)
+        return int(self.joint.warm_up * recipe.epochs + 1e-9)  # 0.58 x 50 is 29, and 28.999... in floating point
 
     def objective(self, recipe: Recipe, multilabel: bool) -> Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]:
         """The loss of a batch, for ``training.train``: that of classification; from the epoch ``begins_at`` on the asymmetric triplet loss

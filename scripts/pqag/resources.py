@@ -188,7 +188,7 @@ def _train_pqn(wildcards, study):
     subspaces, count = _codebook(wildcards, study)
     there, model = images(wildcards, study), study["models"][wildcards["model"]]
     triplets = model["training"]["batch_size"] ** 3
-    start = min(10_000, there.train)
+    start = min(max(10_000, 20 * count), there.train)
     mb = work.mb + max(20 * triplets / MIB, 3 * 4 * start * size / MIB)
     steps = (1 - model["pqn"]["warm_up"]) * model["training"]["epochs"] * there.train / model["training"]["batch_size"]
     return Work(mb, work.seconds + 1e-8 * steps * triplets + model["quantizer"]["iterations"] * start * size * count / 2e10)

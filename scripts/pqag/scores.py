@@ -70,13 +70,19 @@ def on_itself(study: Mapping[str, Any], model: str) -> Iterator[Score]:
 
 def counterpart(study: Mapping[str, Any], model: str) -> str | None:
     """The model that a jointly trained one is held against: the first of the same network, width and recipe of training whose features
-    are quantized afterwards by plain product quantization, if the study has one."""
+    are quantized afterwards by plain product quantization into as many sub-spaces, if the study has one."""
 
     def held(name: str, key: str) -> Any:
-        return study["models"][name].get(key)
+        lender = study["models"][name]["like"]
+        return study["models"][lender if lender and key == "training" else name].get(key)
 
     for name, other in study["models"].items():
-        if other["quantizer"]["method"] == "pq" and all(held(name, key) == held(model, key) for key in ("network", "width", "training")):
+        same_code = other["quantizer"]["subspaces"] == study["models"][model]["quantizer"]["subspaces"]
+        if (
+            other["quantizer"]["method"] == "pq"
+            and same_code
+            and all(held(name, key) == held(model, key) for key in ("network", "width", "training"))
+        ):
             return name
     return None
 
@@ -187,7 +193,7 @@ def needed(study: Mapping[str, Any], rule: str, wildcards: Mapping[str, str]) ->
         return bool(transfers(study, wildcards))
 
     if rule in ("pretrain", "adopt", "borrow"):
-        return wildcards["model"] in {name for s in scores(study) for name in with_lender(study, s.model)}
+        return wildcards["model"] in {name for s in scores(study) for name in with_lender(study, s.model) if not is_joint(study, name)}
     if rule == "train_pqn":
         return (wildcards["model"], f"{JOINT}{wildcards['bits']}") in {(s.model, s.training) for s in scores(study)}
 

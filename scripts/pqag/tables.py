@@ -394,7 +394,7 @@ def pqn_in_words(model: str, pqn: Mapping[str, Any], setting: Callable[..., str]
     margin = f", margin {number('margin')}" if pqn["loss"] == "hinge" else ""
     parts = "every sub-vector" if pqn["intra_normalisation"] else "the whole vector"
     beside = f" and {number('classification')} times the classification loss" if pqn["classification"] else ""
-    begin = f", after a share of {number('warm_up')} of the epochs with the latter alone" if pqn["warm_up"] else ""
+    begin = f", after a share of {number('warm_up')} of the epochs with the classification loss alone" if pqn["warm_up"] else ""
     return f" ({pqn['loss']} triplet loss{margin}{beside}{begin}; alpha {number('alpha')}; {parts} normalised)"
 
 
