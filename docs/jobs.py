@@ -12,7 +12,11 @@ from unittest.mock import patch
 import yaml
 import yte
 
-ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE))
+
+from planning import ROOT, planned  # noqa: E402
+
 PAGE = ROOT / "docs/cluster.md"
 BEGIN, END = "<!-- jobs -->\n", "<!-- /jobs -->\n"
 TARGETS = ("table1", "table3", "table4", "figures", "all")
@@ -20,33 +24,22 @@ TARGETS = ("table1", "table3", "table4", "figures", "all")
 
 def submitted(study: dict[str, Any], target: str) -> list[list[Any]]:
     """What is submitted for ``target`` of ``study`` (the content of its file) where nothing is there yet: of each job Snakemake's steps."""
-    from snakemake.api import SnakemakeApi
     from snakemake.settings import types
 
     with (
         patch.dict(os.environ),  # the profile sets a variable
         contextlib.redirect_stderr(io.StringIO()),
         tempfile.TemporaryDirectory() as folder,
-        SnakemakeApi(types.OutputSettings(quiet={types.Quietness.ALL}, dryrun=True)) as api,
     ):
         profile = yte.process_yaml((ROOT / "profiles/slurm/config.yaml").read_text(), require_use_yte=True)
         groups = types.GroupSettings(overwrite_groups=profile["groups"], group_components=profile["group-components"])
         file = Path(folder, "config.yaml")
         file.write_text(yaml.safe_dump(study, sort_keys=False))
-        workflow = api.workflow(
-            resource_settings=types.ResourceSettings(cores=64),
-            config_settings=types.ConfigSettings(configfiles=[file]),
-            storage_settings=types.StorageSettings(),
-            workflow_settings=types.WorkflowSettings(),
-            snakefile=ROOT / "Snakefile",
-            workdir=Path(folder),
-        )
-        workflow.dag(types.DAGSettings(targets={target})).execute_workflow(executor="dryrun", group_settings=groups)
-        planned = workflow._workflow_store
+        plan = planned(file, Path(folder), [target], groups)
         jobs = {}
-        for step in planned.dag.jobs:
-            if not (step.rule.name in planned._localrules or step.rule.norun):
-                jobs.setdefault(id(planned.dag.get_job_group(step) or step), []).append(step)
+        for step in plan.dag.jobs:
+            if not (step.rule.name in plan._localrules or step.rule.norun):
+                jobs.setdefault(id(plan.dag.get_job_group(step) or step), []).append(step)
         return list(jobs.values())
 
 

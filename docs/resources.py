@@ -14,8 +14,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "scripts"))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent / "scripts"), str(HERE)]
+
+from planning import planned  # noqa: E402
 
 from pqag.resources import LEAST_MB, LEAST_MINUTES  # noqa: E402
 
@@ -52,21 +54,9 @@ def _silence() -> Iterator[None]:
 
 def requests(config: Path, folder: Path = Path()) -> list[tuple[str, str, int, int]]:
     """Of every job of the study in ``config``: its rule, its benchmark file, and the MiB and minutes that it asks for at first."""
-    from snakemake.api import SnakemakeApi
-    from snakemake.settings import types
-
-    with _silence(), SnakemakeApi(types.OutputSettings(dryrun=True)) as api:
-        workflow = api.workflow(
-            resource_settings=types.ResourceSettings(cores=1),
-            config_settings=types.ConfigSettings(configfiles=[config]),
-            storage_settings=types.StorageSettings(),
-            workflow_settings=types.WorkflowSettings(),
-            snakefile=ROOT / "Snakefile",
-            workdir=folder,
-        )
-        workflow.dag(types.DAGSettings(targets={"all"}, forceall=True)).execute_workflow(executor="dryrun")
-        jobs = [job for job in workflow._workflow_store.dag.jobs if job.benchmark]
-        return [(job.rule.name, str(job.benchmark), job.resources.mem_mb, job.resources.runtime) for job in jobs]
+    with _silence():
+        jobs = planned(config, folder, ["all"], forceall=True).dag.jobs
+    return [(job.rule.name, str(job.benchmark), job.resources.mem_mb, job.resources.runtime) for job in jobs if job.benchmark]
 
 
 def measured(config: Path, folder: Path = Path()) -> list[Job]:

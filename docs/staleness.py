@@ -85,7 +85,7 @@ UNTRIED = {
     "models.*.weights": ("adopt", "the same as `models.*.width`, by what is in the file"),
     "models.*.like": ("borrow", "the same as `models.*.width`"),
     **{
-        f"{section}.{key}": ("train_pqn", "the same as `training.*`")
+        f"{section}.{key}": ("train_pqn, and the tables that show the victim", "train_pqn and what follows from it")
         for section in ("pqn", "models.*.pqn")
         for key in config.Pqn.model_fields
     },
@@ -220,6 +220,9 @@ def page() -> str:
     for path in sorted(provenance.LIBRARY.rglob("*.py")):
         name = str(path.relative_to(provenance.LIBRARY))
         direct = of_module(name)
+        if not direct and (instead := {rule for rule in INSTEAD if path in provenance.modules_of(provenance.script_of(rule))}):
+            lines.append(f"| `{name}` | {in_words(instead)} | these and what follows from them |")
+            continue
         lines.append(f"| `{name}` | {in_words(direct)} | {in_words(downstream(direct) - ALWAYS)} |")
     return "\n".join([*lines, ""])
 

@@ -31,9 +31,7 @@ with step(snakemake) as settings:
     table = cells.Cells(snakemake.rule)
     rows = tables.tidy(metrics.values(), number)
     files.write_text(snakemake.output.csv, rows.to_csv(index=False, lineterminator="\n"))
-    # Table 2 has networks with the quantizer pqn alone; of the others only those with the paper's are compared.
-    as_in_the_paper = rows if number == 2 else rows[rows["target_model"].map(settings["quantizers"]) == "pq"]
-    compared = tables.against_paper(as_in_the_paper, settings["attacks"])
+    compared = tables.against_paper(tables.as_in_the_paper(rows, settings["quantizers"]), settings["attacks"])
     files.write_text(snakemake.output.paper, compared.to_csv(index=False, lineterminator="\n"))
 
     marked = tables.with_cells(rows, metrics, table, settings["bits"], snakemake.output.record)
@@ -46,7 +44,8 @@ with step(snakemake) as settings:
         pairs = {names[model]: other for model, other in settings["counterparts"].items() if other}
         held = tables.robustness(rows, beside, pairs, settings["attacks"])
         files.write_text(snakemake.output.robustness, held.to_csv(index=False, lineterminator="\n"))
-        caption += " " + tables.robustness_in_words(held, snakemake.output.robustness, table, titles)
+        alone = [names[model] for model, other in settings["counterparts"].items() if not other]
+        caption += " " + tables.robustness_in_words(held, snakemake.output.robustness, table, titles, alone)
     if number == 4:
         drops = tables.drops_beside_paper(rows, settings["attacks"])
         files.write_text(snakemake.output.drops, drops.to_csv(index=False, lineterminator="\n"))

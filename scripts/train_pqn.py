@@ -19,13 +19,8 @@ with step(snakemake) as settings:
         need = f"{bits} bits in {joint.subspaces} sub-spaces need {joint.codewords} codewords"
         raise UserError(f"bits: {need}, more than the {len(data.images)} training images that those of {model} are learned from")
     network = pqn.ProductQuantizationNetwork(training_run.new_network(settings, data, seed), joint).to(data.images.device)
-
-    def begin(epoch: int) -> None:
-        """Start the codebook when its time has come."""
-        if epoch == network.begins_at(recipe):
-            network.start_codebook(data.images, seed)
-
     objective = network.objective(recipe, data.multilabel)
+    begin = partial(network.begin, recipe=recipe, images=data.images, seed=seed)
     start = partial(
         training.train, network, objective, data.images, data.labels, data.test_images, data.test_labels, recipe, seed, on_epoch=begin
     )

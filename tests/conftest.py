@@ -42,6 +42,19 @@ def tiny():
     return yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
 
 
+@pytest.fixture
+def data():
+    """96 images whose class is the brightest channel."""
+    import numpy as np
+    import torch
+
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 96)
+    images = rng.integers(0, 100, (96, 3, 32, 32), dtype=np.uint8)
+    images[np.arange(96), labels] += 100
+    return torch.from_numpy(images), torch.from_numpy(np.eye(3, dtype=np.uint8)[labels])
+
+
 @pytest.fixture(scope="session")
 def study(tmp_path_factory):
     """A folder in which the tiny study was run, and what the run printed. Tests may plan there, but must change nothing."""

@@ -416,6 +416,7 @@ WRONG = [
     ("tables.table5", {}, ["tables.table5 is no key", "allowed are table1, table2, table3, table4"]),
     ("tables.table2.models", ["vgg16"], ["tables.table2.models: vgg16 is not trained with its codebook", "models.vgg16.quantizer.method"]),
     ("models.vgg16.pqn", {"alpha": 2}, ["models.vgg16.pqn: only a model with the quantizer pqn uses it"]),
+    ("models.vgg16.quantizer", {"method": "pqn", "subspaces": 1}, ["bits: 16 bits in 1 sub-spaces need K = 65536", "2000 training images"]),
     ("pqn.alpha", 0, ["pqn.alpha is 0", "greater than 0"]),
     ("pqn.loss", "triplet", ["pqn.loss is 'triplet'", "'sigmoid', 'hinge' or 'softplus'"]),
     ("pqn.warm_up", 1, ["pqn.warm_up is 1", "less than 1"]),

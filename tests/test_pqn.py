@@ -21,22 +21,12 @@ JOINT = pqn.Joint(
     classification=1.0,
     warm_up=0.5,
 )
-RECIPE = training.Recipe(2, 32, 0.05, 0.9, 5e-4, 0.1, 2, True, "float32")
+RECIPE = training.Recipe(4, 32, 0.05, 0.9, 5e-4, 0.1, 2, True, "float32")
 
 
 @pytest.fixture
 def random():
     return torch.Generator().manual_seed(0)
-
-
-@pytest.fixture
-def data():
-    """96 images whose class is the brightest channel."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, 96)
-    images = rng.integers(0, 100, (96, 3, 32, 32), dtype=np.uint8)
-    images[np.arange(96), labels] += 100
-    return torch.from_numpy(images), torch.from_numpy(np.eye(3, dtype=np.uint8)[labels])
 
 
 def network(joint=JOINT):
@@ -177,32 +167,36 @@ def test_the_codebook_begins_as_k_means_on_the_networks_own_features(data):
 
 
 def run(data, checkpoint=None):
-    """A network trained to the end, from a checkpoint if given; its epochs; and the codebook that it began with, by the epoch."""
+    """A network in training, from a checkpoint if given, and the codebooks that it begins with, by the epoch."""
     net, began = network(), {}
 
     def begin(epoch):
-        if epoch == net.begins_at(RECIPE):
-            net.start_codebook(data[0], 5)
+        before = net.free_codewords.detach().clone()
+        net.begin(epoch, RECIPE, data[0], 5)
+        if not torch.equal(before, net.free_codewords):
             began[epoch] = net.codewords().detach().clone()
 
     return net, training.train(net, net.objective(RECIPE, False), *data, *data, RECIPE, 5, checkpoint, on_epoch=begin), began
 
 
 def test_it_learns_codebook_and_network_together(data):
-    """Classification alone in the first half of the epochs; then the codebook begins, and moves with the weights."""
+    """Classification alone in the first half of the epochs; then the codebook begins, once, and moves with the weights."""
     net, epochs, began = run(data)
-    next(epochs)
+    assert [next(epochs)[0].epoch for _ in range(2)] == [0, 1]
     assert not net.free_codewords.any() and not began
-    next(epochs)
-    assert list(began) == [1]
-    assert float((net.codewords().detach() - began[1]).norm(dim=2).max()) > 1e-5  # rounding is below 1e-7
+    assert [epoch.epoch for epoch, _ in epochs] == [2, 3]
+    assert list(began) == [2]
+    assert float((net.codewords().detach() - began[2]).norm(dim=2).max()) > 1e-5  # rounding is below 1e-7
 
 
-def test_resuming_ends_in_the_same_bits(data):
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_resuming_ends_in_the_same_bits(data, done):
+    """Before the codebook begins, when it begins next, and when it has begun."""
     whole, epochs, _ = run(data)
     checkpoints = [copy.deepcopy(checkpoint) for _, checkpoint in epochs]
-    resumed, epochs, _ = run(data, checkpoints[0])
-    assert [epoch.epoch for epoch, _ in epochs] == [1]
+    resumed, epochs, began = run(data, checkpoints[done])
+    assert [epoch.epoch for epoch, _ in epochs] == list(range(done + 1, 4))
+    assert list(began) == ([2] if done < 2 else [])
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
@@ -233,7 +227,7 @@ def test_the_objective_is_that_of_its_settings(data, alpha, loss, margin, weight
         for parameter in net.backbone.parameters():  # features that differ
             parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
     images, labels = networks.pixels(data[0][:8]), data[1][:8].float()
-    value, logits = net.eval().objective(RECIPE, False)(images, labels, 1)
+    value, logits = net.eval().objective(RECIPE, False)(images, labels, 2)
     z = networks.normalise(net.backbone.features(images), 4).detach().double()
     quantized = torch.from_numpy(soft_by_loop(z.numpy(), net.codewords().detach().double().numpy(), alpha))
     cost = {**COSTS, "hinge": lambda difference: max(0.0, difference + margin)}[loss]
@@ -242,4 +236,4 @@ def test_the_objective_is_that_of_its_settings(data, alpha, loss, margin, weight
     assert float(value) == pytest.approx(expected, rel=1e-5)
     swapped = triplets_by_loop(quantized, z, labels.tolist(), cost) + weight * classified
     assert abs(swapped - expected) > 3e-5, "the data tell anchors from items"
-    assert float(net.objective(RECIPE, False)(images, labels, 0)[0]) == pytest.approx(classified, rel=1e-6)
+    assert float(net.objective(RECIPE, False)(images, labels, 1)[0]) == pytest.approx(classified, rel=1e-6)

@@ -439,6 +439,14 @@ def test_table_2_names_its_models_after_their_networks():
     assert (renamed["source_model"], renamed["target_model"]) == ("alexnet", "alexnet")
 
 
+def test_what_is_compared_with_the_paper_is_quantized_as_there():
+    """In Table 2 everything is, though what it is held against, by another quantizer, bears the name that the table shows."""
+    quantizers = {"mine": "pqn", "alexnet": "pq", "vgg16": "opq"}
+    rows = {n: tables.tidy([metrics(), metrics(source_model="vgg16", target_model="vgg16")], n) for n in (1, 2)}
+    assert set(tables.as_in_the_paper(rows[1], quantizers)["target_model"]) == {"alexnet"}
+    assert len(tables.as_in_the_paper(rows[2], quantizers | {"alexnet": "opq"})) == len(rows[2]) == 4
+
+
 def rows_of_paper(number):
     """The paper's own AlexNet rows of Table 1 or 2, as if we had measured them."""
     rows = tables.paper()
@@ -479,9 +487,13 @@ def test_the_claim_is_answered_with_the_numbers(tmp_path):
     assert [faults(entry) for entry in cells.entries] == [None] * len(cells.entries)
 
 
-def test_without_a_counterpart_that_is_said():
-    joint = tables.tidy([metrics(), metrics(attack="aod")], 2)
+def test_without_a_counterpart_that_is_said(tmp_path):
+    joint, written_csv = tables.tidy([metrics(), metrics(attack="aod")], 2), tmp_path / "held.csv"
+    files.write_text(written_csv, tables.robustness(joint, joint, {"alexnet": "alexnet"}, ATTACKS).to_csv(index=False))
     held = tables.robustness(joint, tables.tidy([], 1), {"alexnet": None}, ATTACKS)
+    assert "For VGG16 the study has no pretrained one of the same network" in tables.robustness_in_words(
+        tables.robustness(joint, joint, {"alexnet": "alexnet"}, ATTACKS), str(written_csv), Cells("table2"), TITLES, ["vgg16"]
+    )
     assert held.empty and "no pretrained one of the same network" in tables.robustness_in_words(held, "held.csv", Cells("table2"), TITLES)
 
 

@@ -21,16 +21,6 @@ RECIPE = training.Recipe(
 )
 
 
-@pytest.fixture
-def data():
-    """96 images whose class is the brightest channel."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, 96)
-    images = rng.integers(0, 100, (96, 3, 32, 32), dtype=np.uint8)
-    images[np.arange(96), labels] += 100
-    return torch.from_numpy(images), torch.from_numpy(np.eye(3, dtype=np.uint8)[labels])
-
-
 def small_network():
     torch.manual_seed(1)
     return networks.build("alexnet", 3, width=0.01)

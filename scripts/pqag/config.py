@@ -484,10 +484,14 @@ class Study(_Section):
             if bits % subspaces:
                 raise ValueError(f"bits: {bits} is no multiple of {key} = {subspaces}, so K would be no power of two")
             for name, dataset in self.datasets.items():
-                if dataset.database is not None and codewords(bits, subspaces) > dataset.database:
+                known = DATASETS.get(dataset.kind)
+                count, images = dataset.database, "database images"
+                if self.is_joint(model):
+                    count, images = dataset.train or (known.train if known else None), "training images"
+                if count is not None and codewords(bits, subspaces) > count:
                     raise ValueError(
                         f"bits: {bits} bits in {subspaces} sub-spaces need K = {codewords(bits, subspaces)} codewords, more than the "
-                        f"{dataset.database} database images of datasets.{name} they are fitted to"
+                        f"{count} {images} of datasets.{name} they are fitted to"
                     )
 
 

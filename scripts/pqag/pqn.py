@@ -108,6 +108,12 @@ class ProductQuantizationNetwork(nn.Module):
         fit = quantizer.fit(points, self.joint.subspaces, self.joint.codewords, seed, self.joint.iterations)
         self.free_codewords.copy_(torch.from_numpy(np.ascontiguousarray(fit.codewords)))
 
+    def begin(self, epoch: int, recipe: Recipe, images: Tensor, seed: int) -> None:
+        """Start the codebook on ``images``, see ``start_codebook``, if this is the epoch in which it begins: for ``training.train``, which
+        calls it before each."""
+        if epoch == self.begins_at(recipe):
+            self.start_codebook(images, seed)
+
     def begins_at(self, recipe: Recipe) -> int:
         """The first epoch in which the codebook is trained; those before are of classification alone."""
         return int(self.joint.warm_up * recipe.epochs + 1e-9)  # 0.58 x 50 is 29, and 28.999... in floating point

@@ -80,6 +80,12 @@ def against_paper(rows: pd.DataFrame, attacks: dict[str, dict]) -> pd.DataFrame:
     return both.rename(columns={"map_ours": "ours", "map_paper": "paper"})
 
 
+def as_in_the_paper(rows: pd.DataFrame, quantizers: Mapping[str, str]) -> pd.DataFrame:
+    """Those ``rows`` whose victims are quantized as in the paper's table of their number; ``quantizers`` by model. All of Table 2 are,
+    under whatever names it shows its models: no other quantizer than pqn is trained with the network."""
+    return rows[(rows["table"] == 2) | (rows["target_model"].map(quantizers) == "pq")]
+
+
 def network_names(networks: Mapping[str, str]) -> dict[str, str]:
     """What Table 2 calls its models, whose ``networks`` are given by model: after the network, as the paper does, where only one has it."""
     once = [network for network in networks.values() if list(networks.values()).count(network) == 1]
@@ -132,8 +138,11 @@ def robustness(joint: pd.DataFrame, pretrained: pd.DataFrame, counterparts: Mapp
     return pd.DataFrame(found).astype({"comparisons": int, "lower": int} | {f"paper_{name}": "Int64" for name in ("comparisons", "lower")})
 
 
-def robustness_in_words(table: pd.DataFrame, path: str, cells: Cells, titles: Mapping[str, str]) -> str:
-    """``table`` (of ``robustness``), written to ``path``, as the answer to the paper on Table 2; every number is a mark of ``cells``."""
+def robustness_in_words(table: pd.DataFrame, path: str, cells: Cells, titles: Mapping[str, str], alone: Sequence[str] = ()) -> str:
+    """``table`` (of ``robustness``), written to ``path``, as the answer to the paper on Table 2; every number is a mark of ``cells``.
+
+    Of the models ``alone``, which have no counterpart, that is said.
+    """
 
     def number(row: Any, column: str, spec: str = ".1f") -> str:
         return cells.put(f"robustness/{row.dataset}/{row.model}/{row.attack}/{column}", [(path, f"{row.Index}/{column}")], spec)
@@ -154,9 +163,11 @@ def robustness_in_words(table: pd.DataFrame, path: str, cells: Cells, titles: Ma
                 theirs = f" (paper: {number(row, 'paper_lower', '.0f')} of {number(row, 'paper_comparisons', '.0f')})"
             sentences[-1] += f". Under attack the jointly trained network has the lower mAP in {count}{theirs}."
     claim = "The paper finds that jointly trained models are even less robust than pretrained ones."
+    missing = "no pretrained one of the same network, width, recipe of training and sub-spaces to compare"
     if table.empty:
-        return f"{claim} This study has no pretrained one of the same network, width and recipe of training to compare."
-    return f"{claim} " + ", ".join(sentences).replace("., ", ". ")
+        return f"{claim} This study has {missing}."
+    others = f" For {', '.join(map(model_name, alone))} the study has {missing}." if alone else ""
+    return f"{claim} " + ", ".join(sentences).replace("., ", ". ") + others
 
 
 def transfer_grid(rows: pd.DataFrame, panel: str) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict[str, np.ndarray]]:

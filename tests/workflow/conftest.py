@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "docs"))  # planning, staleness
 
 
 def snakemake(folder, *arguments, **options):
@@ -35,8 +36,7 @@ def write_config(file, config):
 
 def dry_run(folder, config, *targets):
     """What ``snakemake -n TARGETS`` in ``folder`` finds out with ``config`` (a mapping): jobs to run, and Snakemake's whole workflow."""
-    from snakemake.api import SnakemakeApi
-    from snakemake.logging import logger
+    from planning import planned
     from snakemake.settings import types
 
     from pqag.provenance import code_digest
@@ -46,27 +46,15 @@ def dry_run(folder, config, *targets):
     before = file.read_bytes() if file.exists() else None
     write_config(file, config)
     profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
-    planned = Planned()
-    with SnakemakeApi(types.OutputSettings(quiet={types.Quietness.ALL}, dryrun=True)) as api:
-        logger.addHandler(planned)
-        try:
-            workflow = api.workflow(
-                resource_settings=types.ResourceSettings(cores=2),
-                config_settings=types.ConfigSettings(configfiles=[file]),
-                storage_settings=types.StorageSettings(),
-                workflow_settings=types.WorkflowSettings(),
-                snakefile=ROOT / "Snakefile",
-                workdir=folder,
-            )
-            triggers = {types.RerunTrigger.parse_choice(name) for name in profile["rerun-triggers"]}
-            dag = workflow.dag(types.DAGSettings(targets=set(targets), rerun_triggers=triggers))
-            dag.execute_workflow(executor="dryrun")
-            return planned.jobs, workflow._workflow_store
-        finally:
-            logger.removeHandler(planned)
-            file.unlink()
-            if before is not None:
-                file.write_bytes(before)
+    triggers = {types.RerunTrigger.parse_choice(name) for name in profile["rerun-triggers"]}
+    seen = Planned()
+    try:
+        workflow = planned(file, folder, targets, handler=seen, rerun_triggers=triggers)
+        return seen.jobs, workflow
+    finally:
+        file.unlink()
+        if before is not None:
+            file.write_bytes(before)
 
 
 def plan(folder, config, *targets):

@@ -1,22 +1,19 @@
 """What would run: from nothing, and after a change."""
 
 import shutil
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import staleness
 import yaml
+from staleness import changed
 
 from pqag import provenance, settings
 from pqag.config import parse_study
 from pqag.scores import TABLES
 
 from .conftest import ROOT, dry_run, plan
-
-sys.path.append(str(ROOT / "docs"))
-import staleness  # noqa: E402
-from staleness import changed  # noqa: E402
 
 #: The tables of the tiny study.
 SHOWN = set(TABLES) - {"table2"}

@@ -1,0 +1,36 @@
+"""What Snakemake would do with a study, asked in this process: shared by the pages that are generated, and by tests."""
+
+import contextlib
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def planned(config: Path, folder: Path, targets: Iterable[str], groups: Any = None, handler: logging.Handler | None = None, **dag: Any):
+    """Snakemake's workflow after a dry run for ``targets`` of the study in ``config`` in ``folder``: its ``dag`` has the jobs.
+
+    ``groups`` are ``GroupSettings`` and ``dag`` further ``DAGSettings`` of Snakemake; ``handler`` gets its messages.
+    """
+    from snakemake.api import SnakemakeApi
+    from snakemake.logging import logger
+    from snakemake.settings import types
+
+    silence = {types.Quietness.ALL} if handler else set()
+    with SnakemakeApi(types.OutputSettings(quiet=silence, dryrun=True)) as api, contextlib.ExitStack() as stack:
+        if handler:  # not before: Snakemake takes away what is there when it begins
+            logger.addHandler(handler)
+            stack.callback(logger.removeHandler, handler)
+        workflow = api.workflow(
+            resource_settings=types.ResourceSettings(cores=64),
+            config_settings=types.ConfigSettings(configfiles=[config]),
+            storage_settings=types.StorageSettings(),
+            workflow_settings=types.WorkflowSettings(),
+            snakefile=ROOT / "Snakefile",
+            workdir=folder,
+        )
+        plan = workflow.dag(types.DAGSettings(targets=set(targets), **dag))
+        plan.execute_workflow(executor="dryrun", group_settings=groups or types.GroupSettings())
+        return workflow._workflow_store
