@@ -125,6 +125,7 @@ PQN = {"quantizer": {"method": "pqn", "subspaces": 4}}
 JOINT = STUDY | {
     "models": STUDY["models"] | {"mine": STUDY["models"]["alexnet"] | PQN, "other": STUDY["models"]["vgg11"] | PQN | {"width": 0.5}},
     "tables": {name: table | NONE for name, table in STUDY["tables"].items()} | {"table2": {"models": ["mine"]}},
+    "figures": STUDY["figures"] | {"sweep": {"models": ["mine"]}},
 }
 
 
@@ -168,6 +169,9 @@ def test_a_jointly_trained_network_is_a_victim_like_any_other():
         ("encode", {"model": "mine", "training": "joint24", "bits": "24"}, True),
         ("encode", {"model": "mine", "training": "joint24", "bits": "16"}, False),
         ("pretrain", {"model": "alexnet", "seed": "0"}, True),
+        ("pretrain", {"model": "mine", "seed": "0"}, False),  # left from before it was trained with its codebook
+        ("sweep", {"model": "mine", "training": "joint24", "bits": "24", "attack": "apd"}, True),
+        ("sweep", {"model": "mine", "training": PRETRAINED, "bits": "24", "attack": "apd"}, False),
         ("extract", {"model": "alexnet", "training": PRETRAINED}, True),
         ("extract", {"model": "vgg11", "training": PRETRAINED}, False),
         ("table2", {}, True),

@@ -188,7 +188,9 @@ def needed(study: Mapping[str, Any], rule: str, wildcards: Mapping[str, str]) ->
     if rule in FIGURES:
         attack, bits = wildcards.get("attack"), wildcards.get("bits", str(study["figures"]["bits"]))
         known = (attack is None or attack in study["attacks"]) and bits == str(study["figures"]["bits"])
-        return known and wildcards["model"] in figure_models(study, rule)
+        if not known or (model := wildcards["model"]) not in figure_models(study, rule):
+            return False
+        return wildcards.get("training") in (None, training_of(study, model, study["figures"]["bits"]))
     if rule == "extract_transfer":
         return bool(transfers(study, wildcards))
 
