@@ -2,9 +2,9 @@
 
 Peaks of memory and times were measured on two cores of a processor that multiplies bfloat16 natively: the benchmark files of the default
 study and of config/cifar10.yaml, and single steps of other networks, widths and sizes of images. ``mem_mb`` asks for half as much again as
-a formula says, and for what Snakemake itself takes in a job of a cluster, ``runtime`` for three times as long, since other machines are
-slower, and both for more with every attempt. Between 1.2 and 4 times what a job used is what is aimed at; `python docs/resources.py` tells
-it for a finished study. Neither is below a floor; jobs smaller than that ask for more than 4 times.
+a formula says and Snakemake itself takes in a job of a cluster, ``runtime`` for three times as long, since other machines are slower, and
+both for more with every attempt. Between 1.2 and 4 times what a job used is what is aimed at; `python docs/resources.py` tells it for a
+finished study. Time has a floor, so that jobs of seconds ask for more.
 
 Where the number of images is not known before they are read, the size of data/<name>.h5 tells it, or before that exists ``UNKNOWN`` does.
 Needs no package that Snakemake has not loaded: it is read whenever Snakemake reads the workflow.
@@ -21,10 +21,10 @@ from pqag.scores import PQN, TABLES, transfers
 from pqag.settings import codewords
 from pqag.shards import BATCH, number
 
-#: MiB and minutes that no job asks for less than.
-LEAST_MB, LEAST_MINUTES = 500, 10
+#: Minutes that no job asks for less than.
+LEAST_MINUTES = 10
 #: MiB of the two Snakemakes, of some 140 each, that stand above a step in a job of a cluster.
-SNAKEMAKE_MB = 300
+SNAKEMAKE_MB = 280
 #: Images of a user's data set of which nothing is there yet to count.
 UNKNOWN = 200_000
 #: A GPU runs networks at least so many times as fast as two cores (an assumption), and takes so many MiB of the host's memory for itself.
@@ -68,7 +68,7 @@ def mem_mb(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any], at
     ``study`` is as in ``pqag.settings``, and may have the section ``shards``; ``gpu`` says whether networks run on one.
     """
     peak = _WORK[rule](wildcards, study).mb
-    return math.ceil(max(LEAST_MB, 1.5 * peak + SNAKEMAKE_MB, GPU_MB if gpu and rule in RUN_NETWORKS else 0) * 1.5 ** (attempt - 1))
+    return math.ceil(max(1.5 * (peak + SNAKEMAKE_MB), GPU_MB if gpu and rule in RUN_NETWORKS else 0) * 1.5 ** (attempt - 1))
 
 
 def runtime(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any], attempt: int = 1, gpu: bool = False) -> int:
