@@ -97,8 +97,10 @@ wildcard_constraints:
     panel="|".join(panel for _, panel in heat_maps(RESOLVED)) or "none",
 
 
-# Looked at by `--sdm apptainer` alone; docs/cluster.md says how it is made.
-container: str(Path(workflow.basedir, "envs/steps.sif"))
+# Looked at by `--sdm apptainer` alone; docs/cluster.md says how it is made. Snakemake takes no path with a blank.
+if len((image := str(Path(workflow.basedir, "envs/steps.sif"))).split()) == 1:
+
+    container: image
 
 
 # On a cluster these run where Snakemake does: there are the internet and LaTeX, and its own notes, of which the report is made.
@@ -134,7 +136,7 @@ def last_change():
 PLANNED = last_change()
 
 # A job that waited on another machine while its run was killed and started again: the new run has a job for the same files.
-if superseded():
+if workflow.exec_mode != workflow.exec_mode.DEFAULT and superseded():
     stop("The run that this job belongs to is no more: another has begun in this folder.")
 
 
@@ -161,7 +163,10 @@ def only_run(persistence):
         file.write(name)
         file.flush()
         os.fsync(file.fileno())
-        yield
+        try:
+            yield
+        finally:
+            os.environ.pop("PQAG_RUN")  # the process may go on to another folder
 
 
 PersistenceBase.lock = only_run
