@@ -1,21 +1,26 @@
-"""Write into docs/cluster.md how many jobs profiles/slurm submits: `make docs`. A test holds the two equal, another the count and SLURM."""
+"""Write into docs/cluster.md how many jobs profiles/slurm submits, and what they need: `make docs`. A test holds the two equal, another the
+count and SLURM. For another study: `.venv/bin/python docs/jobs.py STUDY.yaml [TARGET ...]`.
+"""
 
-import contextlib
-import io
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import yaml
 import yte
 
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE))
+sys.path[:0] = [str(HERE.parent / "scripts"), str(HERE)]
 
-from planning import ROOT, planned  # noqa: E402
+from planning import ROOT, planned, silence  # noqa: E402
+
+from pqag.config import parse_study, read_config  # noqa: E402
+from pqag.errors import UserError  # noqa: E402
+from pqag.resources import START_SECONDS, work  # noqa: E402
 
 PAGE = ROOT / "docs/cluster.md"
 BEGIN, END = "<!-- jobs -->\n", "<!-- /jobs -->\n"
@@ -28,7 +33,7 @@ def submitted(study: dict[str, Any], target: str) -> list[list[Any]]:
 
     with (
         patch.dict(os.environ),  # the profile sets a variable
-        contextlib.redirect_stderr(io.StringIO()),
+        silence(),
         tempfile.TemporaryDirectory() as folder,
     ):
         profile = yte.process_yaml((ROOT / "profiles/slurm/config.yaml").read_text(), require_use_yte=True)
@@ -43,23 +48,71 @@ def submitted(study: dict[str, Any], target: str) -> list[list[Any]]:
         return list(jobs.values())
 
 
-def table() -> str:
-    """The table of the default study, in Markdown."""
-    study = yaml.safe_load((ROOT / "config.yaml").read_text())
-    counts = {target: submitted(study, target) for target in TARGETS}
-    rows = [f"| `{target}` | {sum(map(len, jobs))} | {len(jobs)} |" for target, jobs in counts.items()]
-    return "\n".join(["| target | steps | jobs |", "|---|---|---|", *rows, ""])
+class Needs(NamedTuple):
+    """What a target needs: its steps and jobs, and the jobs with a GPU; hours of GPUs, and of processors in the other steps, as
+    ``pqag.resources`` expects them; what the greediest jobs ask for at first.
+    """
+
+    steps: int
+    jobs: int
+    gpu_jobs: int
+    gpu_hours: float
+    core_hours: float
+    longest_minutes: int
+    most_mb: int
+
+
+def needs(study: dict[str, Any], target: str) -> Needs:
+    """What ``target`` of ``study`` needs where nothing is there yet."""
+    jobs = submitted(study, target)
+    checked = parse_study(study, "the study")
+    workload = checked.resolved() | {"shards": checked.shards.model_dump()}
+    hours = {True: 0.0, False: 0.0}
+    for step in (step for job in jobs for step in job):
+        gpu = bool(step.resources.get("gpu"))
+        seconds = START_SECONDS + work(step.rule.name, step.wildcards_dict, workload, gpu).seconds
+        hours[gpu] += seconds * (1 if gpu else step.threads) / 3600
+    return Needs(
+        sum(map(len, jobs)),
+        len(jobs),
+        sum(any(step.resources.get("gpu") for step in job) for job in jobs),
+        hours[True],
+        hours[False],
+        max(sum(step.resources.runtime for step in job) for job in jobs),
+        max(step.resources.mem_mb for job in jobs for step in job),
+    )
+
+
+HEAD = ["steps", "jobs", "with a GPU", "GPU hours", "core hours", "longest job asks for", "most memory asked for"]
+
+
+def table(named: dict[str, tuple[dict[str, Any], str]]) -> Iterator[str]:
+    """What targets of studies need, as lines of Markdown."""
+    yield " | ".join(["| ", *HEAD]) + " |"
+    yield "|---" * (1 + len(HEAD)) + "|"
+    for name, (study, target) in named.items():
+        it = needs(study, target)
+        cells = [it.steps, it.jobs, it.gpu_jobs, f"{it.gpu_hours:.1f}", f"{it.core_hours:.1f}"]
+        cells += [f"{it.longest_minutes / 60:.1f} h", f"{it.most_mb / 1024:.1f} GiB"]
+        yield f"| {name} | " + " | ".join(map(str, cells)) + " |"
 
 
 def with_table(text: str) -> str:
-    """``text`` with what stands between the marks replaced by the table as it is now."""
+    """``text`` with what stands between the marks replaced by the table as it is now: the default study, and that of the paper's size."""
+    shown = {f"`{target}`": (read_config(ROOT / "config.yaml"), target) for target in TARGETS}
+    shown["`config/paper.yaml`, `all`"] = (read_config(ROOT / "config/paper.yaml"), "all")
     before, rest = text.split(BEGIN)
-    return before + BEGIN + table() + END + rest.split(END)[1]
+    return before + BEGIN + "\n".join([*table(shown), END]) + rest.split(END)[1]
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:  # another study
-        for target in TARGETS:
-            print(target, len(submitted(yaml.safe_load(Path(sys.argv[1]).read_text()), target)))
+        from snakemake.exceptions import RuleException, WorkflowError
+
+        try:
+            study = read_config(sys.argv[1])
+            print("\n".join(table({target: (study, target) for target in sys.argv[2:] or ["all"]})))
+        except (UserError, RuleException, WorkflowError) as error:
+            sys.exit(str(error))
     else:
         PAGE.write_text(with_table(PAGE.read_text()))

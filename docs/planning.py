@@ -1,12 +1,24 @@
 """What Snakemake would do with a study, asked in this process: shared by the pages that are generated, and by tests."""
 
 import contextlib
+import io
 import logging
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keep a plan off the terminal, but for why there is none."""
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        try:
+            yield
+        except SystemExit:
+            sys.exit(said.getvalue().strip())
 
 
 def planned(config: Path, folder: Path, targets: Iterable[str], groups: Any = None, handler: logging.Handler | None = None, **dag: Any):

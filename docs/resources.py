@@ -7,8 +7,6 @@ least minutes that any asks for. Memory counts only where the job took a second:
 the start.
 """
 
-import contextlib
-import io
 import json
 import sys
 from collections import defaultdict
@@ -19,7 +17,7 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "scripts"), str(HERE)]
 
-from planning import planned  # noqa: E402
+from planning import planned, silence  # noqa: E402
 
 from pqag.resources import LEAST_MINUTES, SNAKEMAKE_MB  # noqa: E402
 
@@ -45,19 +43,9 @@ class Job(NamedTuple):
                 yield f"{self.benchmark}: asked for {asked} {unit}, used {used:.3g}"
 
 
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep the plan off the terminal, but for why there is none."""
-    with contextlib.redirect_stderr(io.StringIO()) as said:
-        try:
-            yield
-        except SystemExit:
-            sys.exit(said.getvalue().strip())
-
-
 def requests(config: Path, folder: Path = Path()) -> list[tuple[str, str, int, int]]:
     """Of every job of the study in ``config``: its rule, its benchmark file, and the MiB and minutes that it asks for at first."""
-    with _silence():
+    with silence():
         jobs = planned(config, folder, ["all"], forceall=True).dag.jobs
     return [(job.rule.name, str(job.benchmark), job.resources.mem_mb, job.resources.runtime) for job in jobs if job.benchmark]
 

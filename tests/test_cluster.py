@@ -2,14 +2,19 @@
 
 import os
 import re
-import runpy
 import subprocess
+import sys
 
 import pytest
 import yaml
 import yte
 
+from pqag.resources import Work
+
 from .workflow.conftest import ROOT
+
+sys.path.append(str(ROOT / "docs"))
+import jobs  # noqa: E402
 
 PROFILE = (ROOT / "profiles/slurm/config.yaml").read_text()
 NETWORKS = r"torch_device\("  # how a step asks for a device
@@ -122,8 +127,25 @@ def test_image_has_the_pins_of_the_steps(tmp_path):
     assert "FROM python:3.11-" in (ROOT / "envs/Dockerfile").read_text() and "python=3.11" in environment["dependencies"]
 
 
+def test_needs_of_a_study_by_hand(tiny, monkeypatch):
+    """Steps that take a minute each: 5 of 9 jobs run networks, in 12 steps of one thread or two, each with one GPU."""
+    monkeypatch.setattr(jobs, "work", lambda rule, wildcards, study, gpu: Work(100, 54))
+    needs = jobs.needs(tiny, "all")
+    of_each = jobs.submitted(tiny, "all")
+    assert needs[:3] == (sum(map(len, of_each)), 9, 5)
+    networked = [step for job in of_each for step in job if step.rule.name in networks()]
+    assert (needs.gpu_hours, needs.core_hours) == pytest.approx((len(networked) / 60, (needs.steps - len(networked)) / 60))
+    assert needs.longest_minutes == max(sum(step.resources.runtime for step in job) for job in of_each)
+    assert needs.most_mb == max(step.resources.mem_mb for job in of_each for step in job)
+
+
+@pytest.mark.parametrize("words, said", [(["nowhere.yaml"], "there is no such file"), (["config/tiny.yaml", "table9"], "table9")])
+def test_a_mistake_of_who_asks_for_needs_is_told_in_a_line(words, said):
+    done = subprocess.run([sys.executable, "docs/jobs.py", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+
+
 def test_number_of_jobs_in_the_docs_is_that_of_the_plan():
-    module = runpy.run_path(str(ROOT / "docs/jobs.py"))
     page = (ROOT / "docs/cluster.md").read_text()
-    assert module["with_table"](page) == page, "run `make docs`"
+    assert jobs.with_table(page) == page, "run `make docs`"
     assert "| `all` |" in page

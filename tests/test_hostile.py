@@ -257,6 +257,7 @@ def test_what_is_no_file_is_told_and_not_waited_for(tmp_path):
             "config/extended.yaml",
             "config/joint.yaml",
             "config/nuswide.yaml",
+            "config/paper.yaml",
             "config/tiny.yaml",
         )
     ]
@@ -399,7 +400,8 @@ def test_a_study_that_is_not_there_is_told_with_those_that_are(tmp_path):
     words = told(tmp_path, "--configfile", tmp_path / "nowhere.yaml")
     assert words.endswith(
         "there is no such file; studies that come with the workflow are "
-        "config.yaml, config/cifar10.yaml, config/extended.yaml, config/joint.yaml, config/nuswide.yaml, config/tiny.yaml"
+        "config.yaml, config/cifar10.yaml, config/extended.yaml, config/joint.yaml, config/nuswide.yaml, config/paper.yaml, "
+        "config/tiny.yaml"
     )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pqag import storage
-from pqag.datasets import LARGEST
+from pqag.datasets import LARGEST, RELEASED
 from pqag.errors import UserError
 
 #: What is read, by Pillow's names. Its other decoders are rarely used and rarely tried, and one of them starts a program.
@@ -181,8 +181,7 @@ def _listing(
 
 # ----------------------------------------------------------------------------------------------------------------------- NUS-WIDE
 
-#: Images that were released for training and test, and those of them with one of the 10 or 21 most frequent concepts, as published.
-RELEASED = {"Train": 161_789, "Test": 107_859}
+#: Those of the released images with one of the 10 or 21 most frequent concepts, as published.
 SELECTED = {10: 186_577, 21: 195_834}
 
 

@@ -2,9 +2,10 @@
 
 Peaks of memory and times were measured on two cores of a processor that multiplies bfloat16 natively: the benchmark files of the default
 study and of config/cifar10.yaml, and single steps of other networks, widths and sizes of images. ``mem_mb`` asks for half as much again as
-a formula says and Snakemake itself takes in a job of a cluster, ``runtime`` for three times as long, since other machines are slower, and
-both for more with every attempt. Between 1.2 and 4 times what a job used is what is aimed at; `python docs/resources.py` tells it for a
-finished study. Time has a floor, so that jobs of seconds ask for more.
+a formula says and Snakemake itself takes in a job of a cluster, ``runtime`` for two and a half times as long, since other machines are
+slower, and both for more with every attempt. Between 1.2 and 4 times what a job used is what is aimed at; `python docs/resources.py` tells
+it for a finished study. Time has a floor, so that jobs of seconds ask for more: with less, a file system that is slow to load Python's
+packages would end them.
 
 Where the number of images is not known before they are read, the size of data/<name>.h5 tells it, or before that exists ``UNKNOWN`` does.
 Needs no package that Snakemake has not loaded: it is read whenever Snakemake reads the workflow.
@@ -16,22 +17,23 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from pqag.config import NETWORKS, feature_size
-from pqag.datasets import DATASETS
+from pqag.datasets import DATASETS, RELEASED
 from pqag.scores import PQN, TABLES, transfers
 from pqag.settings import codewords
 from pqag.shards import BATCH, number
 
 #: Minutes that no job asks for less than.
-LEAST_MINUTES = 10
+LEAST_MINUTES = 3
 #: MiB of the two Snakemakes, of some 140 each, that stand above a step in a job of a cluster.
 SNAKEMAKE_MB = 280
+#: Seconds until a step begins its work.
+START_SECONDS = 6
 #: Images of a user's data set of which nothing is there yet to count.
 UNKNOWN = 200_000
-#: A GPU runs networks at least so many times as fast as two cores (an assumption), and takes so many MiB of the host's memory for itself.
-GPU_FACTOR, GPU_MB = 10, 4000
-
-#: The rules that train or run a network.
-RUN_NETWORKS = ("pretrain", "train_pqn", "adopt", "extract", "extract_shard", "extract_transfer", "attack", "attack_shard", "sweep")
+#: A GPU runs networks at least so many times as fast as the processors that a job would have, and takes so many MiB of the host's memory
+#: for itself. Both are guesses. By the formulas two cores do 0.3e12 floating-point operations a second, a GeForce GTX 1080 Ti does 11e12 at
+#: its best.
+GPU_FACTOR, GPU_MB = 20, 2000
 
 MIB = 2**20
 #: MiB of a process that has loaded torch, or matplotlib, or what scoring takes.
@@ -67,21 +69,30 @@ def mem_mb(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any], at
 
     ``study`` is as in ``pqag.settings``, and may have the section ``shards``; ``gpu`` says whether networks run on one.
     """
-    peak = _WORK[rule](wildcards, study).mb
-    return math.ceil(max(1.5 * (peak + SNAKEMAKE_MB), GPU_MB if gpu and rule in RUN_NETWORKS else 0) * 1.5 ** (attempt - 1))
+    return math.ceil(1.5 * (work(rule, wildcards, study, gpu).mb + SNAKEMAKE_MB) * 1.5 ** (attempt - 1))
 
 
 def runtime(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any], attempt: int = 1, gpu: bool = False) -> int:
     """Minutes that a job of ``rule`` asks for, as ``mem_mb``."""
-    seconds = _WORK[rule](wildcards, study).seconds / (GPU_FACTOR if gpu and rule in RUN_NETWORKS else 1)
-    return math.ceil(max(LEAST_MINUTES, 3 * (10 + seconds) / 60) * 2 ** (attempt - 1))
+    seconds = START_SECONDS + work(rule, wildcards, study, gpu).seconds
+    return math.ceil(max(LEAST_MINUTES, 2.5 * seconds / 60) * 2 ** (attempt - 1))
 
 
 class Work(NamedTuple):
-    """What a job is expected to take: MiB at its peak, and seconds after its start."""
+    """What a job is expected to take: MiB at its peak, and seconds after its start; and how much of both a GPU relieves it of."""
 
     mb: float
     seconds: float = 0.0
+    gpu_mb: float = 0.0
+    gpu_seconds: float = 0.0
+
+
+def work(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any], gpu: bool = False) -> Work:
+    """What a job of ``rule`` is expected to take, without any reserve; arguments as of ``mem_mb``."""
+    it = _WORK[rule](wildcards, study)
+    if not (gpu and it.gpu_mb):
+        return it
+    return it._replace(mb=it.mb - it.gpu_mb + GPU_MB, seconds=it.seconds - it.gpu_seconds * (1 - 1 / GPU_FACTOR))
 
 
 # ---------------------------------------------------------------------------------------------------------- images, networks, codebooks
@@ -111,8 +122,8 @@ def images(wildcards: Mapping[str, str], study: Mapping[str, Any]) -> Images:
         try:
             every = os.stat(f"data/{wildcards['dataset']}.h5").st_size // (3 * side**2)
         except FileNotFoundError:
-            every = UNKNOWN
-        train = searched = every
+            every = sum(RELEASED.values()) if dataset["kind"] == "nuswide" else UNKNOWN
+        train, searched = (min(every, count) for count in RELEASED.values()) if dataset["kind"] == "nuswide" else (every, every)
     searched = every if dataset["database_from"] == "all" else searched
     return Images(every, min(dataset["train"] or train, train), min(dataset["database"] or searched, searched), dataset["queries"], side)
 
@@ -125,9 +136,9 @@ class Network(NamedTuple):
     side: int
 
     def mb(self, batch: int, share: float, copies: float) -> float:
-        """MiB of torch, of the parameters, of a ``share`` of the layers' outputs for ``batch`` images, and of ``copies`` of the images."""
+        """MiB of the parameters, of a ``share`` of the layers' outputs for ``batch`` images, and of ``copies`` of the images."""
         outputs, pixels = self.size.outputs * 1e6, 3 * self.side**2
-        return _TORCH + 4 * (self.size.parameters * 1e6 + batch * (share * outputs + copies * pixels)) / MIB
+        return 4 * (self.size.parameters * 1e6 + batch * (share * outputs + copies * pixels)) / MIB
 
     def seconds(self, passes: float, threads: int) -> float:
         """Seconds for an image to go through so many times, there or back."""
@@ -155,11 +166,16 @@ def _codebook(wildcards: Mapping[str, str], study: Mapping[str, Any]) -> tuple[i
 # ---------------------------------------------------------------------------------------------------------------------------- rules
 
 
+def _networking(mb: float, seconds: float, held: float) -> Work:
+    """Work that a GPU takes over, but for what is ``held`` in the host's memory beside it."""
+    return Work(_TORCH + held + mb, seconds, mb, seconds)
+
+
 def _fetch(wildcards, study):
     """Known data are decoded in memory, images of the user's a few at a time, some hundred files a second."""
     there = images(wildcards, study)
     if study["datasets"][wildcards["dataset"]]["kind"] in DATASETS:
-        return Work(80 + 2 * there.mb(there.every), 150)
+        return Work(80 + 2 * there.mb(there.every), 30)
     return Work(200, there.every / 100)
 
 
@@ -179,25 +195,28 @@ def _pretrain(wildcards, study):
     at_once = min(_ACCURACY_BATCH, there.database + there.queries)
     peak = max(model.mb(recipe["batch_size"], 1.5, 10), model.mb(at_once, 0.4, 3)) + 5 * 4 * model.size.parameters
     looks = recipe["epochs"] * (3 * there.train + there.database + there.queries)
-    return Work(peak + there.mb(there.train) + _held_for_accuracy(there), model.seconds(looks, study["threads"]["pretrain"]))
+    held = there.mb(there.train) + _held_for_accuracy(there)
+    return _networking(peak, model.seconds(looks, study["threads"]["pretrain"]), held)
 
 
 def _train_pqn(wildcards, study):
     """Besides, every triplet of a batch; and k-means on the features of 10,000 images, see ``pqag.pqn``."""
-    work, size = _pretrain(wildcards, study), network(wildcards, study).features
+    it, size = _pretrain(wildcards, study), network(wildcards, study).features
     subspaces, count = _codebook(wildcards, study)
     there, model = images(wildcards, study), study["models"][wildcards["model"]]
     triplets = model["training"]["batch_size"] ** 3
     start = min(max(10_000, 20 * count), there.train)
-    mb = work.mb + max(20 * triplets / MIB, 3 * 4 * start * size / MIB)
+    most = max(20 * triplets / MIB, 3 * 4 * start * size / MIB)
     steps = (1 - model["pqn"]["warm_up"]) * model["training"]["epochs"] * there.train / model["training"]["batch_size"]
-    return Work(mb, work.seconds + 1e-8 * steps * triplets + model["quantizer"]["iterations"] * start * size * count / 2e10)
+    seconds = 1e-8 * steps * triplets + model["quantizer"]["iterations"] * start * size * count / 2e10
+    return it._replace(mb=it.mb + most, seconds=it.seconds + seconds)
 
 
 def _adopt(wildcards, study):
     there, model = images(wildcards, study), network(wildcards, study)
     seconds = model.seconds(there.database + there.queries, study["threads"]["attack"])
-    return Work(model.mb(_ACCURACY_BATCH, 0.4, 3) + 4 * model.size.parameters + _held_for_accuracy(there), 60 + seconds)
+    it = _networking(model.mb(_ACCURACY_BATCH, 0.4, 3) + 4 * model.size.parameters, seconds, _held_for_accuracy(there))
+    return it._replace(seconds=60 + seconds)
 
 
 def _share(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any], count: int) -> int:
@@ -208,8 +227,11 @@ def _share(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any], co
 
 
 def _extracting(model: Network, threads: int, count: int, stored: int) -> Work:
-    """Features of ``count`` images, ``stored`` of them held at a time."""
-    return Work(model.mb(min(count, BATCH["extract"]), 0.4, 3) + 3 * 4 * stored * model.features / MIB, model.seconds(count, threads))
+    """Features of ``count`` images, of which none are left to a job that joins shards; ``stored`` are held at a time."""
+    held = 3 * 4 * stored * model.features / MIB
+    if not count:
+        return Work(_TORCH + held)
+    return _networking(model.mb(min(count, BATCH["extract"]), 0.4, 3), model.seconds(count, threads), held)
 
 
 def _extract(wildcards, study):
@@ -224,8 +246,8 @@ def _extract_transfer(wildcards, study):
     """The queries of every source, one after another; the features of all are stored together."""
     there, model = images(wildcards, study), network(wildcards, study)
     count = len(transfers(study, wildcards)) * there.queries
-    work = _extracting(model, study["threads"]["attack"], count, count)
-    return work._replace(mb=work.mb + 2 * there.mb(there.queries))
+    it = _extracting(model, study["threads"]["attack"], count, count)
+    return it._replace(mb=it.mb + 2 * there.mb(there.queries))
 
 
 def _quantize(wildcards, study):
@@ -250,7 +272,7 @@ def _attacking(wildcards, study, queries: int, passes: float) -> Work:
     held = 6 * there.mb(queries) + 3 * 4 * queries * model.features / MIB
     peak = model.mb(batch, 1.6, 10) + head
     seconds = queries * passes * (model.seconds(1, study["threads"]["attack"]) + 1.6e-10 * count * model.features)
-    return Work(peak + held, seconds)
+    return _networking(peak, seconds, held)
 
 
 def _attack(wildcards, study):
@@ -265,10 +287,16 @@ def _attack(wildcards, study):
 def _sweep(wildcards, study):
     sweep, own = study["figures"]["sweep"], study["attacks"][wildcards["attack"]]["iterations"]
     points = len(sweep["epsilon"]) + len(sweep["iterations"])
-    queries = min(sweep["queries"], images(wildcards, study).queries)
-    work = _attacking(wildcards, study, queries, 3 * (len(sweep["epsilon"]) * own + sum(sweep["iterations"])) + 4 * points)
-    scoring = _evaluate(wildcards, study)
-    return Work(work.mb + scoring.mb, work.seconds + points * scoring.seconds)
+    there = images(wildcards, study)
+    queries = min(sweep["queries"], there.queries)
+    it = _attacking(wildcards, study, queries, 3 * (len(sweep["epsilon"]) * own + sum(sweep["iterations"])) + 4 * points)
+    scoring = points * _scoring(queries, there.database)
+    return it._replace(mb=it.mb + _evaluate(wildcards, study).mb, seconds=it.seconds + scoring)
+
+
+def _scoring(queries: int, items: int) -> float:
+    """Seconds for so many queries to be ranked against so many items, by both distances."""
+    return 6e-7 * queries * items
 
 
 def _evaluate(wildcards, study):
@@ -276,7 +304,7 @@ def _evaluate(wildcards, study):
     there = images(wildcards, study)
     subspaces, count = _codebook(wildcards, study)
     codes = min(there.database, count**subspaces)
-    return Work(_SCORING + 128 * (24 * codes + 8 * there.database) / MIB, 6e-7 * there.queries * there.database)
+    return Work(_SCORING + 128 * (24 * codes + 8 * there.database) / MIB, _scoring(there.queries, there.database))
 
 
 def _table(wildcards, study):

@@ -1,9 +1,9 @@
 """The tiny study on a real SLURM: the results of the local run, in few jobs, through every way in which a job can end badly."""
 
 import os
-import runpy
 import shutil
 import signal
+import sys
 
 import psutil
 import pytest
@@ -12,6 +12,9 @@ import yaml
 from ..workflow.conftest import ROOT, write_config
 from ..workflow.test_crash import assert_absent_or_complete, assert_same
 from .conftest import wait_for
+
+sys.path.append(str(ROOT / "docs"))
+from jobs import submitted  # noqa: E402
 
 pytestmark = pytest.mark.cluster
 
@@ -49,7 +52,7 @@ def option(words, name):
 
 def planned(study):
     """What docs/jobs.py says is submitted for all of ``study``."""
-    return runpy.run_path(str(ROOT / "docs/jobs.py"))["submitted"](study, "all")
+    return submitted(study, "all")
 
 
 def test_as_many_jobs_as_the_table_in_the_docs_counts(run, tiny):
