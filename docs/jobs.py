@@ -92,7 +92,7 @@ def table(named: dict[str, tuple[dict[str, Any], str]]) -> Iterator[str]:
     yield "|---" * (1 + len(HEAD)) + "|"
     for name, (study, target) in named.items():
         it = needs(study, target)
-        cells = [it.steps, it.jobs, it.gpu_jobs, f"{it.gpu_hours:.1f}", f"{it.core_hours:.1f}"]
+        cells = [it.steps, it.jobs, it.gpu_jobs, f"{it.gpu_hours:.2g}", f"{it.core_hours:.2g}"]
         cells += [f"{it.longest_minutes / 60:.1f} h", f"{it.most_mb / 1024:.1f} GiB"]
         yield f"| {name} | " + " | ".join(map(str, cells)) + " |"
 

@@ -72,8 +72,9 @@ def test_every_step_is_in_a_group_or_alone_for_a_reason_and_none_holds_a_gpu_for
     for group, members in groups.items():
         assert members <= networks() or not members & networks(), group
     local = set(re.findall(r"    (\w+),", re.search(r"^localrules:\n((?:    \w+,\n)+)", (ROOT / "rules/common.smk").read_text(), re.M)[1]))
-    # One a data set, and what is there to run at the same time.
-    assert set(rules()) - set(profile()["groups"]) - local == {"prepare", "attack_shard"}
+    # One a data set, long, and what is there to run at the same time.
+    alone = {"prepare", "pretrain", "train_pqn", "adopt", "extract_shard", "attack_shard"}
+    assert set(rules()) - set(profile()["groups"]) - local == alone
     assert not local & networks(), "a network on a login node"
     assert set(profile()["group-components"]) == set(groups)
 
@@ -96,9 +97,10 @@ def test_what_a_site_says_reaches_the_jobs():
     assert said["default-resources"] == {"at_once": 1, "slurm_account": "'lab'", "slurm_partition": "'short'"}
     assert said["slurm-qos"] == "low"
     assert said["set-resources"]["attack_shard"] == {"gpu_model": "'a100'", "slurm_partition": "'gpu-a100'"}
-    for shards, model, where in (([], "a100", "gpu-a100"), (["1.h5"], "", "short")):
-        asked = said["set-resources"]["attack"].items()
-        assert {name: eval(value, {"input": {"shards": shards}}) for name, value in asked} == {"gpu_model": model, "slurm_partition": where}
+    for rule in ("extract", "attack"):
+        for shards, model, where in (([], "a100", "gpu-a100"), (["1.h5"], "", "short")):
+            asked = {name: eval(value, {"input": {"shards": shards}}) for name, value in said["set-resources"][rule].items()}
+            assert asked == {"gpu_model": model, "slurm_partition": where}
     assert "set-resources" not in profile(gpus=0, gpu_type="a100")
 
 
@@ -128,11 +130,11 @@ def test_image_has_the_pins_of_the_steps(tmp_path):
 
 
 def test_needs_of_a_study_by_hand(tiny, monkeypatch):
-    """Steps that take a minute each: 5 of 9 jobs run networks, in 12 steps of one thread or two, each with one GPU."""
+    """Steps that take a minute each: 6 of 10 jobs run networks, in steps of one thread or two, each with one GPU."""
     monkeypatch.setattr(jobs, "work", lambda rule, wildcards, study, gpu: Work(100, 54))
     needs = jobs.needs(tiny, "all")
     of_each = jobs.submitted(tiny, "all")
-    assert needs[:3] == (sum(map(len, of_each)), 9, 5)
+    assert needs[:3] == (sum(map(len, of_each)), 10, 6)
     networked = [step for job in of_each for step in job if step.rule.name in networks()]
     assert (needs.gpu_hours, needs.core_hours) == pytest.approx((len(networked) / 60, (needs.steps - len(networked)) / 60))
     assert needs.longest_minutes == max(sum(step.resources.runtime for step in job) for job in of_each)

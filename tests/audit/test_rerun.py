@@ -55,6 +55,7 @@ def run(what, deep=False):
     return {one.name: one for one in found if not isinstance(one, str)}, [one for one in found if isinstance(one, str)]
 
 
+@pytest.mark.slow
 def test_a_cell_comes_out_in_the_same_bytes(again):
     compared, words = run("table1:apd/vgg16/16/ADC")
     assert compared == {METRICS: rerun.Comparison(METRICS, True, 0.0)}
@@ -68,6 +69,7 @@ def test_a_cell_computed_again_from_the_images(again):
     assert compared == {METRICS: rerun.Comparison(METRICS, True, 0.0)}
 
 
+@pytest.mark.slow
 def test_another_result_is_told(again):
     """What was recorded was another result: the value of one query."""
     value = json.loads(Path(METRICS).read_text())

@@ -56,7 +56,7 @@ def planned(study):
 
 
 def test_as_many_jobs_as_the_table_in_the_docs_counts(run, tiny):
-    assert len(run[2]) == len(planned(tiny)) == 9
+    assert len(run[2]) == len(planned(tiny)) == 10
 
 
 def test_results_are_those_of_the_local_run(run, study, monkeypatch):
@@ -74,7 +74,7 @@ def test_sbatch_is_told_what_the_rules_ask_for(run, tiny):
     keys = ("--mem", "-t", "--cpus-per-task", "--gpus")
     assert sorted(tuple(int(option(call, key) or 0) for key in keys) for call in run[2]) == sorted(stated)
     with_gpu = {option(call, "--comment").split("_")[1] for call in run[2] if option(call, "--gpus")}
-    assert with_gpu == {"network", "attacks", "transfers", "sweeps"}
+    assert with_gpu == {"pretrain", "features", "attacks", "transfers", "sweeps"}
     for call in run[2]:
         assert option(call, "--job-name").startswith("pqag_") and "--requeue" in call
 
@@ -82,7 +82,7 @@ def test_sbatch_is_told_what_the_rules_ask_for(run, tiny):
 def test_two_jobs_with_a_gpu_run_side_by_side(cluster, run):
     """What limits GPU jobs on one machine does not limit a cluster."""
     name = option(run[2][0], "--job-name")
-    jobs = [job for job in cluster.jobs().values() if job["JobName"] == name and job["Comment"].startswith("rule_network")]
+    jobs = [job for job in cluster.jobs().values() if job["JobName"] == name and job["Comment"].startswith("rule_pretrain")]
     assert len(jobs) == 2 and max(job["StartTime"] for job in jobs) < min(job["EndTime"] for job in jobs)
 
 
@@ -107,12 +107,12 @@ def pretraining(folder, model):
 
 
 def test_killed_by_the_scheduler_a_job_is_sent_again(cluster, folder, study):
-    """One network's job runs out of memory, the other's out of time, and the job of the codebooks is taken away."""
+    """The training of one network runs out of memory, the other's out of time, and the job of the codebooks is taken away."""
     targets = [f"results/tiny/synthetic/{model}-pretrained/seed0/16bits/codebook.h5" for model in ("alexnet", "vgg16")]
     little = "150 if attempt == 1 and wildcards.model == 'alexnet' else 3000"
-    short = [f"{rule}:runtime={minutes} if attempt == 1 else 30" for rule, minutes in (("pretrain", 1), ("extract", 0))]
     before = set(cluster.jobs())
-    snakemake = cluster.start(folder, "--set-resources", f"pretrain:mem_mb={little}", f"extract:mem_mb={little}", *short, "--", *targets)
+    limits = [f"pretrain:mem_mb={little}", "pretrain:runtime=1 if attempt == 1 else 30"]
+    snakemake = cluster.start(folder, "--set-resources", *limits, "--", *targets)
     try:
         stopped = wait_for(lambda: pretraining(folder, "vgg16"))
         stopped.send_signal(signal.SIGSTOP)  # a step that hangs
@@ -124,13 +124,14 @@ def test_killed_by_the_scheduler_a_job_is_sent_again(cluster, folder, study):
     assert sorted((job["Comment"].split("_")[1], job["JobState"]) for job in jobs) == [
         ("codebooks", "CANCELLED"),
         ("codebooks", "COMPLETED"),
-        ("network", "COMPLETED"),
-        ("network", "COMPLETED"),
-        ("network", "FAILED"),
-        ("network", "TIMEOUT"),
+        ("features", "COMPLETED"),
         ("prepare", "COMPLETED"),
+        ("pretrain", "COMPLETED"),
+        ("pretrain", "COMPLETED"),
+        ("pretrain", "FAILED"),
+        ("pretrain", "TIMEOUT"),
     ]
-    logs = [log.read_text() for log in (folder / ".snakemake/slurm_logs").glob("group_network*/*.log")]
+    logs = [log.read_text() for log in (folder / ".snakemake/slurm_logs").glob("rule_pretrain/**/*.log")]
     assert sum("Exceeded job memory limit" in log for log in logs) == 1
     assert all((folder / target).exists() for target in targets)
     assert_absent_or_complete(folder, study[0])
@@ -159,14 +160,14 @@ def test_killed_and_started_again_it_goes_on_and_jobs_of_the_old_run_end(cluster
     try:
         wait_for(lambda: len(new("prepare", "PENDING")) == 2)
         cluster.call("scontrol", "update", "PartitionName=main", "State=UP")
-        (working,) = wait_for(lambda: new("network", "RUNNING"))
+        (working,) = wait_for(lambda: new("pretrain", "RUNNING"))
         wait_for(lambda: pretraining(folder, "alexnet"))
         cluster.call("scontrol", "suspend", working)
     finally:
         kill(second)
     third = cluster.start(folder, target)
     try:
-        wait_for(lambda: len(new("network", "RUNNING")) + len(new("network", "COMPLETED")) == 1)
+        wait_for(lambda: len(new("pretrain", "RUNNING")) + len(new("pretrain", "COMPLETED")) == 1)
         cluster.call("scontrol", "resume", working)
         assert third.wait() == 0, (folder / "printed.txt").read_text()
     finally:

@@ -39,6 +39,7 @@ def record(folder, name):
     return json.loads((folder / name).read_text())
 
 
+@pytest.mark.slow
 def test_the_example_of_the_page(birds):
     (birds / "birds.yaml").write_text(EXAMPLE)
     done = snakemake(birds, "--configfile", birds / "birds.yaml", "--cores", 2, "all")
