@@ -41,6 +41,7 @@ rule all:
         "envs/steps.yaml"
     container:
         None
+    threads: 1
     resources:
         mem_mb=memory_of("all"),
         runtime=minutes_of("all"),

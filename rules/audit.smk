@@ -9,6 +9,7 @@ rule study:
         "<benchmarks>/study.jsonl"
     conda:
         "../envs/steps.yaml"
+    threads: 1
     resources:
         mem_mb=memory_of("study"),
         runtime=minutes_of("study"),
@@ -32,6 +33,7 @@ rule manifest:
         "<benchmarks>/manifest.jsonl"
     conda:
         "../envs/steps.yaml"
+    threads: 1
     resources:
         mem_mb=memory_of("manifest"),
         runtime=minutes_of("manifest"),

@@ -33,6 +33,7 @@ rule prepare:
         "<benchmarks>/prepare/{dataset}.jsonl"
     conda:
         "../envs/steps.yaml"
+    threads: 1
     resources:
         mem_mb=memory_of("prepare"),
         runtime=minutes_of("prepare"),

@@ -13,6 +13,7 @@ rule evaluate:
         "<benchmarks>/evaluate/{dataset}/{model}-{training}/seed{seed}/{bits}bits/{attack}.{source_model}-{source_training}-{source_bits}bits.jsonl"
     conda:
         "../envs/steps.yaml"
+    threads: 1
     resources:
         mem_mb=memory_of("evaluate"),
         runtime=minutes_of("evaluate"),

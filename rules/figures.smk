@@ -26,6 +26,7 @@ rule perturbation:
         "<benchmarks>/perturbation/{dataset}_{model}.jsonl"
     conda:
         "../envs/steps.yaml"
+    threads: 1
     resources:
         mem_mb=memory_of("perturbation"),
         runtime=minutes_of("perturbation"),
@@ -60,6 +61,7 @@ rule centroid_distributions:
         "<benchmarks>/centroid_distributions/{dataset}_{model}.jsonl"
     conda:
         "../envs/steps.yaml"
+    threads: 1
     resources:
         mem_mb=memory_of("centroid_distributions"),
         runtime=minutes_of("centroid_distributions"),
@@ -94,6 +96,7 @@ rule retrieval_sheet:
         "<benchmarks>/retrieval_sheet/{dataset}_{model}.jsonl"
     conda:
         "../envs/steps.yaml"
+    threads: 1
     resources:
         mem_mb=memory_of("retrieval_sheet"),
         runtime=minutes_of("retrieval_sheet"),
@@ -137,6 +140,7 @@ rule precision_recall:
         "<benchmarks>/precision_recall/{dataset}_{model}.jsonl"
     conda:
         "../envs/steps.yaml"
+    threads: 1
     resources:
         mem_mb=memory_of("precision_recall"),
         runtime=minutes_of("precision_recall"),
@@ -197,6 +201,7 @@ rule figure_sweep:
         "<benchmarks>/figure_sweep/{dataset}_{model}.jsonl"
     conda:
         "../envs/steps.yaml"
+    threads: 1
     resources:
         mem_mb=memory_of("figure_sweep"),
         runtime=minutes_of("figure_sweep"),
@@ -228,6 +233,7 @@ rule heat_map:
         "<benchmarks>/heat_map/{table}_{panel}.jsonl"
     conda:
         "../envs/steps.yaml"
+    threads: 1
     resources:
         mem_mb=memory_of("heat_map"),
         runtime=minutes_of("heat_map"),
@@ -253,6 +259,7 @@ rule paper:
         "<benchmarks>/paper.jsonl"
     conda:
         "../envs/steps.yaml"
+    threads: 1
     resources:
         mem_mb=memory_of("paper"),
         runtime=minutes_of("paper"),
@@ -277,6 +284,7 @@ rule report:
         "../envs/steps.yaml"
     container:
         None
+    threads: 1
     resources:
         mem_mb=memory_of("report"),
         runtime=minutes_of("report"),

@@ -17,6 +17,7 @@ rule table1:
         "<benchmarks>/table1.jsonl"
     conda:
         "../envs/steps.yaml"
+    threads: 1
     resources:
         mem_mb=memory_of("table1"),
         runtime=minutes_of("table1"),

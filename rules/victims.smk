@@ -103,6 +103,7 @@ rule borrow:
         model=models_made_by("borrow"),
     conda:
         "../envs/steps.yaml"
+    threads: 1
     resources:
         mem_mb=memory_of("borrow"),
         runtime=minutes_of("borrow"),
@@ -177,6 +178,7 @@ rule quantize:
         training=PRETRAINED,
     conda:
         "../envs/steps.yaml"
+    threads: 1
     resources:
         mem_mb=memory_of("quantize"),
         runtime=minutes_of("quantize"),
@@ -204,6 +206,7 @@ rule encode:
         training=rf"{JOINT}\d+",
     conda:
         "../envs/steps.yaml"
+    threads: 1
     resources:
         mem_mb=memory_of("encode"),
         runtime=minutes_of("encode"),

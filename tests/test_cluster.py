@@ -59,6 +59,18 @@ def test_every_step_with_a_network_and_no_other_is_for_the_machines_with_gpus():
     assert set(profile(gpu_type="a100")["set-resources"]) == networks()
 
 
+def test_every_step_states_its_threads_memory_and_time_and_those_with_a_network_a_gpu():
+    """Where one rule is made of another it may leave the threads to that. Rules without a script or a command are names of targets."""
+    text = "".join(file.read_text() for file in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")])
+    bodies = dict(re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", text, re.MULTILINE))
+    stated = {name: body for name, body in bodies.items() if re.search(r"^    (script|shell):", body, re.MULTILINE)}
+    assert {"pretrain", "table1", "report", "all"} < set(stated)
+    for name, body in stated.items():
+        for word in ("threads:", "mem_mb=", "runtime=", *["gpu="] * (name in networks())):
+            assert re.search(rf"^ +{word}", body, re.MULTILINE), (name, word)
+        assert name in networks() or "gpu=" not in body, name
+
+
 @pytest.mark.parametrize("gpus", [0, 1])
 def test_rules_learn_whether_there_are_gpus(gpus):
     profile(gpus=gpus)
