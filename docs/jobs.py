@@ -2,6 +2,7 @@
 count and SLURM. For another study: `.venv/bin/python docs/jobs.py STUDY.yaml [TARGET ...]`.
 """
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-import yaml
 import yte
 
 HERE = Path(__file__).resolve().parent
@@ -27,20 +27,17 @@ BEGIN, END = "<!-- jobs -->\n", "<!-- /jobs -->\n"
 TARGETS = ("table1", "table3", "table4", "figures", "all")
 
 
-def submitted(study: dict[str, Any], target: str) -> list[list[Any]]:
-    """What is submitted for ``target`` of ``study`` (the content of its file) where nothing is there yet: of each job Snakemake's steps."""
+def submitted(config: Path, folder: Path, target: str) -> list[list[Any]]:
+    """What is submitted for ``target`` of the study in ``config`` if everything is to be made: of each job Snakemake's steps.
+
+    ``folder`` is where the study would run: there are the images that are counted, and what a user has brought.
+    """
     from snakemake.settings import types
 
-    with (
-        patch.dict(os.environ),  # the profile sets a variable
-        silence(),
-        tempfile.TemporaryDirectory() as folder,
-    ):
+    with patch.dict(os.environ), silence():  # the profile sets a variable
         profile = yte.process_yaml((ROOT / "profiles/slurm/config.yaml").read_text(), require_use_yte=True)
         groups = types.GroupSettings(overwrite_groups=profile["groups"], group_components=profile["group-components"])
-        file = Path(folder, "config.yaml")
-        file.write_text(yaml.safe_dump(study, sort_keys=False))
-        plan = planned(file, Path(folder), [target], groups)
+        plan = planned(config.absolute(), folder, [target], groups, forceall=True)
         jobs = {}
         for step in plan.dag.jobs:
             if not (step.rule.name in plan._localrules or step.rule.norun):
@@ -62,16 +59,17 @@ class Needs(NamedTuple):
     most_mb: int
 
 
-def needs(study: dict[str, Any], target: str) -> Needs:
-    """What ``target`` of ``study`` needs where nothing is there yet."""
-    jobs = submitted(study, target)
-    checked = parse_study(study, "the study")
-    workload = checked.resolved() | {"shards": checked.shards.model_dump()}
+def needs(config: Path, folder: Path, target: str) -> Needs:
+    """What all of ``target`` needs, see ``submitted``."""
+    study = parse_study(read_config(config), str(config))
+    workload = study.resolved() | {"shards": study.shards.model_dump()}
+    jobs = submitted(config, folder, target)
     hours = {True: 0.0, False: 0.0}
-    for step in (step for job in jobs for step in job):
-        gpu = bool(step.resources.get("gpu"))
-        seconds = START_SECONDS + work(step.rule.name, step.wildcards_dict, workload, gpu).seconds
-        hours[gpu] += seconds * (1 if gpu else step.threads) / 3600
+    with contextlib.chdir(folder):
+        for step in (step for job in jobs for step in job):
+            gpu = bool(step.resources.get("gpu"))
+            seconds = START_SECONDS + work(step.rule.name, step.wildcards_dict, workload, gpu).seconds
+            hours[gpu] += seconds * (1 if gpu else step.threads) / 3600
     return Needs(
         sum(map(len, jobs)),
         len(jobs),
@@ -86,32 +84,34 @@ def needs(study: dict[str, Any], target: str) -> Needs:
 HEAD = ["steps", "jobs", "with a GPU", "GPU hours", "core hours", "longest job asks for", "most memory asked for"]
 
 
-def table(named: dict[str, tuple[dict[str, Any], str]]) -> Iterator[str]:
-    """What targets of studies need, as lines of Markdown."""
+def table(named: dict[str, tuple[Path, str]], folder: Path) -> Iterator[str]:
+    """What targets of studies (the names of rows, and the files of the studies) need, as lines of Markdown."""
     yield " | ".join(["| ", *HEAD]) + " |"
     yield "|---" * (1 + len(HEAD)) + "|"
-    for name, (study, target) in named.items():
-        it = needs(study, target)
+    for name, (config, target) in named.items():
+        it = needs(config, folder, target)
         cells = [it.steps, it.jobs, it.gpu_jobs, f"{it.gpu_hours:.2g}", f"{it.core_hours:.2g}"]
         cells += [f"{it.longest_minutes / 60:.1f} h", f"{it.most_mb / 1024:.1f} GiB"]
         yield f"| {name} | " + " | ".join(map(str, cells)) + " |"
 
 
 def with_table(text: str) -> str:
-    """``text`` with what stands between the marks replaced by the table as it is now: the default study, and that of the paper's size."""
-    shown = {f"`{target}`": (read_config(ROOT / "config.yaml"), target) for target in TARGETS}
-    shown["`config/paper.yaml`, `all`"] = (read_config(ROOT / "config/paper.yaml"), "all")
+    """``text`` with what stands between the marks replaced by the table as it is now: the default study, Table 2, the paper's size."""
+    shown = {f"`{target}`": (ROOT / "config.yaml", target) for target in TARGETS}
+    shown["`table2` of `config/joint.yaml`"] = (ROOT / "config/joint.yaml", "table2")
+    shown["`all` of `config/paper.yaml`"] = (ROOT / "config/paper.yaml", "all")
     before, rest = text.split(BEGIN)
-    return before + BEGIN + "\n".join([*table(shown), END]) + rest.split(END)[1]
+    with tempfile.TemporaryDirectory() as folder:  # in which nothing is there yet
+        return before + BEGIN + "\n".join([*table(shown, Path(folder)), END]) + rest.split(END)[1]
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:  # another study
         from snakemake.exceptions import RuleException, WorkflowError
 
+        config, targets = Path(sys.argv[1]), sys.argv[2:] or ["all"]
         try:
-            study = read_config(sys.argv[1])
-            print("\n".join(table({target: (study, target) for target in sys.argv[2:] or ["all"]})))
+            print("\n".join(table({target: (config, target) for target in targets}, Path())))
         except (UserError, RuleException, WorkflowError) as error:
             sys.exit(str(error))
     else:

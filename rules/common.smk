@@ -189,13 +189,17 @@ def settings_of(rule):
 
 
 def shards_of(rule):
-    """The files of all shards of a job of ``rule``, which it joins; none where it is not split."""
+    """The files of all shards of a job of ``rule``, which it joins; none where the study splits none.
+
+    Where it splits any it splits all, be it into one shard: a cluster's jobs of several steps are to have a network in all of them or in none.
+    """
+    wanted = getattr(STUDY.shards, rule)
 
     def shards(wildcards):
         dataset = STUDY.datasets[wildcards.dataset]
-        count = number(rule, getattr(STUDY.shards, rule), dataset.queries if rule == "attack" else dataset.database)
+        count = number(rule, wanted, dataset.queries if rule == "attack" else dataset.database)
         names = dict(wildcards.items(), shard=range(1, count + 1), shards=count)
-        return [str(path) for path in expand(getattr(rules, f"{rule}_shard").output, **names)] if count > 1 else []
+        return [str(path) for path in expand(getattr(rules, f"{rule}_shard").output, **names)] if wanted > 1 else []
 
     return shards
 

@@ -9,6 +9,8 @@ rule fetch:
         "<benchmarks>/fetch/{dataset}.jsonl"
     conda:
         "../envs/steps.yaml"
+    container:
+        None
     threads: decoders
     resources:
         mem_mb=memory_of("fetch"),

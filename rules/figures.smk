@@ -259,6 +259,8 @@ rule paper:
         "<benchmarks>/paper.jsonl"
     conda:
         "../envs/steps.yaml"
+    container:
+        None
     threads: 1
     resources:
         mem_mb=memory_of("paper"),

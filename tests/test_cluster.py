@@ -141,11 +141,11 @@ def test_image_has_the_pins_of_the_steps(tmp_path):
     assert "FROM python:3.11-" in (ROOT / "envs/Dockerfile").read_text() and "python=3.11" in environment["dependencies"]
 
 
-def test_needs_of_a_study_by_hand(tiny, monkeypatch):
+def test_needs_of_a_study_by_hand(tmp_path, monkeypatch):
     """Steps that take a minute each: 6 of 10 jobs run networks, in steps of one thread or two, each with one GPU."""
     monkeypatch.setattr(jobs, "work", lambda rule, wildcards, study, gpu: Work(100, 54))
-    needs = jobs.needs(tiny, "all")
-    of_each = jobs.submitted(tiny, "all")
+    needs = jobs.needs(ROOT / "config/tiny.yaml", tmp_path, "all")
+    of_each = jobs.submitted(ROOT / "config/tiny.yaml", tmp_path, "all")
     assert needs[:3] == (sum(map(len, of_each)), 10, 6)
     networked = [step for job in of_each for step in job if step.rule.name in networks()]
     assert (needs.gpu_hours, needs.core_hours) == pytest.approx((len(networked) / 60, (needs.steps - len(networked)) / 60))

@@ -91,13 +91,18 @@ def test_every_rule_has_its_formula():
 
 
 def test_scoring_by_hand():
-    """80 MiB, and for 128 queries 24 bytes for each distinct code, of which there are 2^16 at most, and 8 for each of 190,000 images.
+    """80 MiB, and for 128 queries 24 bytes for each distinct code, of which there are 2^16 at most, and 8 for each of 190,000 images; twice
+    512 numbers of 4 bytes for each of 100,000 queries.
 
     With 280 for Snakemake, and half as much again.
     """
-    study = resolved(datasets__photos__database=190_000)  # of the 200,000 that there may be
-    assert asked("evaluate", study, bits="16")[0] == math.ceil(1.5 * (80 + 128 * (24 * 65_536 + 8 * 190_000) / 2**20 + 280)) == 1107
-    assert asked("evaluate", study, bits="40")[0] == math.ceil(1.5 * (80 + 128 * 32 * 190_000 / 2**20 + 280)) == 1654
+    study, features = resolved(datasets__photos__database=190_000), 2 * 512 * 4 * 100_000  # of the 200,000 images that there may be
+    assert (
+        asked("evaluate", study, bits="16")[0]
+        == math.ceil(1.5 * (80 + (128 * (24 * 65_536 + 8 * 190_000) + features) / 2**20 + 280))
+        == 1693
+    )
+    assert asked("evaluate", study, bits="40")[0] == math.ceil(1.5 * (80 + (128 * 32 * 190_000 + features) / 2**20 + 280)) == 2240
     assert asked("evaluate", study)[1] == math.ceil(2.5 * (6 + 6e-7 * 100_000 * 190_000) / 60) == 476
 
 
@@ -121,6 +126,7 @@ def test_scoring_by_hand():
         ("sweep", {"figures__sweep__queries": 90_000}, "memory time"),
         ("quantize", {"quantizer__iterations": 2000}, "time"),
         ("evaluate", {"datasets__photos__database": 400_000}, "memory time"),
+        ("evaluate", {"datasets__photos__queries": 400_000}, "memory time"),
         ("table1", {"datasets__photos__queries": 400_000, "seeds": [0, 1, 2]}, "memory time"),
         ("fetch", {"datasets__photos__image_size": 64}, "time"),
     ],

@@ -20,7 +20,7 @@ from pqag.config import NETWORKS, feature_size
 from pqag.datasets import DATASETS, RELEASED
 from pqag.scores import PQN, TABLES, transfers
 from pqag.settings import codewords
-from pqag.shards import BATCH, number
+from pqag.shards import BATCH
 
 #: Minutes that no job asks for less than.
 LEAST_MINUTES = 3
@@ -60,8 +60,9 @@ SIZES = {
     "resnet34": Size(2.048, 1159.4, 21.28),
     "resnet50": Size(6.865, 1297.8, 23.52),
 }
-#: Any network of the user's or torchvision's, taken for the ResNet-50 of torchvision at 224 pixels, which it enlarges all images to.
-OTHER = Size(22.2, 4089.0, 25.6)
+#: Any network of the user's or torchvision's, taken for the ResNet-50 of torchvision at 224 pixels, to which it enlarges all images; with
+#: as many features as the largest of torchvision's have.
+OTHER, OTHER_FEATURES = Size(22.2, 4089.0, 25.6), 4096
 
 
 def mem_mb(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any], attempt: int = 1, gpu: bool = False) -> int:
@@ -150,7 +151,7 @@ def network(wildcards: Mapping[str, str], study: Mapping[str, Any]) -> Network:
     """The network of a job. The first convolution of larger images takes every second, fourth ... pixel, see ``pqag.networks``."""
     model, side = study["models"][wildcards["model"]], images(wildcards, study).side
     if (name := model["network"]) not in NETWORKS:
-        return Network(OTHER, 2048, max(side, 224))
+        return Network(OTHER, OTHER_FEATURES, max(side, 224))
     width, full = model["width"], SIZES[name]
     seen = (side / 2 ** ((side // 32).bit_length() - 1) / 32) ** 2
     size = Size(full.outputs * width * seen, full.multiplications * width**2 * seen, full.parameters * width**2)
@@ -200,13 +201,14 @@ def _pretrain(wildcards, study):
 
 
 def _train_pqn(wildcards, study):
-    """Besides, every triplet of a batch; and k-means on the features of 10,000 images, see ``pqag.pqn``."""
+    """Besides, every triplet of a batch, k-means on the features of 10,000 images, see ``pqag.pqn``, and codewords as ``_pretrain`` has
+    parameters."""
     it, size = _pretrain(wildcards, study), network(wildcards, study).features
     subspaces, count = _codebook(wildcards, study)
     there, model = images(wildcards, study), study["models"][wildcards["model"]]
     triplets = model["training"]["batch_size"] ** 3
     start = min(max(10_000, 20 * count), there.train)
-    most = max(20 * triplets / MIB, 3 * 4 * start * size / MIB)
+    most = max(20 * triplets, _clustering(start, size, subspaces, count)) / MIB + 5 * 4 * count * size / MIB
     steps = (1 - model["pqn"]["warm_up"]) * model["training"]["epochs"] * there.train / model["training"]["batch_size"]
     seconds = 1e-8 * steps * triplets + model["quantizer"]["iterations"] * start * size * count / 2e10
     return it._replace(mb=it.mb + most, seconds=it.seconds + seconds)
@@ -223,7 +225,7 @@ def _share(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any], co
     """How many of ``count`` images a job looks at: a shard the most of any, a job that joins shards none."""
     if shards := wildcards.get("shards"):
         return min(count, math.ceil(count / BATCH[rule] / int(shards)) * BATCH[rule])
-    return count if number(rule, study.get("shards", {}).get(rule, 1), count) == 1 else 0
+    return count if study.get("shards", {}).get(rule, 1) == 1 else 0
 
 
 def _extracting(model: Network, threads: int, count: int, stored: int) -> Work:
@@ -250,14 +252,18 @@ def _extract_transfer(wildcards, study):
     return it._replace(mb=it.mb + 2 * there.mb(there.queries))
 
 
+def _clustering(number: int, size: int, subspaces: int, count: int) -> float:
+    """Bytes for so many features and k-means in each sub-space, and for the distances of 4,096 of them to all codewords."""
+    return 4 * 4 * number * size + 3 * 8 * min(number, 4096) * subspaces * count
+
+
 def _quantize(wildcards, study):
-    """K-means of all features in each sub-space, and the distances of 4,096 of them to all codewords; OPQ besides decomposes matrices."""
+    """OPQ holds rotated features besides, and decomposes matrices."""
     there, size = images(wildcards, study), network(wildcards, study).features
     subspaces, count = _codebook(wildcards, study)
     quantizer = study["models"][wildcards["model"]]["quantizer"]
     other = quantizer["method"] not in ("pq", PQN)
-    held = 4 * there.database * size
-    mb = 80 + ((5 if other else 3) * held + 3 * 8 * min(there.database, 4096) * subspaces * count + other * 10 * 8 * size**2) / MIB
+    mb = 80 + (_clustering(there.database, size, subspaces, count) + other * (3 * 4 * there.database * size + 10 * 8 * size**2)) / MIB
     pass_over = there.database * size * count / 2e10
     turns = quantizer["iterations"] * (7 * (size / 1024) ** 3 + 4 * pass_over)
     return Work(mb, (quantizer["iterations"] + 2) * pass_over + other * turns)
@@ -300,11 +306,12 @@ def _scoring(queries: int, items: int) -> float:
 
 
 def _evaluate(wildcards, study):
-    """128 queries at a time are compared with every distinct code."""
+    """128 queries at a time are compared with every distinct code; the features of all are held, and again where they are rotated."""
     there = images(wildcards, study)
     subspaces, count = _codebook(wildcards, study)
     codes = min(there.database, count**subspaces)
-    return Work(_SCORING + 128 * (24 * codes + 8 * there.database) / MIB, _scoring(there.queries, there.database))
+    mb = _SCORING + (128 * (24 * codes + 8 * there.database) + 8 * there.queries * network(wildcards, study).features) / MIB
+    return Work(mb, _scoring(there.queries, there.database))
 
 
 def _table(wildcards, study):

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import itertools
 import logging
 import os
 import sys
@@ -89,8 +90,6 @@ def _end_with_parent() -> None:
     direct = os.getppid() == parent  # else a shell stands between, which outlives Snakemake
 
     def gone() -> bool:
-        if superseded():
-            return True
         if direct:
             return os.getppid() != parent
         try:
@@ -102,11 +101,13 @@ def _end_with_parent() -> None:
         return False
 
     def watch() -> None:
-        while not gone():
+        for look in itertools.count():
+            # Less often: it reads a file, which on a cluster lies where all jobs read it.
+            if gone() or look % 10 == 0 and superseded():
+                os._exit(1)
             time.sleep(0.2)
-        os._exit(1)
 
-    if gone():
+    if gone() or superseded():
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
@@ -158,6 +159,10 @@ def torch_device(settings: dict):
         names = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
         device = torch.device("cuda", _free_gpu(names))
         torch.cuda.set_device(device)
+    elif wanted == "auto" and os.environ.get("PQAG_GPUS") == "1":
+        log.warning(
+            "a GPU was asked for, but torch finds none that it can use; this goes on without, and may take longer than was asked for"
+        )
     log.info("torch %s on %s, %d threads", torch.__version__, device, torch.get_num_threads())
     return device
 

@@ -53,6 +53,9 @@ SRUN = '#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {srun} "$@"\n'
 #: Writes down what is submitted: the words of a line with a unit separator between them.
 SBATCH = '#!/bin/sh\nprintf "%s\\037" "$@" >> {folder}/submitted\necho >> {folder}/submitted\nexec {sbatch} "$@"\n'
 
+#: Fails while there is a file ``away``, as if the controller were.
+SQUEUE = '#!/bin/sh\ntest -e {folder}/away && exit 1\nexec {squeue} "$@"\n'
+
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
 
 
@@ -134,7 +137,7 @@ def cluster(tmp_path_factory):
     key = folder / "munge.key"
     key.write_bytes(os.urandom(1024))
     key.chmod(0o600)
-    for name, text in (("srun", SRUN), ("sbatch", SBATCH)):
+    for name, text in (("srun", SRUN), ("sbatch", SBATCH), ("squeue", SQUEUE)):
         (folder / "bin" / name).write_text(text.format(folder=folder, **{name: shutil.which(name)}))
         (folder / "bin" / name).chmod(0o755)
     files = [f"--{name}={folder}/munge.{end}" for name, end in (("socket", "socket"), ("pid-file", "pid"), ("seed-file", "seed"))]

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 
 import psutil
 import pytest
@@ -50,13 +51,13 @@ def option(words, name):
     return None
 
 
-def planned(study):
-    """What docs/jobs.py says is submitted for all of ``study``."""
-    return submitted(study, "all")
+def planned(folder):
+    """What docs/jobs.py says is submitted for all of the study in ``folder``."""
+    return submitted(folder / "config.yaml", folder, "all")
 
 
-def test_as_many_jobs_as_the_table_in_the_docs_counts(run, tiny):
-    assert len(run[2]) == len(planned(tiny)) == 10
+def test_as_many_jobs_as_the_table_in_the_docs_counts(run):
+    assert len(run[2]) == len(planned(run[0])) == 10
 
 
 def test_results_are_those_of_the_local_run(run, study, monkeypatch):
@@ -64,9 +65,9 @@ def test_results_are_those_of_the_local_run(run, study, monkeypatch):
     assert "Table 1" in run[1]
 
 
-def test_sbatch_is_told_what_the_rules_ask_for(run, tiny):
+def test_sbatch_is_told_what_the_rules_ask_for(run):
     """Of the steps of a job the most memory and processors, and the sum of their times; a GPU for networks, and only for them."""
-    jobs = [[step.resources for step in job] for job in planned(tiny)]
+    jobs = [[step.resources for step in job] for job in planned(run[0])]
     stated = [
         (max(r["mem_mb"] for r in job), sum(r["runtime"] for r in job), max(r["_cores"] for r in job), max(r.get("gpu", 0) for r in job))
         for job in jobs
@@ -107,7 +108,8 @@ def pretraining(folder, model):
 
 
 def test_killed_by_the_scheduler_a_job_is_sent_again(cluster, folder, study):
-    """The training of one network runs out of memory, the other's out of time, and the job of the codebooks is taken away."""
+    """The training of one network runs out of memory, the other's out of time, and the job of the codebooks is taken away; and for a while
+    the controller does not answer."""
     targets = [f"results/tiny/synthetic/{model}-pretrained/seed0/16bits/codebook.h5" for model in ("alexnet", "vgg16")]
     little = "150 if attempt == 1 and wildcards.model == 'alexnet' else 3000"
     before = set(cluster.jobs())
@@ -116,9 +118,13 @@ def test_killed_by_the_scheduler_a_job_is_sent_again(cluster, folder, study):
     try:
         stopped = wait_for(lambda: pretraining(folder, "vgg16"))
         stopped.send_signal(signal.SIGSTOP)  # a step that hangs
+        (cluster.folder / "away").touch()
+        time.sleep(15)
+        (cluster.folder / "away").unlink()
         cluster.call("scancel", wait_for(lambda: running(cluster, "codebooks"), 300))
         assert snakemake.wait() == 0, (folder / "printed.txt").read_text()
     finally:
+        (cluster.folder / "away").unlink(missing_ok=True)
         snakemake.kill()
     jobs = [job for number, job in cluster.jobs().items() if number not in before]
     assert sorted((job["Comment"].split("_")[1], job["JobState"]) for job in jobs) == [

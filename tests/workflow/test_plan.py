@@ -76,6 +76,16 @@ def test_seeds_multiply_everything_but_the_data(tmp_path, tiny):
     assert (jobs["pretrain"], jobs["attack"]) == (6, 18)
 
 
+def test_a_study_that_splits_splits_all(tmp_path, tiny):
+    """60 queries, and 300 images of the database, are a batch: one shard each. Otherwise a job of a cluster could have steps with a network
+    and steps that join shards, and hold a GPU for these."""
+    study = tiny | {"shards": {"attack": 3, "extract": 3}}
+    jobs = [job for job in dry_run(tmp_path, study, "table1")[1].dag.jobs]
+    count = Counter(job.rule.name for job in jobs)
+    assert count["attack_shard"] == count["attack"] == 6 and count["extract_shard"] == count["extract"] == 2
+    assert all(job.input.shards for job in jobs if job.rule.name in ("attack", "extract"))
+
+
 def test_one_file_brings_only_what_it_needs(tmp_path, tiny):
     target = "results/tiny/synthetic/vgg16-pretrained/seed0/16bits/metrics/aod.alexnet-pretrained-16bits.json"
     jobs = plan(tmp_path, tiny, target)
