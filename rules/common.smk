@@ -9,6 +9,8 @@ import time
 import uuid
 from pathlib import Path
 
+# For the imports below alone: what stays on the path is mounted in a container under another name, and the library would be loaded from there,
+# where neither envs/requirements.txt nor the repository lies beside it.
 sys.path.append(str(Path(workflow.basedir, "scripts")))
 
 from pqag import files
@@ -38,6 +40,8 @@ from pqag.settings import maker_of, settings
 from pqag.shards import is_shard, number
 from pqag.step import superseded
 from snakemake.persistence import PersistenceBase
+
+sys.path.remove(str(Path(workflow.basedir, "scripts")))
 
 try:
     # Snakemake has read them, in the environment of set-up by the same function; where it is another, at least what it overlooked is told.
@@ -71,7 +75,7 @@ VICTIM = f"{RESULTS}/{{dataset}}/{{model}}-{{training}}/seed{{seed}}"
 
 # A job that trains or runs a network asks for a GPU where there is one; profiles/default lets one such job run at a time. Where jobs run on
 # other machines than this, a profile says by PQAG_GPUS (0 or 1) what these have.
-GPUS = int(os.environ.get("PQAG_GPUS", shutil.which("nvidia-smi") is not None)) if STUDY.device == "auto" else int(STUDY.device == "cuda")
+GPUS = int(os.environ.get("PQAG_GPUS") or shutil.which("nvidia-smi") is not None) if STUDY.device == "auto" else int(STUDY.device == "cuda")
 
 
 pathvars:

@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -139,6 +141,36 @@ def test_image_has_the_pins_of_the_steps(tmp_path):
     environment = yaml.safe_load((ROOT / "envs/steps.yaml").read_text())
     assert [pin for pin in given.splitlines() if pin and not pin.startswith("#")] == environment["dependencies"][-1]["pip"]
     assert "FROM python:3.11-" in (ROOT / "envs/Dockerfile").read_text() and "python=3.11" in environment["dependencies"]
+
+
+#: Writes down what it is told to mount, and where, and runs the command without a container.
+APPTAINER = """#!/bin/sh
+[ "$1" = --version ] && echo apptainer version 1.3.0 && exit
+while [ "$1" != {image} ]; do
+    [ "$1" = --bind ] && echo "$2" >> {folder}/mounted
+    shift
+done
+shift
+exec "$@"
+"""
+
+
+def test_a_step_in_a_container_loads_the_library_from_where_it_lies(tmp_path):
+    """Mounted under another name, as Snakemake does with all that is on its path, it would have no envs/requirements.txt beside it."""
+    copy, programs = tmp_path / "pqag", tmp_path / "bin"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "results", "data", "__pycache__"))
+    image = copy / "envs/steps.sif"
+    image.touch()
+    programs.mkdir()
+    (programs / "apptainer").write_text(APPTAINER.format(image=image, folder=tmp_path))
+    (programs / "apptainer").chmod(0o755)
+    environment = os.environ | {"PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])}
+    command = [sys.executable, "-m", "snakemake", "--sdm", "apptainer", "--configfile", "config/tiny.yaml", "--cores", "1", "study"]
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    mounted = (tmp_path / "mounted").read_text().split()
+    assert any("/snakemake" in place for place in mounted)
+    assert not [place for place in mounted if Path(place.split(":")[0]).samefile(copy / "scripts")]
 
 
 def test_needs_of_a_study_by_hand(tmp_path, monkeypatch):
