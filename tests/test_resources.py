@@ -9,7 +9,7 @@ import torch
 
 from pqag import networks, resources
 from pqag.config import parse_study
-from pqag.resources import LEAST_MINUTES, mem_mb, runtime
+from pqag.resources import LEAST_MINUTES, LEAST_NETWORK_MINUTES, mem_mb, runtime
 from pqag.settings import RULES
 
 from .workflow.conftest import ROOT, plan, write_config
@@ -177,6 +177,16 @@ def test_every_attempt_asks_for_more():
         assert runtime("manifest", {}, resolved(), attempt) == LEAST_MINUTES * 2 ** (attempt - 1)
 
 
+def test_a_step_of_seconds_asks_for_the_least_of_its_kind():
+    """Of 6 seconds, or 10 with a narrow network and few images."""
+    study = resolved(datasets__photos__queries=100, datasets__photos__database=1000, models__vgg16__width=0.125, bits=[16])
+    networks = {
+        rule for rule in ("attack", "extract", "extract_transfer") if asked(rule, study, bits="16")[1] == LEAST_NETWORK_MINUTES == 3
+    }
+    assert networks == {"attack", "extract", "extract_transfer"}
+    assert {asked(rule, study, bits="16")[1] for rule in ("evaluate", "precision_recall", "manifest")} == {LEAST_MINUTES} == {1}
+
+
 def test_a_gpu_relieves_the_steps_that_run_a_network():
     study = resolved(models__joint={"network": "vgg16", "quantizer": {"method": "pqn"}})
     asks_otherwise = set()
@@ -211,7 +221,7 @@ def test_a_shard_asks_for_less_and_the_job_that_joins_them_runs_no_network(rule)
     whole = asked(rule, resolved(datasets__photos__database=None))
     shard = asked(f"{rule}_shard", study, shard="1", shards="100")
     join = asked(rule, study)
-    assert shard[1] == pytest.approx(whole[1] / 100, abs=LEAST_MINUTES) and join[1] == LEAST_MINUTES
+    assert shard[1] == pytest.approx(whole[1] / 100, abs=LEAST_NETWORK_MINUTES) and join[1] == LEAST_MINUTES
     assert shard[0] < whole[0] and join[0] < whole[0]
 
 
@@ -231,16 +241,19 @@ def test_the_tiny_study_used_what_it_asked_for(study, tmp_path, tiny):
 
 
 def test_faults_of_a_job():
-    def job(mb, used_mb, minutes=LEAST_MINUTES, used_minutes=1.0):
-        return len(list(checked.Job("attack", "attack.jsonl", mb, minutes, used_mb, used_minutes).faults()))
+    def job(mb, used_mb, minutes=3, used_minutes=1.0):
+        return len(list(checked.Job("attack", "attack.jsonl", mb, minutes, 3, used_mb, used_minutes).faults()))
 
     assert [job(1200, used) for used in (299, 301, 999, 1001)] == [1, 0, 0, 1]
     assert job(1200, None) == 0
     assert [job(1200, 600, 60, used) for used in (14, 16, 49, 51)] == [1, 0, 0, 1]
+    assert [job(1200, 600, minutes, 0.1) for minutes in (3, 4)] == [0, 1]
 
 
 def test_the_check_prints_a_line_for_each_rule():
-    jobs = [checked.Job("attack", "a", 1200, 10, used, 0.5) for used in (400, 600)] + [checked.Job("study", "s", 300, 10, None, 0.001)]
+    jobs = [checked.Job("attack", "a", 1200, 10, 3, used, 0.5) for used in (400, 600)] + [
+        checked.Job("study", "s", 300, 10, 1, None, 0.001)
+    ]
     assert [line.split() for line in checked.table(jobs)][1:] == [
         ["attack", "2", "600", "1200", "2", "-", "3", "0.5", "10", "20", "-", "20"],
         ["study", "1", "?", "?", "?", "0.001", "10", "1e+04", "-", "1e+04"],
@@ -249,5 +262,5 @@ def test_the_check_prints_a_line_for_each_rule():
 
 def test_other_requests_make_nothing_stale(study, tiny, monkeypatch):
     monkeypatch.setattr(resources, "SNAKEMAKE_MB", 777)
-    monkeypatch.setattr(resources, "LEAST_MINUTES", 777)
+    monkeypatch.setattr(resources, "START_SECONDS", 7777)
     assert plan(study[0], tiny) == [("all", {})]

@@ -4,8 +4,9 @@ Peaks of memory and times were measured on two cores of a processor that multipl
 study and of config/cifar10.yaml, and single steps of other networks, widths and sizes of images. ``mem_mb`` asks for half as much again as
 a formula says and Snakemake itself takes in a job of a cluster, ``runtime`` for two and a half times as long, since other machines are
 slower, and both for more with every attempt. Between 1.2 and 4 times what a job used is what is aimed at; `python docs/resources.py` tells
-it for a finished study. Time has a floor, so that jobs of seconds ask for more: with less, a file system that is slow to load Python's
-packages would end them.
+it for a finished study. Time has a floor, so that steps of seconds ask for more: with less, a file system that is slow to load Python's
+packages would end them. It is higher for PyTorch's; other steps, which share a job with many of their kind, ask for the minute that is a
+scheduler's unit.
 
 Where the number of images is not known before they are read, the size of data/<name>.h5 tells it, or before that exists ``UNKNOWN`` does.
 Needs no package that Snakemake has not loaded: it is read whenever Snakemake reads the workflow.
@@ -22,8 +23,8 @@ from pqag.scores import PQN, TABLES, transfers
 from pqag.settings import codewords
 from pqag.shards import BATCH
 
-#: Minutes that no job asks for less than.
-LEAST_MINUTES = 3
+#: Minutes that no job asks for less than, and none that runs a network.
+LEAST_MINUTES, LEAST_NETWORK_MINUTES = 1, 3
 #: MiB of the two Snakemakes, of some 140 each, that stand above a step in a job of a cluster.
 SNAKEMAKE_MB = 280
 #: Seconds until a step begins its work.
@@ -75,17 +76,20 @@ def mem_mb(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any], at
 
 def runtime(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any], attempt: int = 1, gpu: bool = False) -> int:
     """Minutes that a job of ``rule`` asks for, as ``mem_mb``."""
-    seconds = START_SECONDS + work(rule, wildcards, study, gpu).seconds
-    return math.ceil(max(LEAST_MINUTES, 2.5 * seconds / 60) * 2 ** (attempt - 1))
+    it = work(rule, wildcards, study, gpu)
+    return math.ceil(max(it.least_minutes, 2.5 * (START_SECONDS + it.seconds) / 60) * 2 ** (attempt - 1))
 
 
 class Work(NamedTuple):
-    """What a job is expected to take: MiB at its peak, and seconds after its start; and how much of both a GPU relieves it of."""
+    """What a job is expected to take: MiB at its peak, and seconds after its start; how much of both a GPU relieves it of; and the minutes
+    that it asks for at least.
+    """
 
     mb: float
     seconds: float = 0.0
     gpu_mb: float = 0.0
     gpu_seconds: float = 0.0
+    least_minutes: int = LEAST_MINUTES
 
 
 def work(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any], gpu: bool = False) -> Work:
@@ -169,7 +173,7 @@ def _codebook(wildcards: Mapping[str, str], study: Mapping[str, Any]) -> tuple[i
 
 def _networking(mb: float, seconds: float, held: float) -> Work:
     """Work that a GPU takes over, but for what is ``held`` in the host's memory beside it."""
-    return Work(_TORCH + held + mb, seconds, mb, seconds)
+    return Work(_TORCH + held + mb, seconds, mb, seconds, LEAST_NETWORK_MINUTES)
 
 
 def _fetch(wildcards, study):
