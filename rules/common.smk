@@ -13,7 +13,7 @@ from pathlib import Path
 # where neither envs/requirements.txt nor the repository lies beside it.
 sys.path.append(str(Path(workflow.basedir, "scripts")))
 
-from pqag import files
+from pqag import files, records
 from pqag.brought import digests
 from pqag.config import parse_study, read_config
 from pqag.datasets import DATASETS
@@ -39,7 +39,9 @@ from pqag.scores import (
 from pqag.settings import maker_of, settings
 from pqag.shards import is_shard, number
 from pqag.step import superseded
+from snakemake.jobs import Job
 from snakemake.persistence import PersistenceBase
+from snakemake.spawn_jobs import SpawnedJobArgsFactory
 
 sys.path.remove(str(Path(workflow.basedir, "scripts")))
 
@@ -182,6 +184,29 @@ def input_but_shards(persistence, job, every=PersistenceBase._input):
 
 
 PersistenceBase._input = input_but_shards
+
+
+async def clean_up_but_results(job, skip_outputs, every=Job.cleanup):
+    """Delete what a job that failed has left. A group of steps fails as one job, but what its other steps have finished stays.
+
+    Finished is a step whose record says that it had the settings and the input that it is to have now. One that joins shards is made again,
+    for as long as it is not they are not deleted.
+    """
+    record, wanted = job.output.get("record"), job.params.get("settings")
+    joins = any(map(is_shard, job.input))
+    if joins or not (record and records.is_of(record, wanted, job.input)):
+        await every(job, skip_outputs)
+
+
+Job.cleanup = clean_up_but_results
+
+
+def arguments_and_keep_going(factory, executor_common_settings, every=SpawnedJobArgsFactory.general_args):
+    """What Snakemake tells those that it starts for its jobs, and to keep going if it does: where a step of a group fails the others go on."""
+    return every(factory, executor_common_settings) + " --keep-going" * factory.workflow.execution_settings.keep_going
+
+
+SpawnedJobArgsFactory.general_args = arguments_and_keep_going
 
 # A job ends when this process is gone, see `pqag.step`.
 os.environ.update(PQAG_PARENT=str(os.getpid()))

@@ -629,6 +629,22 @@ def test_shards_of_another_job_are_refused(folder, changes):
         with_shards(folder, **changes)
 
 
+def test_a_record_is_of_its_settings_and_of_what_its_input_is_now(folder):
+    made("data/y.prov.json", data__y_h5=b"1")
+    settings = {"subspaces": 4, "code": C}
+    files.write_json("x.prov.json", a_record(settings=settings, inputs={"data/y.h5": sha256(b"1")}))
+    assert records.is_of("x.prov.json", settings, ["data/y.h5"])
+    assert not records.is_of("x.prov.json", settings | {"subspaces": 8}, ["data/y.h5"])
+    assert not records.is_of("x.prov.json", settings | {"code": A}, ["data/y.h5"])
+    assert not records.is_of("x.prov.json", settings, [])
+    assert not records.is_of("x.prov.json", settings, ["data/y.h5", "data/z.h5"]), "it has no record"
+    assert not records.is_of("nowhere.prov.json", settings, ["data/y.h5"])
+    made("data/y.prov.json", data__y_h5=b"2")
+    assert not records.is_of("x.prov.json", settings, ["data/y.h5"])
+    Path("x.prov.json").write_text("{")
+    assert not records.is_of("x.prov.json", settings, ["data/y.h5"])
+
+
 def test_the_record_of_a_file_is_found_beside_it(folder):
     made("data/images.prov.json", data__images_h5=b"1")
     made("data/aod.prov.json", data__aod_h5=b"2", data__aod_health_json=b"3")

@@ -276,6 +276,19 @@ def record_of(path: str | Path) -> Path | None:
     return None
 
 
+def is_of(path: str | Path, settings: Mapping[str, Any], inputs: Iterable[str]) -> bool:
+    """Whether ``path`` is the record of a job that had these ``settings``, and these ``inputs`` as their own records are now.
+
+    Looks at records alone, so that no large file is read; where one is missing or damaged the answer is no.
+    """
+    try:
+        record, makers = read(path), {name: record_of(name) for name in inputs}
+        made = {name: outputs(read(maker))[name] for name, maker in makers.items() if maker}
+    except UserError:
+        return False
+    return None not in makers.values() and _plain(settings_of(record)) == _plain(settings) and dependencies(record, "input") == made
+
+
 # ------------------------------------------------------------------------------------------------------------------- while a job runs
 
 
