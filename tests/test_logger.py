@@ -194,6 +194,31 @@ def test_what_a_cluster_says_of_a_job_that_is_silent_is_told(tell, tmp_path):
     assert job_error(tell, str(tmp_path / "a.log"), told=told).startswith("attack failed: what is wrong\n")
 
 
+#: Logs of SLURM 22.05, of jobs that ran out of time and of memory, and of one whose step failed by itself.
+SLURMS = {
+    "JOB 13 ON one CANCELLED AT 2026-11-25T09:17:48 DUE TO TIME LIMIT": "slurmstepd-one: error: *** {} ***\nsrun: forcing an end\n",
+    "Exceeded job memory limit": "slurmstepd-one: error: {}\nError in rule attack:\nsrun: error: one: task 0: Exited with exit code 1\n",
+    None: "Error in rule attack:\nsrun: error: one: task 0: Exited with exit code 1\n",
+}
+
+
+@pytest.mark.parametrize("words", SLURMS)
+def test_why_a_cluster_ended_a_job_is_told(tell, tmp_path, words):
+    """Not that its step, which had no time to say anything, exited with a status."""
+    log = tmp_path / "13.log"
+    log.write_text(SLURMS[words].format(words))
+    one, group = (
+        job_error(tell, "nowhere.log", str(log), told="job 13 failed"),
+        group_error(tell, ("attack", "nowhere.log"), aux_logs=[log]),
+    )
+    if words:
+        assert one == f"attack failed: the cluster ended it, {words}\n  log: {log}\n"
+        assert group == f"1 step of one job (attack) failed: the cluster ended it, {words}\n  log: {log}\n"
+    else:
+        assert one == f"attack failed without a word of why in its log (nowhere.log, {log}): job 13 failed\n"
+        assert "without a word of why" in group and group.endswith(f"\n  log: {log}\n")
+
+
 def group_error(tell, *logs, aux_logs=()):
     """As in ``GroupJob.log_error``: the group, then each of its jobs."""
     jobs = [{"rule_name": rule, "log": [str(log)]} for rule, log in logs]

@@ -10,7 +10,9 @@ files is replaced by ours, see ``read_studies_safely``.
 import functools
 import importlib.util
 import logging
+import re
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import snakemake.common.configfile
@@ -42,6 +44,12 @@ NOISE = (
     "WorkflowError:\nAt least one job did not complete successfully",
     "host:",
 )
+
+#: What a cluster's SLURM writes into the log of a job that it ends, and into that of one that failed.
+ENDED = re.compile(
+    r"^slurmstepd\S*: error: \W*(.*(?:TIME LIMIT|memory limit|oom.kill|CANCELLED|PREEMPTION).*?)[\W]*$", re.MULTILINE | re.IGNORECASE
+)
+SLURM = ("srun: ", "slurmstepd")
 
 #: What Snakemake adds to the words of a cluster.
 REFERRAL = "For further error details see the cluster/cloud log and the log files of the involved rule(s)."
@@ -92,11 +100,15 @@ class LogHandler(LogHandlerBase):
 
 
 def _failure(rule: str, logs: list[str], told: str | None = None) -> str:
-    """The last line of the failed job's log, which says what was wrong, and where to read the rest; else what the cluster ``told``."""
+    """The last line of the failed job's log, which says what was wrong, and where to read the rest; else why the cluster ended the job, or
+    what it ``told``.
+    """
     logs = [path.split(" (")[0] for path in logs]
-    for path in map(Path, logs):
-        if path.is_file() and (lines := path.read_text(errors="replace").strip().splitlines()) and "error: " in lines[-1]:
+    for path, text in _texts(logs):
+        if (lines := text.strip().splitlines()) and "error: " in lines[-1] and not lines[-1].startswith(SLURM):
             return f"{rule} failed: {lines[-1].split('error: ', 1)[1]}\n  log: {path}"
+    if ended := _ended(logs):
+        return f"{rule} failed: {ended}"
     named = ", ".join(logs) or "it has none"
     why = "it was killed, or ran out of memory or disk"
     if told:
@@ -104,15 +116,30 @@ def _failure(rule: str, logs: list[str], told: str | None = None) -> str:
     return f"{rule} failed without a word of why in its log ({named}): {why}"
 
 
+def _texts(logs: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The logs that are there, and what stands in them."""
+    for path in logs:
+        if Path(path).is_file():
+            yield path, Path(path).read_text(errors="replace")
+
+
+def _ended(logs: Iterable[str]) -> str | None:
+    """Why the cluster ended a job, by its own words in one of the logs; None where it did not."""
+    return next((f"the cluster ended it, {found[1]}\n  log: {path}" for path, text in _texts(logs) if (found := ENDED.search(text))), None)
+
+
 def _group_failure(jobs: list[dict], logs: list[str]) -> str:
     """What those jobs of a group say that failed by themselves; where none says anything, one sentence for all."""
     told = [words for job in jobs if " without a word of why " not in (words := _failure(job["rule_name"], job["log"]))]
+    if told:
+        return "\n".join(told)
+    logs = [str(log) for log in logs if log]
     rules = ", ".join(sorted({job["rule_name"] for job in jobs}))
+    failed = f"{len(jobs)} step{'s' if len(jobs) != 1 else ''} of one job ({rules}) failed"
+    if ended := _ended(logs):
+        return f"{failed}: {ended}"
     why = "it was refused or killed, or ran out of memory, time or disk"
-    silent = (
-        f"{len(jobs)} step{'s' if len(jobs) != 1 else ''} of one job ({rules}) failed without a word of why in any log of theirs: {why}"
-    )
-    return "\n".join(told) or "\n  log: ".join([silent, *map(str, filter(None, logs))])
+    return "\n  log: ".join([f"{failed} without a word of why in any log of theirs: {why}", *logs])
 
 
 # ------------------------------------------------------------------------------------------------------------------------ study files
