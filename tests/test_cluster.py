@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import snakemake_executor_plugin_slurm as plugin
 import yaml
 import yte
 
@@ -23,9 +24,10 @@ NETWORKS = r"torch_device\("  # how a step asks for a device
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    """The profile sets a variable, which is taken back."""
+def as_before(monkeypatch):
+    """What the profile sets is taken back."""
     monkeypatch.setenv("PQAG_GPUS", "")
+    monkeypatch.setattr(plugin, "get_min_job_age", lambda: 300)
 
 
 def profile(**site):
@@ -126,6 +128,12 @@ def test_status_comes_from_accounting_where_it_works(tmp_path, monkeypatch, stat
         (tmp_path / "sacct").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin" if status is not None else str(tmp_path))
     assert profile()["slurm-status-command"] == command
+    assert (plugin.get_min_job_age() == float("inf")) == (command == "squeue"), "else the plugin may turn to sacct all the same"
+
+
+def test_a_type_of_gpu_that_the_plugin_does_not_take_is_told_in_a_sentence():
+    with pytest.raises(SystemExit, match="gpu_type of profiles/slurm is 'a100-sxm', but the plugin takes no hyphens"):
+        profile(gpu_type="a100-sxm")
 
 
 def test_nothing_in_rules_or_scripts_knows_of_the_cluster():
