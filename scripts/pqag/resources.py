@@ -180,7 +180,7 @@ def _fetch(wildcards, study):
     """Known data are decoded in memory, images of the user's a few at a time, some hundred files a second."""
     there = images(wildcards, study)
     if study["datasets"][wildcards["dataset"]]["kind"] in DATASETS:
-        return Work(80 + 2 * there.mb(there.every), 30)
+        return Work(80 + 2 * there.mb(there.every), 15)
     return Work(200, there.every / 100)
 
 
