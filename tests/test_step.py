@@ -558,6 +558,33 @@ def test_two_jobs_are_on_two_gpus_and_one_that_ends_leaves_its_own(python, tmp_p
             job.communicate()
 
 
+TAKES_A_REAL_GPU = """
+import sys, tempfile, torch
+tempfile.tempdir = sys.argv[1]
+from pqag.step import torch_device
+device = torch_device({"device": "cuda", "threads": 1})
+assert float(torch.full((2, 3), 7.0, device=device).sum()) == 42
+print(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
+def test_every_real_gpu_is_taken_by_one_job_before_any_is_shared(python, tmp_path):
+    count, jobs = torch.cuda.device_count(), []
+    try:
+        for _ in range(count + 1):
+            jobs.append(
+                python(TAKES_A_REAL_GPU, tmp_path, start=subprocess.Popen, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+        taken = [job.stdout.readline().strip() for job in jobs]
+        assert all(taken) and len(set(taken)) == count
+    finally:
+        for job in jobs:
+            job.kill()
+            job.communicate()
+
+
 def test_computation_is_set_to_be_reproducible(torch_as_before):
     torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     torch.use_deterministic_algorithms(False)
