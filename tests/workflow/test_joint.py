@@ -104,3 +104,12 @@ def test_it_is_trained_for_the_length_of_its_code(joint):
     study = study | {"tables": {"table4": {"models": []}, "table3": {"models": []}}, "figures": {"models": []}, "bits": [16]}
     jobs = [wildcards for rule, wildcards in plan(folder, study | {"seeds": [1]}) if rule == "train_pqn"]
     assert [wildcards["bits"] for wildcards in jobs] == ["16"]
+
+
+def test_its_training_used_the_memory_that_it_asked_for(joint):
+    from resources import measured
+
+    folder, _ = joint
+    jobs = [job for job in measured(folder / "config.yaml", folder) if job.used_mb is not None]
+    assert "train_pqn" in {job.rule for job in jobs}
+    assert not [fault for job in jobs for fault in job.faults() if "MiB" in fault]

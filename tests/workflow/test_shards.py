@@ -16,25 +16,24 @@ pytestmark = pytest.mark.slow  # two runs
 
 
 #: Three batches of each, the last not full; of the clean queries two, so that one shard of the features has none of them.
-SIZES = {"train": 1000, "database": 1100, "database_from": "all", "queries": 520}
+STUDY = {
+    "study": "tiny",
+    "datasets": {"synthetic": {"train": 1000, "database": 1100, "database_from": "all", "queries": 520}},
+    "models": {"vgg16": {"width": 0.125}},
+    "attacks": {"aod": {"loss": "aod", "iterations": 2}},
+    "bits": [16],
+    "training": {"epochs": 1, "batch_size": 100},
+    "threads": {"pretrain": 1},
+    "tables": {"table3": {"models": []}, "table4": {"models": []}},
+    "figures": {"models": []},
+    "shards": {"attack": 3, "extract": 9},
+}
 
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
     """A folder in which a study was run in three shards, and the study."""
-    study = {
-        "study": "tiny",
-        "datasets": {"synthetic": SIZES},
-        "models": {"vgg16": {"width": 0.125}},
-        "attacks": {"aod": {"loss": "aod", "iterations": 2}},
-        "bits": [16],
-        "training": {"epochs": 1, "batch_size": 100},
-        "threads": {"pretrain": 1},
-        "tables": {"table3": {"models": []}, "table4": {"models": []}},
-        "figures": {"models": []},
-        "shards": {"attack": 3, "extract": 9},
-    }
-    return run_study(tmp_path_factory.mktemp("split"), study)[0], study
+    return run_study(tmp_path_factory.mktemp("split"), STUDY)[0], STUDY
 
 
 def digests(folder):
@@ -51,6 +50,15 @@ def test_a_run_in_shards(split):
     assert not list((folder / "results/tiny/synthetic").rglob("*shard*"))
     assert len(list((folder / "results/tiny/logs").rglob("*shard*of3.log"))) == 6
     assert len(list((folder / "results/tiny/benchmarks").rglob("*shard*of3.jsonl"))) == 6
+
+
+def test_shards_used_the_memory_that_they_asked_for(split):
+    from resources import measured
+
+    folder, _ = split
+    jobs = [job for job in measured(folder / "config.yaml", folder) if job.used_mb is not None]
+    assert {"attack_shard", "extract_shard", "attack", "extract"} <= {job.rule for job in jobs}
+    assert not [fault for job in jobs for fault in job.faults() if "MiB" in fault]
 
 
 def audit(folder, *arguments):
