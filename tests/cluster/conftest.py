@@ -48,13 +48,13 @@ PartitionName=main Nodes=ALL Default=YES State=UP
 GPUS = "NodeName=one Name=gpu Type=tested File=/dev/null\nNodeName=one Name=gpu Type=tested File=/dev/zero\n"
 
 #: The plugin takes every SLURM_… out of the environment of a job's inner call, and with it where this configuration lies.
-SRUN = '#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {srun} "$@"\n'
+SRUN = '#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {program} "$@"\n'
 
 #: Writes down what is submitted: the words of a line with a unit separator between them.
-SBATCH = '#!/bin/sh\nprintf "%s\\037" "$@" >> {folder}/submitted\necho >> {folder}/submitted\nexec {sbatch} "$@"\n'
+SBATCH = '#!/bin/sh\nprintf "%s\\037" "$@" >> {folder}/submitted\necho >> {folder}/submitted\nexec {program} "$@"\n'
 
-#: Fails while there is a file ``away``, as if the controller were.
-SQUEUE = '#!/bin/sh\ntest -e {folder}/away && exit 1\nexec {squeue} "$@"\n'
+#: Programs that fail while there is a file ``away``, as if the controller were.
+AWAY = '#!/bin/sh\ntest -e {folder}/away && exit 1\nexec {program} "$@"\n'
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
 
@@ -106,6 +106,16 @@ def wait_for(what, seconds=120):
     pytest.fail("waited in vain")
 
 
+def option(words, name):
+    """The value of an option of sbatch, written as two words or one; None where it is not given."""
+    for word, after in zip(words, [*words[1:], ""]):
+        if word == name:
+            return after
+        if word.startswith(f"{name}="):
+            return word.split("=", 1)[1]
+    return None
+
+
 def free_ports(number):
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
@@ -137,8 +147,8 @@ def cluster(tmp_path_factory):
     key = folder / "munge.key"
     key.write_bytes(os.urandom(1024))
     key.chmod(0o600)
-    for name, text in (("srun", SRUN), ("sbatch", SBATCH), ("squeue", SQUEUE)):
-        (folder / "bin" / name).write_text(text.format(folder=folder, **{name: shutil.which(name)}))
+    for name, text in (("srun", SRUN), ("sbatch", SBATCH), ("squeue", AWAY), ("scontrol", AWAY)):
+        (folder / "bin" / name).write_text(text.format(folder=folder, program=shutil.which(name)))
         (folder / "bin" / name).chmod(0o755)
     files = [f"--{name}={folder}/munge.{end}" for name, end in (("socket", "socket"), ("pid-file", "pid"), ("seed-file", "seed"))]
     daemons = [["munged", "--foreground", "--force", f"--key-file={key}", f"--log-file={folder}/munge.log", *files]]
