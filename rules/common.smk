@@ -186,15 +186,23 @@ def input_but_shards(persistence, job, every=PersistenceBase._input):
 PersistenceBase._input = input_but_shards
 
 
+def made_by_this_run(path):
+    """Whether a file was written since this run took hold of the folder, by the clock of the file system."""
+    try:
+        return os.stat(path).st_mtime_ns >= os.stat(".snakemake/running").st_mtime_ns
+    except FileNotFoundError:
+        return False
+
+
 async def clean_up_but_results(job, skip_outputs, every=Job.cleanup):
     """Delete what a job that failed has left. A group of steps fails as one job, but what its other steps have finished stays.
 
-    Finished is a step whose record says that it had the settings and the input that it is to have now. One that joins shards is made again,
-    for as long as it is not they are not deleted.
+    Finished is a step that wrote its record, which it does last of all, in this run, if the record says that it had the settings and the input
+    that it is to have now. One that joins shards is made again, for as long as it is not they are not deleted.
     """
     record, wanted = job.output.get("record"), job.params.get("settings")
     joins = any(map(is_shard, job.input))
-    if joins or not (record and records.is_of(record, wanted, job.input)):
+    if joins or not (record and made_by_this_run(record) and records.is_of(record, wanted, job.input)):
         await every(job, skip_outputs)
 
 

@@ -1,5 +1,7 @@
 """What would run: from nothing, and after a change."""
 
+import asyncio
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -191,6 +193,30 @@ def test_an_added_attack_runs_alone(study, tiny):
     added = {"attack": 2, "evaluate": 2, "sweep": 2, "table1": 1}
     assert counts == added | figures | {"study": 1, "manifest": 1, "all": 1}
     assert {w["attack"] for rule, w in jobs if rule == "attack"} == {"strong"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "earlier", "stays"),
+    [
+        ({}, False, True),
+        ({}, True, False),
+        ({"attacks": {"aod": {"loss": "aod", "iterations": 4}}}, False, False),
+        ({"shards": {"attack": 2}}, False, False),
+    ],
+    ids=["finished", "finished in an earlier run", "with other settings", "joined from shards, which would be left over"],
+)
+def test_of_a_job_that_failed_stays_what_it_had_finished(study, tiny, tmp_path, monkeypatch, changes, earlier, stays):
+    """As for each step of a group that failed as a whole."""
+    monkeypatch.chdir(shutil.copytree(study[0], tmp_path / "copy"))
+    [job] = [
+        job
+        for job in dry_run(Path.cwd(), tiny | changes, "table1")[1].dag.jobs
+        if job.rule.name == "attack" and (job.wildcards.model, job.wildcards.attack) == ("vgg16", "aod")
+    ]
+    if earlier:
+        os.utime(".snakemake/running")
+    asyncio.run(job.cleanup([]))
+    assert [Path(path).exists() for path in job.output] == [stays] * 3
 
 
 def test_a_deleted_file_is_made_again(study, tiny):
