@@ -256,6 +256,7 @@ def test_a_log_in_a_folder_with_a_space_is_found(tell, tmp_path):
         "Assuming unrestricted shared filesystem usage.",
         "host: machine",
         "Using shell: /usr/bin/bash",
+        "Singularity containers: ignored",
         "Provided cores: 8",
         "Rules claiming more threads will be scaled down.",
         "Select jobs to execute...",

@@ -38,6 +38,7 @@ NOISE = (
     "Rules with provenance",
     "Select jobs",
     "Shell command",
+    "Singularity containers: ignored",
     "Some jobs were triggered by provenance",
     "Using shell",
     "Using workflow specific profile",
