@@ -3,10 +3,10 @@
 Peaks of memory and times were measured on two cores of a processor that multiplies bfloat16 natively: the benchmark files of the default
 study and of config/cifar10.yaml, and single steps of other networks, widths and sizes of images. ``mem_mb`` asks for half as much again as
 a formula says and Snakemake itself takes in a job of a cluster, ``runtime`` for two and a half times as long, since other machines are
-slower, and both for more with every attempt. Between 1.2 and 4 times what a job used is what is aimed at; `python docs/resources.py` tells
-it for a finished study. Time has a floor, so that steps of seconds ask for more: with less, a file system that is slow to load Python's
-packages would end them. It is higher for PyTorch's; other steps, which share a job with many of their kind, ask for the minute that is a
-scheduler's unit.
+slower (without such multiplication two trainings of the default study took 1.9 and 2.1 times as long), and both for more with every
+attempt. Between 1.2 and 4 times what a job used is what is aimed at; `python docs/resources.py` tells it for a finished study. Time has a
+floor, so that steps of seconds ask for more: with less, a file system that is slow to load Python's packages would end them. It is higher
+for PyTorch's; other steps, which share a job with many of their kind, ask for the minute that is a scheduler's unit.
 
 Where the number of images is not known before they are read, the size of data/<name>.h5 tells it, or before that exists ``UNKNOWN`` does.
 Needs no package that Snakemake has not loaded: it is read whenever Snakemake reads the workflow.
