@@ -198,11 +198,12 @@ async def clean_up_but_results(job, skip_outputs, every=Job.cleanup):
     """Delete what a job that failed has left. A group of steps fails as one job, but what its other steps have finished stays.
 
     Finished is a step that wrote its record, which it does last of all, in this run, if the record says that it had the settings and the input
-    that it is to have now. One that joins shards is made again, for as long as it is not they are not deleted.
+    that it is to have now. A step that joins shards is made again all the same: if it stayed, nothing would delete its shards.
     """
     record, wanted = job.output.get("record"), job.params.get("settings")
-    joins = any(map(is_shard, job.input))
-    if joins or not (record and made_by_this_run(record) and records.is_of(record, wanted, job.input)):
+    inputs = [path for path in job.input if not is_shard(path)]
+    joins = len(inputs) < len(job.input)
+    if joins or not (record and made_by_this_run(record) and records.is_of(record, wanted, inputs)):
         await every(job, skip_outputs)
 
 

@@ -197,6 +197,7 @@ def test_what_a_cluster_says_of_a_job_that_is_silent_is_told(tell, tmp_path):
 #: Logs of SLURM 22.05, of jobs that ran out of time and of memory, and of one whose step failed by itself.
 SLURMS = {
     "JOB 13 ON one CANCELLED AT 2026-11-25T09:17:48 DUE TO TIME LIMIT": "slurmstepd-one: error: *** {} ***\nsrun: forcing an end\n",
+    "StepId=3.0 exceeded memory limit (578056192 > 157286400), being killed": "slurmstepd-one: error: {}\n",
     "Exceeded job memory limit": "slurmstepd-one: error: {}\nError in rule attack:\nsrun: error: one: task 0: Exited with exit code 1\n",
     None: "Error in rule attack:\nsrun: error: one: task 0: Exited with exit code 1\n",
 }
@@ -213,10 +214,30 @@ def test_why_a_cluster_ended_a_job_is_told(tell, tmp_path, words):
     )
     if words:
         assert one == f"attack failed: the cluster ended it, {words}\n  log: {log}\n"
-        assert group == f"1 step of one job (attack) failed: the cluster ended it, {words}\n  log: {log}\n"
+        assert group == f"a job of 1 step (attack) failed: the cluster ended it, {words}\n  log: {log}\n"
     else:
         assert one == f"attack failed without a word of why in its log (nowhere.log, {log}): job 13 failed\n"
         assert "without a word of why" in group and group.endswith(f"\n  log: {log}\n")
+
+
+def test_what_a_job_ran_out_of_counts_for_more_than_that_it_was_cancelled(tell, tmp_path):
+    log = tmp_path / "13.log"
+    log.write_text(
+        "slurmstepd: error: *** JOB 13 ON one CANCELLED AT 2026-11-25T09:00:00 DUE TO JOB REQUEUE ***\n"
+        "slurmstepd: error: task/cgroup: unable to set memory limit\n"
+        "slurmstepd: error: Detected 1 oom_kill event in StepId=13.0\n"
+        "slurmstepd: error: *** STEP 13.0 ON one CANCELLED AT 2026-11-25T09:30:00 ***\n"
+    )
+    assert "the cluster ended it, Detected 1 oom_kill event in StepId=13.0\n" in job_error(tell, str(log))
+
+
+def test_a_group_that_was_ended_after_a_step_of_it_failed_tells_both(tell, tmp_path):
+    (tmp_path / "a.log").write_text("x error: what is wrong\n")
+    (tmp_path / "13.log").write_text("slurmstepd: error: *** JOB 13 ON one CANCELLED AT 2026-11-25T09:17:48 DUE TO TIME LIMIT ***\n")
+    words = group_error(tell, ("attack", str(tmp_path / "a.log")), ("attack", "nowhere.log"), aux_logs=[tmp_path / "13.log"])
+    assert (
+        words.startswith("attack failed: what is wrong\n") and "\na job of 2 steps (attack) failed: the cluster ended it, JOB 13" in words
+    )
 
 
 def group_error(tell, *logs, aux_logs=()):
@@ -236,8 +257,8 @@ def test_of_a_group_those_speak_that_failed_by_themselves(tell, tmp_path):
 def test_a_group_in_which_none_speaks_is_one_sentence(tell, tmp_path):
     silent = [("evaluate", str(tmp_path / "a.log")), ("evaluate_clean", str(tmp_path / "b.log"))]
     words = group_error(tell, *silent, aux_logs=["cluster.log"])
-    assert words.startswith("2 steps of one job (evaluate, evaluate_clean) failed") and words.endswith("\n  log: cluster.log\n")
-    assert group_error(tell, silent[0], aux_logs=[None]).startswith("1 step of one job (evaluate) failed")
+    assert words.startswith("a job of 2 steps (evaluate, evaluate_clean) failed") and words.endswith("\n  log: cluster.log\n")
+    assert group_error(tell, silent[0], aux_logs=[None]).startswith("a job of 1 step (evaluate) failed")
 
 
 def test_a_log_in_a_folder_with_a_space_is_found(tell, tmp_path):

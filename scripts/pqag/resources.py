@@ -23,7 +23,7 @@ from pqag.scores import PQN, TABLES, transfers
 from pqag.settings import codewords
 from pqag.shards import BATCH
 
-#: Minutes that no job asks for less than, and none that runs a network.
+#: Minutes that every job asks for at least, and every one that runs a network.
 LEAST_MINUTES, LEAST_NETWORK_MINUTES = 1, 3
 #: MiB of the two Snakemakes, of some 140 each, that stand above a step in a job of a cluster.
 SNAKEMAKE_MB = 280

@@ -86,8 +86,8 @@ def test_killed_by_the_scheduler_a_job_is_sent_again(cluster, folder, undisturbe
         ("pretrain", "TIMEOUT"),
     ]
     printed = (folder / "printed.txt").read_text()
-    assert "pretrain failed: the cluster ended it, Exceeded job memory limit\n" in printed
-    assert re.search("pretrain failed: the cluster ended it, .* DUE TO TIME LIMIT\n", printed)
+    for why in ("exceeded.* memory limit", "DUE TO TIME LIMIT"):
+        assert len(re.findall(f"(?i)pretrain failed: the cluster ended it, .*{why}", printed)) == 1
     assert all((folder / target).exists() for target in TARGETS.values())
     assert_absent_or_complete(folder, undisturbed)
 

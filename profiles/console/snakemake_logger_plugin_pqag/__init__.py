@@ -48,7 +48,8 @@ NOISE = (
 
 #: What a cluster's SLURM writes into the log of a job that it ends, and into that of one that failed.
 ENDED = re.compile(
-    r"^slurmstepd\S*: error: \W*(.*(?:TIME LIMIT|memory limit|oom.kill|CANCELLED|PREEMPTION).*?)[\W]*$", re.MULTILINE | re.IGNORECASE
+    r"^slurmstepd\S*: error: \W*(.*(?:TIME LIMIT|exceeded .*memory limit|oom.kill|CANCELLED|PREEMPTION).*?)[\W]*$",
+    re.MULTILINE | re.IGNORECASE,
 )
 SLURM = ("srun: ", "slurmstepd")
 
@@ -125,22 +126,26 @@ def _texts(logs: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _ended(logs: Iterable[str]) -> str | None:
-    """Why the cluster ended a job, by its own words in one of the logs; None where it did not."""
-    return next((f"the cluster ended it, {found[1]}\n  log: {path}" for path, text in _texts(logs) if (found := ENDED.search(text))), None)
+    """Why the cluster ended a job, by its own words in one of the logs: the last, but rather what it ran out of; None where it did not."""
+    for path, text in _texts(logs):
+        if found := ENDED.findall(text):
+            short_of = [words for words in found if not re.search("CANCELLED(?!.*TIME LIMIT)|PREEMPTION", words)]
+            return f"the cluster ended it, {(short_of or found)[-1]}\n  log: {path}"
+    return None
 
 
 def _group_failure(jobs: list[dict], logs: list[str]) -> str:
-    """What those jobs of a group say that failed by themselves; where none says anything, one sentence for all."""
+    """What those jobs of a group say that failed by themselves, and why the cluster ended the group; where none says anything, one sentence
+    for all.
+    """
     told = [words for job in jobs if " without a word of why " not in (words := _failure(job["rule_name"], job["log"]))]
-    if told:
-        return "\n".join(told)
     logs = [str(log) for log in logs if log]
     rules = ", ".join(sorted({job["rule_name"] for job in jobs}))
-    failed = f"{len(jobs)} step{'s' if len(jobs) != 1 else ''} of one job ({rules}) failed"
+    failed = f"a job of {len(jobs)} step{'s' if len(jobs) != 1 else ''} ({rules}) failed"
     if ended := _ended(logs):
-        return f"{failed}: {ended}"
+        told.append(f"{failed}: {ended}")
     why = "it was refused or killed, or ran out of memory, time or disk"
-    return "\n  log: ".join([f"{failed} without a word of why in any log of theirs: {why}", *logs])
+    return "\n".join(told) or "\n  log: ".join([f"{failed} without a word of why in any log of its steps: {why}", *logs])
 
 
 # ------------------------------------------------------------------------------------------------------------------------ study files
