@@ -18,9 +18,9 @@ sys.path[:0] = [str(HERE.parent / "scripts"), str(HERE)]
 
 from planning import ROOT, planned, silence  # noqa: E402
 
-from pqag.config import parse_study, read_config  # noqa: E402
 from pqag.errors import UserError  # noqa: E402
-from pqag.resources import START_SECONDS, work  # noqa: E402
+from pqag.study.model import parse_study, read_config  # noqa: E402
+from pqag.study.resources import START_SECONDS, work  # noqa: E402
 
 PAGE = ROOT / "docs/cluster.md"
 BEGIN, END = "<!-- jobs -->\n", "<!-- /jobs -->\n"
@@ -47,7 +47,7 @@ def submitted(config: Path, folder: Path, target: str) -> list[list[Any]]:
 
 class Needs(NamedTuple):
     """What a target needs: its steps and jobs, and the jobs with a GPU; hours of GPUs, and of processors in the other steps, as
-    ``pqag.resources`` expects them; what the greediest jobs ask for at first.
+    ``pqag.study.resources`` expects them; what the greediest jobs ask for at first.
     """
 
     steps: int

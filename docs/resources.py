@@ -19,8 +19,8 @@ sys.path[:0] = [str(HERE.parent / "scripts"), str(HERE)]
 
 from planning import planned, silence  # noqa: E402
 
-from pqag.config import parse_study, read_config  # noqa: E402
-from pqag.resources import SNAKEMAKE_MB, work  # noqa: E402
+from pqag.study.model import parse_study, read_config  # noqa: E402
+from pqag.study.resources import SNAKEMAKE_MB, work  # noqa: E402
 
 LOW, HIGH = 1.2, 4
 

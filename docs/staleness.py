@@ -12,8 +12,10 @@ sys.path[:0] = [str(HERE.parent / "scripts"), str(HERE)]
 
 from rulegraph import arrows  # noqa: E402
 
-from pqag import config, provenance, settings  # noqa: E402
-from pqag.scores import FIGURES, TABLES  # noqa: E402
+from pqag.job import provenance  # noqa: E402
+from pqag.study import model as config  # noqa: E402
+from pqag.study import rules, settings  # noqa: E402
+from pqag.study.scores import FIGURES, TABLES  # noqa: E402
 
 #: A change of every key of a study, as a value other than the one config/tiny.yaml has.
 CHANGES: dict[str, Any] = {
@@ -196,9 +198,13 @@ def _differs(rule: str, job: dict[str, str], resolved: list[dict[str, Any]]) -> 
 
 
 def of_module(name: str) -> set[str]:
-    """The rules whose script imports a module of the library, by the path of the module within it."""
-    path = provenance.LIBRARY / name
-    return {rule for rule in settings.RULES if rule not in SHOWING | INSTEAD and path in provenance.modules_of(provenance.script_of(rule))}
+    """The rules whose results are decided by something in a module of the library, by the path of the module within it."""
+    return {rule for rule in settings.RULES if rule not in SHOWING | INSTEAD and reaches(rule, provenance.LIBRARY / name)}
+
+
+def reaches(rule: str, module: Path) -> bool:
+    """Whether something in ``module`` decides results of ``rule``."""
+    return any(path == module for path, _ in provenance.reached(rules.script_of(rule)))
 
 
 def in_words(rules: set[str]) -> str:
@@ -216,11 +222,11 @@ def page() -> str:
             lines.append(f"| `{key}` | {' | '.join(UNTRIED[key])} |")
         else:
             lines.append(f"| `{key}` | {in_words(of_key(rows[key]))} | {in_words(made_again(rows[key]))} |")
-    lines += [MODULES, "| module | imported by | made again |", "|---|---|---|"]
+    lines += [MODULES, "| module | used by | made again at most |", "|---|---|---|"]
     for path in sorted(provenance.LIBRARY.rglob("*.py")):
         name = str(path.relative_to(provenance.LIBRARY))
         direct = of_module(name)
-        if not direct and (instead := {rule for rule in INSTEAD if path in provenance.modules_of(provenance.script_of(rule))}):
+        if not direct and (instead := {rule for rule in INSTEAD if reaches(rule, path)}):
             lines.append(f"| `{name}` | {in_words(instead)} | these and what follows from them |")
             continue
         lines.append(f"| `{name}` | {in_words(direct)} | {in_words(downstream(direct) - ALWAYS)} |")
@@ -232,11 +238,12 @@ HEAD = """\
 # What a change makes stale
 
 Snakemake makes a result again when its settings, its inputs or its environment changed. The settings of a rule
-(`scripts/pqag/settings.py`) are exactly the keys of the study that it depends on, and the digest of its code: of its script and of every
-module of the library that the script imports, by meaning. Comments and layout do not count, nor do the times of source files: a fresh
-checkout makes nothing stale. The rerun triggers are set in `profiles/default/config.yaml`: `params` (the settings), `input`, `mtime` (of
-inputs and outputs, not of code) and `software-env`; not `code`, which goes by the time stamps of scripts. Package versions in `.venv` are
-no trigger: they are in every record, and `audit diff` and `audit rerun` tell them.
+(`scripts/pqag/study/settings.py`) are exactly the keys of the study that it depends on, and the digest of its code: of its script and of
+every function, class and constant of the library that the script reaches, by meaning. Comments, docstrings and layout do not count, nor do
+the texts of errors, log lines and progress titles, nor the times of source files: a fresh checkout makes nothing stale. The rerun triggers
+are set in `profiles/default/config.yaml`: `params` (the settings), `input`, `mtime` (of inputs and outputs, not of code) and
+`software-env`; not `code`, which goes by the time stamps of scripts. Package versions in `.venv` are no trigger: they are in every record,
+and `audit diff` and `audit rerun` tell them.
 
 ## Keys of a study
 
@@ -252,6 +259,10 @@ Over how many shards a job is split makes nothing stale, for its result is the s
 
 MODULES = """
 ## Modules of the library
+
+Of a module, only what a script reaches counts. The table shows the most that a change can make stale: what it does where it touches code
+that runs whenever the module is imported. Adding a function makes nothing stale, and changing one only the rules that use it. The modules
+of `job/`, which run and record a job, decide no bit of a result and make nothing stale; the sha256 of their files is in every record.
 """
 
 

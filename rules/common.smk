@@ -13,17 +13,16 @@ from pathlib import Path
 # where neither envs/requirements.txt nor the repository lies beside it.
 sys.path.append(str(Path(workflow.basedir, "scripts")))
 
-from pqag import files, records
-from pqag.brought import digests
-from pqag.config import parse_study, read_config
+from pqag import files
+from pqag.job import records
+from pqag.user_code import digests
+from pqag.study.model import parse_study, read_config
 from pqag.datasets import DATASETS
 from pqag.errors import UserError
-from pqag.resources import mem_mb, runtime
-from pqag.scores import (
-    CLEAN,
+from pqag.names import CLEAN, JOINT, PRETRAINED
+from pqag.study.resources import mem_mb, runtime
+from pqag.study.scores import (
     FIGURES,
-    JOINT,
-    PRETRAINED,
     TABLES,
     counterparts,
     figure_models,
@@ -36,9 +35,9 @@ from pqag.scores import (
     white_box,
     with_lender,
 )
-from pqag.settings import maker_of, settings
-from pqag.shards import is_shard, number
-from pqag.step import superseded
+from pqag.study.settings import maker_of, settings
+from pqag.job.shards import is_shard, number
+from pqag.job.step import superseded
 from snakemake.jobs import Job
 from snakemake.persistence import PersistenceBase
 from snakemake.spawn_jobs import SpawnedJobArgsFactory
@@ -217,12 +216,12 @@ def arguments_and_keep_going(factory, executor_common_settings, every=SpawnedJob
 
 SpawnedJobArgsFactory.general_args = arguments_and_keep_going
 
-# A job ends when this process is gone, see `pqag.step`.
+# A job ends when this process is gone, see `pqag.job.step`.
 os.environ.update(PQAG_PARENT=str(os.getpid()))
 
 
 def settings_of(rule):
-    """The one ``params`` entry of a rule: exactly the config it depends on, and the digest of the code it runs, as ``pqag.settings`` says."""
+    """The one ``params`` entry of a rule: exactly the config it depends on, and the digest of the code it runs, as ``pqag.study.settings`` says."""
     return lambda wildcards: settings(rule, wildcards, RESOLVED)
 
 
@@ -248,7 +247,7 @@ def gpus_of(rule):
 
 
 def memory_of(rule):
-    """What a job of a rule asks for as ``mem_mb``, see ``pqag.resources``; no change of it makes anything stale."""
+    """What a job of a rule asks for as ``mem_mb``, see ``pqag.study.resources``; no change of it makes anything stale."""
     return lambda wildcards, attempt: mem_mb(rule, wildcards, WORKLOAD, attempt, bool(GPUS))
 
 
@@ -268,7 +267,7 @@ def like(name):
 
 
 def metrics(dataset, seed, score):
-    """The metrics of one score, see ``pqag.scores``."""
+    """The metrics of one score, see ``pqag.study.scores``."""
     folder = VICTIM.format(dataset=dataset, model=score.model, training=score.training, seed=seed)
     queries = f"{score.attack}.{score.source_model}-{score.source_training}-{score.source_bits}bits"
     queries = score.attack if score.attack == CLEAN else queries
@@ -276,7 +275,7 @@ def metrics(dataset, seed, score):
 
 
 def transferred_queries(wildcards):
-    """The adversarial queries that are scored on a network they were not made for, see ``pqag.scores.transfers``."""
+    """The adversarial queries that are scored on a network they were not made for, see ``pqag.study.scores.transfers``."""
     folder = f"{RESULTS}/{wildcards.dataset}/{{source_model}}-{{source_training}}/seed{wildcards.seed}/{{source_bits}}bits"
     return [f"{folder}/adversarial/{{attack}}.h5".format(**score._asdict()) for score in transfers(RESOLVED, wildcards)]
 

@@ -2,8 +2,9 @@
 
 import torch
 
-from pqag import brought, checkpoints, files, networks, storage, training, victims
-from pqag.step import came_from, log, step, torch_device
+from pqag import checkpoints, files, names, networks, storage, training, user_code, victims
+from pqag.devices import torch_device
+from pqag.job.step import came_from, log, step
 
 with step(snakemake) as settings:
     device = torch_device(settings)
@@ -11,10 +12,10 @@ with step(snakemake) as settings:
     arrays = storage.read_hdf5(snakemake.input[0], "query/images", "query/labels", "database/images", "database/labels")
     images, labels = (torch.from_numpy(one).to(device) for one in (arrays[0], arrays[1]))
     downloaded = None
-    if brought.is_torchvision(name):
+    if names.is_torchvision(name):
         network, downloaded = victims.of_torchvision(name, weights)
-    elif brought.is_entry_point(name):
-        network = victims.by_user(brought.function(name, digests[name]), name)
+    elif names.is_entry_point(name):
+        network = victims.by_user(user_code.function(name, digests[name]), name)
         if weights:
             victims.put_weights(network, victims.read_weights(weights, name, settings["width"]), weights, name)
     else:

@@ -6,10 +6,13 @@ Of a shard: of some queries alone, and the figures of their batches, from which 
 import h5py
 import numpy as np
 
-from pqag import attacks, checkpoints, codebooks, files, networks, shards, storage
-from pqag.step import log, progress, step, torch_device
+from pqag import attacks, checkpoints, codebooks, files, networks, split, storage
+from pqag.devices import torch_device
+from pqag.job.shards import in_words
+from pqag.job.step import log, progress, step
+from pqag.names import BATCH_SIZES
 
-BATCH = shards.BATCH["attack"]
+BATCH = BATCH_SIZES["attack"]
 
 
 def attacked(images: np.ndarray, ids: np.ndarray, settings: dict) -> tuple[np.ndarray, np.ndarray, list[dict]]:
@@ -19,7 +22,7 @@ def attacked(images: np.ndarray, ids: np.ndarray, settings: dict) -> tuple[np.nd
     network = checkpoints.load_network(snakemake.input.weights, settings.get("brought"))
     attack = attacks.from_settings(settings)
     steps = -(-len(images) // BATCH) * attack.iterations
-    with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}{shards.in_words(snakemake.wildcards)}") as bar:
+    with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}{in_words(snakemake.wildcards)}") as bar:
         seed = int(snakemake.wildcards.seed)
         of_batches = attacks.attack_batches(
             network, codebook.codewords, images, ids, attack, seed, device, BATCH, bar.update, codebook.rotation
@@ -39,7 +42,7 @@ def joined(paths: list[str]) -> tuple[np.ndarray, np.ndarray, list[dict]]:
 
 with step(snakemake) as settings:
     with h5py.File(snakemake.input.images) as file:
-        share = shards.share("attack", len(file["query/ids"]), snakemake.wildcards)
+        share = split.share("attack", len(file["query/ids"]), snakemake.wildcards)
         images, labels, ids = (file[f"query/{name}"][share] for name in ("images", "labels", "ids"))
     parts = snakemake.input.get("shards")
     adversarial, features, batches = joined(parts) if parts else attacked(images, ids, settings)

@@ -9,7 +9,7 @@ from pathlib import Path
 from pqag import files
 from pqag.audit import diff, html, verify, why
 from pqag.errors import UserError
-from pqag.studyfile import printable
+from pqag.study.file import printable
 
 DEFAULT = Path("results/default")
 

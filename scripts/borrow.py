@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pqag import files
-from pqag.step import step
+from pqag.job.step import step
 
 with step(snakemake):
     for source, target in (

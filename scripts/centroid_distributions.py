@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from pqag import codebooks, figures, files, quantizer, retrieval, storage, tables
-from pqag.step import step
+from pqag import codebooks, files, quantizer, retrieval, storage
+from pqag.job.step import step
+from pqag.names import model_name
+from pqag.show import figures
 
 with step(snakemake) as settings:
     codebook = codebooks.read(snakemake.input.codebook)
@@ -15,7 +17,7 @@ with step(snakemake) as settings:
     shown = {name: np.stack([quantizer.mean_by_rank(p, first["clean"]), *p[chosen]]) for name, p in first.items()}
     singles = [f"query {q} ({quantile:.0%})" for q, quantile in zip(chosen, retrieval.QUANTILES)]
     dataset = storage.titles([snakemake.input.images])[snakemake.wildcards.dataset]
-    title = f"{dataset}, {tables.model_name(snakemake.wildcards.model)}, {settings['bits']} bits, first sub-vector"
+    title = f"{dataset}, {model_name(snakemake.wildcards.model)}, {settings['bits']} bits, first sub-vector"
     titles = [f"mean of {len(first['clean'])} queries", *singles]
     figure = figures.centroid_distributions(shown.pop("clean"), shown, titles, title, settings["attacks"])
     figures.save(figure, snakemake.output.pdf, snakemake.output.png)

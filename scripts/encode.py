@@ -1,7 +1,7 @@
 """Encode the database with the codebook that was trained with the network."""
 
 from pqag import codebooks, quantizer, storage
-from pqag.step import log, step
+from pqag.job.step import log, step
 
 with step(snakemake):
     features, ids = storage.read_hdf5(snakemake.input.database, "features", "ids")

@@ -4,8 +4,8 @@ import numpy as np
 
 from pqag import codebooks, files, retrieval, storage
 from pqag.errors import UserError
-from pqag.scores import kind_of
-from pqag.step import log, step
+from pqag.job.step import log, step
+from pqag.names import kind_of
 
 with step(snakemake):
     wildcards = snakemake.wildcards

@@ -3,8 +3,10 @@
 import h5py
 import numpy as np
 
-from pqag import checkpoints, networks, shards, storage
-from pqag.step import log, step, torch_device
+from pqag import checkpoints, networks, split, storage
+from pqag.devices import torch_device
+from pqag.job.step import log, step
+from pqag.names import BATCH_SIZES
 
 PARTS = ("database", "query")
 
@@ -17,9 +19,9 @@ def extracted(settings: dict) -> dict[str, np.ndarray]:
     with h5py.File(snakemake.input.images) as file:
         for part in PARTS:
             images = file[f"{part}/images"]
-            share = shards.share("extract", len(images), snakemake.wildcards)
+            share = split.share("extract", len(images), snakemake.wildcards)
             if share.start < share.stop:
-                found[part] = networks.extract(network, images, device, shards.BATCH["extract"], share)
+                found[part] = networks.extract(network, images, device, BATCH_SIZES["extract"], share)
     return found
 
 

@@ -1,7 +1,8 @@
 """l2-normalised features of adversarial queries with a network that they were not made for, those of each source in a group of its own."""
 
 from pqag import checkpoints, networks, storage
-from pqag.step import log, step, torch_device
+from pqag.devices import torch_device
+from pqag.job.step import log, step
 
 with step(snakemake) as settings:
     device = torch_device(settings)

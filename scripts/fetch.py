@@ -8,7 +8,7 @@ import h5py
 
 from pqag import datasets, images, storage
 from pqag.errors import UserError
-from pqag.step import came_from, log, progress, step
+from pqag.job.step import came_from, log, progress, step
 
 
 def fetch_known(file: h5py.File, kind: str, given: str | None, settings: dict) -> dict[str, object]:

@@ -2,15 +2,17 @@
 
 import pandas as pd
 
-from pqag import figures, storage, tables
-from pqag.step import step
+from pqag import storage
+from pqag.job.step import step
+from pqag.names import attack_name, model_name
+from pqag.show import figures, tables
 
 with step(snakemake):
     titles = storage.titles(snakemake.input.images)
     rows, values, clean = tables.transfer_grid(pd.read_csv(snakemake.input.table), snakemake.wildcards.panel)
     first = rows.iloc[0]
-    attack = tables.ATTACK_NAMES.get(first["attack"], first["attack"])
-    where = tables.model_name(first["target_model"]) if first["table"] == 3 else f"{first['target_bits']} bits"
+    attack = attack_name(first["attack"])
+    where = model_name(first["target_model"]) if first["table"] == 3 else f"{first['target_bits']} bits"
     names = (list(dict.fromkeys(rows[end])) for end in ("source", "target"))
     figure = figures.heat_map(values, *names, f"{attack} queries, {titles[first['dataset']]}, {where}", clean)
     figures.save(figure, snakemake.output.pdf, snakemake.output.png)

@@ -4,8 +4,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from pqag import files, paper
-from pqag.step import log, step
+from pqag import files
+from pqag.job.step import log, step
+from pqag.show import paper
 
 with step(snakemake) as settings, tempfile.TemporaryDirectory() as folder:
     for path in (*snakemake.input.tables, *snakemake.input.figures):

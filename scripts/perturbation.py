@@ -1,7 +1,9 @@
 """Figure 1: one query, its perturbation, the adversarial query, and what both retrieve."""
 
-from pqag import codebooks, figures, files, retrieval, storage, tables
-from pqag.step import step
+from pqag import codebooks, files, retrieval, storage
+from pqag.job.step import step
+from pqag.names import attack_name, model_name
+from pqag.show import figures
 
 COUNT = 5
 AMPLIFICATION = 10
@@ -19,8 +21,8 @@ with step(snakemake) as settings:
     for features in (clean, attacked):
         [items] = retrieval.nearest(codebook.rotated(features[[q]]), codebook.codewords, codebook.codes, COUNT, "ADC")
         shown += [gallery[items], (gallery_labels[items] & labels[q]).any(1)]
-    attack = figures.ATTACK_NAMES.get(settings["attack"], settings["attack"])
-    victim = f"{tables.model_name(snakemake.wildcards.model)}, {settings['bits']} bits"
+    attack = attack_name(settings["attack"])
+    victim = f"{model_name(snakemake.wildcards.model)}, {settings['bits']} bits"
     dataset = storage.titles([snakemake.input.images])[snakemake.wildcards.dataset]
     title = f"{attack} on {victim}, {dataset}, query {q} (50%)"
     figures.save(figures.perturbation(*shown, AMPLIFICATION, title), snakemake.output.pdf, snakemake.output.png)

@@ -2,13 +2,14 @@
 
 import h5py
 
-from pqag import datasets, storage
-from pqag.step import log, step
+from pqag import storage
+from pqag.job.step import log, step
+from pqag.split import split
 
 with step(snakemake) as settings, h5py.File(snakemake.input[0]) as raw:
     attributes = storage.read_attributes(snakemake.input[0])
     labels = raw["labels"][()]
-    split = datasets.split(
+    drawn = split(
         attributes["train"],
         len(labels),
         settings["train"],
@@ -19,7 +20,7 @@ with step(snakemake) as settings, h5py.File(snakemake.input[0]) as raw:
     )
     with storage.writing_hdf5(snakemake.output[0]) as file:
         for part in ("train", "database", "query"):
-            ids = getattr(split, part)
+            ids = getattr(drawn, part)
             storage.copy_rows(file, f"{part}/images", raw["images"], ids)
             storage.write_dataset(file, f"{part}/labels", labels[ids])
             storage.write_dataset(file, f"{part}/ids", ids)

@@ -3,7 +3,8 @@
 from functools import partial
 
 from pqag import checkpoints, training, training_run
-from pqag.step import step, torch_device
+from pqag.devices import torch_device
+from pqag.job.step import step
 
 with step(snakemake) as settings:
     model, seed = snakemake.wildcards.model, int(snakemake.wildcards.seed)

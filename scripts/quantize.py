@@ -2,9 +2,9 @@
 
 import faiss
 
-from pqag import brought, codebooks, quantizer, storage
+from pqag import codebooks, names, quantizer, storage, user_code
 from pqag.errors import UserError
-from pqag.step import log, step
+from pqag.job.step import log, step
 
 with step(snakemake) as settings:
     faiss.omp_set_num_threads(1)  # sums over another number of threads differ in their last bits
@@ -16,8 +16,8 @@ with step(snakemake) as settings:
     if size % subspaces:
         raise UserError(f"quantizer.subspaces: {subspaces} does not divide the {size} numbers of a feature of {snakemake.wildcards.model}")
     arguments = features, subspaces, settings["codewords"], int(snakemake.wildcards.seed), settings["iterations"]
-    if brought.is_entry_point(method):
-        fit = quantizer.by_user(brought.function(method, settings["brought"][method]), method, *arguments)
+    if names.is_entry_point(method):
+        fit = quantizer.by_user(user_code.function(method, settings["brought"][method]), method, *arguments)
     else:
         fit = quantizer.METHODS[method](*arguments)
     log.info("mean squared error %.6g, empty codewords per sub-space %s", fit.objective, fit.empty)

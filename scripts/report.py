@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from pqag import files
-from pqag.settings import as_config
+from pqag.study.settings import as_config
 
 study, target, *shown = map(Path, sys.argv[1:])
 snakefile = Path(__file__).resolve().parents[1] / "Snakefile"

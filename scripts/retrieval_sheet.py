@@ -1,7 +1,9 @@
 """Figure 4: what queries retrieve first, clean and after each attack."""
 
-from pqag import codebooks, figures, files, retrieval, storage, tables
-from pqag.step import step
+from pqag import codebooks, files, retrieval, storage
+from pqag.job.step import step
+from pqag.names import attack_name, model_name
+from pqag.show import figures
 
 COUNT = 10
 
@@ -20,7 +22,7 @@ with step(snakemake) as settings:
         retrieved = retrieval.nearest(codebook.rotated(features[chosen]), codebook.codewords, codebook.codes, COUNT, "ADC")
         for (_, rows), q, items in zip(groups, chosen, retrieved):
             relevant = (gallery_labels[items] & labels[q]).any(1)
-            rows.append((figures.ATTACK_NAMES.get(name, name), images[q], gallery[items], relevant))
+            rows.append((attack_name(name), images[q], gallery[items], relevant))
     dataset = storage.titles([snakemake.input.images])[snakemake.wildcards.dataset]
-    title = f"{dataset}, {tables.model_name(snakemake.wildcards.model)}, {settings['bits']} bits, ADC"
+    title = f"{dataset}, {model_name(snakemake.wildcards.model)}, {settings['bits']} bits, ADC"
     figures.save(figures.retrieval_sheet(groups, title), snakemake.output.pdf, snakemake.output.png)

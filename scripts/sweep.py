@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
-from pqag import attacks, checkpoints, codebooks, files, networks, retrieval, shards, storage
-from pqag.step import log, progress, step, torch_device
+from pqag import attacks, checkpoints, codebooks, files, networks, retrieval, storage
+from pqag.devices import torch_device
+from pqag.job.step import log, progress, step
+from pqag.names import BATCH_SIZES
 
-BATCH = shards.BATCH["attack"]
+BATCH = BATCH_SIZES["attack"]
 
 with step(snakemake) as settings:
     device = torch_device(settings)

@@ -3,9 +3,11 @@
 import itertools
 import textwrap
 
-from pqag import cells, files, storage, tables
+from pqag import files, storage
 from pqag.errors import UserError
-from pqag.step import step
+from pqag.job.step import step
+from pqag.names import MODEL_NAMES, attack_name, model_name
+from pqag.show import cells, tables
 
 #: By the number of the table: what it shows, and its label in LaTeX.
 TABLES = {
@@ -22,7 +24,7 @@ with step(snakemake) as settings:
     metrics = {path: files.read_json(path) for path in snakemake.input.metrics}
     names = tables.network_names({model: settings["networks"][model] for model in settings["counterparts"]}) if number == 2 else {}
     metrics = tables.renamed(metrics, names)
-    held_against = {other: f"pretrained {tables.model_name(other)}" for other in settings.get("counterparts", {}).values() if other}
+    held_against = {other: f"pretrained {model_name(other)}" for other in settings.get("counterparts", {}).values() if other}
     titles = storage.titles(snakemake.input.images)
     histories = {}
     for (dataset, victim, _), path in zip(itertools.product(titles, settings["victims"], settings["seeds"]), snakemake.input.histories):
@@ -36,7 +38,7 @@ with step(snakemake) as settings:
 
     marked = tables.with_cells(rows, metrics, table, settings["bits"], snakemake.output.record)
     what, label = TABLES[number]
-    attack = ", ".join(tables.ATTACK_NAMES.get(name, name) for name in settings["attacks"])
+    attack = ", ".join(attack_name(name) for name in settings["attacks"])
     what = what.format(attack=attack, bits=marked["bits"].iloc[0].removesuffix(" bits"))
     caption = tables.caption(what, table, metrics, titles, histories, settings, snakemake.output.record, names | held_against)
     if number == 2:
@@ -54,6 +56,6 @@ with step(snakemake) as settings:
     files.write_text(snakemake.output.tex, tables.as_latex(layout, caption, label, table))
     own = [*settings["networks"], *settings["networks"].values(), *settings["quantizers"].values(), *settings["attacks"]]
     own += [attack["method"] for attack in settings["attacks"].values()]
-    files.write_json(snakemake.output.cells, tables.listing(table, [*titles.values(), *tables.MODEL_NAMES.values(), *own]))
+    files.write_json(snakemake.output.cells, tables.listing(table, [*titles.values(), *MODEL_NAMES.values(), *own]))
     text = f"{textwrap.fill(f'Table {number}. {table.plain(caption)}', 100)}\n\n{tables.as_text(layout, table)}\n"
     files.write_text(snakemake.output.text, text)

@@ -6,8 +6,9 @@ from functools import partial
 import faiss
 
 from pqag import checkpoints, pqn, storage, training, training_run
+from pqag.devices import torch_device
 from pqag.errors import UserError
-from pqag.step import step, torch_device
+from pqag.job.step import step
 
 with step(snakemake) as settings:
     faiss.omp_set_num_threads(1)  # sums over another number of threads differ in their last bits

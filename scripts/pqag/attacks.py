@@ -20,10 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pqag import brought
+from pqag import names, user_code
 from pqag.errors import UserError
 from pqag.networks import Backbone, features, groups_of, normalise, pixels
-from pqag.shards import BATCH
 
 # AdverTorch 0.2.3 (2020) imports ``zero_gradients`` from a module of torch that lost it in 1.9; only its FAB attack would call it. The
 # module must be asked for by name, for ``torch.autograd.gradcheck`` as an attribute is the function of the same name.
@@ -65,8 +64,8 @@ class Attack:
 def from_settings(settings: Mapping[str, Any]) -> Attack:
     """The attack that the settings of a job describe; runs the files of its entry points, whose sha256 stand in ``brought``."""
     keys = [one.name for one in fields(Attack) if one.name != "entry_points"]
-    own = [settings[key] for key in ("loss", "method") if brought.is_entry_point(settings[key])]
-    functions = {name: brought.function(name, settings["brought"][name]) for name in own}
+    own = [settings[key] for key in ("loss", "method") if names.is_entry_point(settings[key])]
+    functions = {name: user_code.function(name, settings["brought"][name]) for name in own}
     return Attack(**{key: settings[key] for key in keys}, entry_points=functions)
 
 
@@ -113,7 +112,7 @@ def aod_loss(z: Tensor, clean: Tensor, head: Head) -> Tensor:
     return -(head.log_distribution(clean).exp() * head.log_distribution(z)).sum((1, 2))
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor, Head], Tensor]] = {"basic": basic_loss, "apd": apd_loss, "aod": aod_loss}
+LOSSES = dict(zip(names.LOSSES, (basic_loss, apd_loss, aod_loss), strict=True))
 
 
 def random_starts(ids: np.ndarray, shape: tuple[int, ...], epsilon: float, seed: int) -> Tensor:
@@ -217,7 +216,7 @@ def momentum_pgd(
     return images + change
 
 
-METHODS: dict[str, Callable[..., Tensor]] = {"pgd": pgd, "fgsm": fgsm, "momentum_pgd": momentum_pgd}
+METHODS = dict(zip(names.METHODS, (pgd, fgsm, momentum_pgd), strict=True))
 
 
 def _method(settings: Attack) -> Callable[..., Tensor]:
@@ -258,7 +257,7 @@ def attack_batches(
     settings: Attack,
     seed: int,
     device: torch.device | None = None,
-    batch_size: int = BATCH["attack"],
+    batch_size: int = names.BATCH_SIZES["attack"],
     on_step: Callable[[], None] = lambda: None,
     rotation: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:

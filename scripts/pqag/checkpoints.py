@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pqag import brought, files, networks
+from pqag import files, names, networks, user_code
 from pqag.errors import UserError
 
 
@@ -54,10 +54,10 @@ def load_network(path: str | Path, digests: Mapping[str, str] | None = None) -> 
     """
     saved = load(path)
     try:
-        if brought.is_entry_point(saved["model"]):
+        if names.is_entry_point(saved["model"]):
             if saved["model"] not in (digests or {}):
                 raise UserError(f"{path} is of a network by {saved['model']}, which the study does not name")
-            network = brought.function(saved["model"], digests[saved["model"]])()
+            network = user_code.function(saved["model"], digests[saved["model"]])()
         else:
             network = networks.build(saved["model"], saved["classes"], saved["width"], image_size=saved["image_size"])
             network.feature_groups = saved["feature_groups"]

@@ -75,15 +75,6 @@ class Fetched:
     files: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Split:
-    """The three parts of a study as sorted row numbers of ``Raw``, int64 (N,)."""
-
-    train: np.ndarray
-    database: np.ndarray
-    query: np.ndarray
-
-
 # ---------------------------------------------------------------------------------------------------------------------- decoding
 
 
@@ -371,31 +362,3 @@ def _write(content: BinaryIO, target: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------------- splitting
-
-
-def split(
-    official: int, total: int, train: int | None, database: int | None, queries: int, seed: int, database_from: str = "test"
-) -> Split:
-    """Draw queries and database without overlap from the test images, and training images, by ``seed``.
-
-    PQ-AG, Datasets: "the test set is randomly divided into 9000 images as a database and 1000 images as queries". Of the ``total`` images
-    the first ``official`` are training images; ``train`` of these are trained on (None: all). The database is drawn from the test images
-    that are no queries, or, with ``database_from`` "all", from those and all training images (None: all of them). Raises UserError where
-    more images are asked for than there are.
-    """
-    tests = total - official
-    if train is not None and train > official:
-        raise UserError(f"{train} training images were asked for, but there are {official}")
-    drawn = official + np.random.default_rng(seed).permutation(tests)
-    query, rest = drawn[:queries], drawn[queries:]
-    if database_from == "all":
-        rest = np.random.default_rng([seed, 2]).permutation(np.concatenate([rest, np.arange(official)]))
-    wanted = f"{queries} queries and {'some' if database is None else database} database images were asked for"
-    if queries > tests or len(rest) < (database or 1):
-        raise UserError(f"{wanted}, but there are {tests} test images" + f" and {official} training images" * (database_from == "all"))
-    train_ids = np.arange(official)
-    if train is not None:
-        train_ids = np.random.default_rng([seed, 1]).permutation(official)[:train]
-    parts = Split(*(np.sort(ids).astype(np.int64) for ids in (train_ids, rest[:database], query)))
-    assert not np.isin(parts.query, np.concatenate([parts.train, parts.database])).any(), "queries must be new"
-    return parts

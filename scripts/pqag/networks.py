@@ -17,8 +17,7 @@ from torchvision import models
 from torchvision.models import resnet, vgg
 from torchvision.ops import Conv2dNormActivation
 
-from pqag.brought import is_torchvision
-from pqag.shards import BATCH
+from pqag.names import BATCH_SIZES, NETWORKS, is_torchvision, scaled
 
 #: Blocks per stage of the ResNets (He et al. 2016, Table 1).
 _RESNETS = {
@@ -28,8 +27,6 @@ _RESNETS = {
 }
 #: torchvision's names of the VGG configurations (Simonyan & Zisserman 2015, Table 1).
 _VGGS = {"vgg11": "A", "vgg13": "B", "vgg16": "D"}
-
-NETWORKS = ("alexnet", *_VGGS, *_RESNETS)
 
 
 class Backbone(nn.Module):
@@ -89,7 +86,7 @@ def groups_of(network: nn.Module) -> int:
 
 
 def extract(
-    network: Backbone, images: np.ndarray, device: torch.device, batch_size: int = BATCH["extract"], share: slice = slice(None)
+    network: Backbone, images: np.ndarray, device: torch.device, batch_size: int = BATCH_SIZES["extract"], share: slice = slice(None)
 ) -> np.ndarray:
     """l2-normalised features, float32 (N, D), of ``images``, uint8 (N, 3, H, W), by ``network``, which moves to ``device``.
 
@@ -105,18 +102,13 @@ def extract(
     return torch.cat(batches).numpy()
 
 
-def scaled(channels: int, width: float) -> int:
-    """``channels`` times ``width``, rounded to a multiple of 8 (so that M = 4 sub-vectors always divide a feature), at least 8."""
-    return max(8, 8 * round(channels * width / 8))
-
-
 def reduction(image_size: int) -> int:
     """The stride of the first convolution for images of ``image_size`` pixels on a side: 1 below 64, 2 below 128, and so on."""
     return 2 ** max(0, (image_size // 32).bit_length() - 1)
 
 
 def build(name: str, classes: int, width: float = 1.0, mean=(0.5,) * 3, std=(0.25,) * 3, image_size: int = 32) -> Backbone:
-    """The network ``name`` (one of ``NETWORKS``) with freshly drawn weights from torch's global generator.
+    """The network ``name`` (one of ``pqag.names.NETWORKS``) with freshly drawn weights from torch's global generator.
 
     ``width`` multiplies the channels of every layer; D is then 4096 x width for AlexNet, 2048 x width for ResNet-50 and 512 x width for the
     others. ``image_size`` (at least 32) decides the stride of the first convolution. Raises ValueError for an unknown name.

@@ -17,15 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pqag import quantizer
+from pqag.names import TRIPLET_LOSSES
 from pqag.networks import Backbone, normalise, pixels
 from pqag.training import Recipe, classification_loss, mixed
 
 #: What a triplet costs, by the similarity of the anchor to the negative less that to the positive, and the margin: readings of PQN's loss.
-LOSSES: dict[str, Callable[[Tensor, float], Tensor]] = {
-    "sigmoid": lambda difference, margin: difference.sigmoid(),
-    "hinge": lambda difference, margin: (difference + margin).clamp(min=0),
-    "softplus": lambda difference, margin: F.softplus(difference),
-}
+_COSTS = (
+    lambda difference, margin: difference.sigmoid(),
+    lambda difference, margin: (difference + margin).clamp(min=0),
+    lambda difference, margin: F.softplus(difference),
+)
+LOSSES: dict[str, Callable[[Tensor, float], Tensor]] = dict(zip(TRIPLET_LOSSES, _COSTS, strict=True))
 
 #: The codebook begins as k-means on the features of so many training images at least, and of so many for each codeword.
 IMAGES_OF_START, FOR_EACH_CODEWORD = 10_000, 20

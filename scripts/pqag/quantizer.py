@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import faiss
 import numpy as np
 
+from pqag import names
 from pqag.errors import UserError
 
 
@@ -98,7 +99,7 @@ def opq(features: np.ndarray, subspaces: int, codewords: int, seed: int, iterati
 
 
 #: Product quantizers by name: functions of features (N, D), M, K, seed and iterations. The result depends on faiss' thread count too.
-METHODS: dict[str, Callable[..., Fit]] = {"pq": fit, "opq": opq}
+METHODS = dict(zip(names.FITTED, (fit, opq), strict=True))
 
 
 def by_user(function: Callable, name: str, features: np.ndarray, subspaces: int, codewords: int, seed: int, iterations: int) -> Fit:

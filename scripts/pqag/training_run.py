@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pqag import checkpoints, files, networks, storage, training
-from pqag.step import log, progress
+from pqag.job.step import log, progress
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pqag import checkpoints, networks
-from pqag.brought import is_name_of_weights
 from pqag.errors import UserError
+from pqag.names import is_name_of_weights
 
 
 def read_weights(path: str | Path, network: str, width: float, image_size: int | None = None) -> dict[str, Tensor]:

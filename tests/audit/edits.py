@@ -11,8 +11,9 @@ import re
 import shutil
 from pathlib import Path
 
-from pqag import files, records
+from pqag import files
 from pqag.audit.verify import verify
+from pqag.job import records
 
 STUDY = Path("results/tiny")
 VICTIM = "results/tiny/synthetic/vgg16-pretrained/seed0"

@@ -21,11 +21,11 @@ import urllib3
 import yaml
 from rocrate_validator import models, services
 
-from pqag import records
 from pqag.audit import export as exporting
 from pqag.audit.export import export
 from pqag.audit.verify import verify
 from pqag.errors import UserError
+from pqag.job import records
 
 from ..workflow.conftest import ROOT
 
@@ -234,7 +234,7 @@ def test_it_holds_the_small_results_the_records_the_config_and_the_code(exported
     assert held.pop("data/synthetic.prov.json")
     assert b"table1:synthetic/aod/vgg16/16/ADC" in held.pop("results/tiny/audit.html")
     held.pop(METADATA)
-    assert {"Snakefile", "LICENSE", "scripts/pqag/attacks.py", "scripts/pqag/paper_tables.csv", "rules/common.smk"} <= set(held)
+    assert {"Snakefile", "LICENSE", "scripts/pqag/attacks.py", "scripts/pqag/show/paper_tables.csv", "rules/common.smk"} <= set(held)
     for name, content in held.items():
         assert content == (ROOT / name).read_bytes(), "the rest is code"
     assert not any(re.search(r"\.pyc$|^tests|^config/", name) for name in held)

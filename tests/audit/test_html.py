@@ -20,11 +20,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pqag import files, records, tables
+from pqag import files
 from pqag.audit import html, latex
 from pqag.audit.verify import load, verify
 from pqag.audit.why import chain
-from pqag.studyfile import printable
+from pqag.job import records
+from pqag.show import tables
+from pqag.study.file import printable
 
 from ..conftest import SCRIPTS
 from .browser import Browser

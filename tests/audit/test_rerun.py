@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from pqag import checkpoints, files, records, storage
+from pqag import checkpoints, files, storage
 from pqag.audit import rerun
 from pqag.errors import UserError
+from pqag.job import records
 
 from ..workflow.conftest import ROOT
 

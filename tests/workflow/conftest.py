@@ -39,7 +39,7 @@ def dry_run(folder, config, *targets):
     from planning import planned
     from snakemake.settings import types
 
-    from pqag.provenance import code_digest
+    from pqag.job.provenance import code_digest
 
     code_digest.cache_clear()  # a process of Snakemake reads the code once, and here many are played in one
     file = folder / "config.yaml"

@@ -14,9 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pqag import files, records
+from pqag import files
 from pqag.audit import diff
 from pqag.audit.verify import UNRECORDED, verify
+from pqag.job import records
 
 from .conftest import ROOT, dry_run, snakemake, write_config
 

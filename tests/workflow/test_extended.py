@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from pqag import checkpoints, files, networks, records
+from pqag import checkpoints, files, networks
+from pqag.job import records
 
 from .conftest import ROOT, plan, snakemake, write_config
 

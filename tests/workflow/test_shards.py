@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from pqag import files, records
+from pqag import files
+from pqag.job import records
 
 from ..conftest import run_study
 from .conftest import ROOT, plan, snakemake, write_config

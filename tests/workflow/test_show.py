@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pqag import records
+from pqag.job import records
 
 from ..audit.browser import Browser
 from ..conftest import run_study

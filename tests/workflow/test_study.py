@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 import yaml
 
-from pqag import records, tables
 from pqag.audit import diff
+from pqag.job import records
+from pqag.show import tables
 
 from .conftest import ROOT, snakemake, write_config
 

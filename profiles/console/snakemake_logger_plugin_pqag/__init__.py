@@ -166,7 +166,7 @@ def read_studies_safely() -> None:
 
 
 def read_study(path: str | Path) -> dict:
-    """What ``pqag.studyfile`` reads; raises StudyRefused.
+    """What ``pqag.study.file`` reads; raises StudyRefused.
 
     The module is loaded from the repository that this file lies in, under a name of its own: the workflow that will run may be that of
     another copy, whose ``pqag`` must not be shadowed.
@@ -180,7 +180,7 @@ def read_study(path: str | Path) -> dict:
 
 @functools.cache
 def _studyfile():
-    path = Path(__file__).resolve().parents[3] / "scripts/pqag/studyfile.py"
+    path = Path(__file__).resolve().parents[3] / "scripts/pqag/study/file.py"
     spec = importlib.util.spec_from_file_location(f"{__name__}.studyfile", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

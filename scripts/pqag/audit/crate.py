@@ -16,10 +16,11 @@ import yaml
 from rocrate.model import ContextEntity, Entity
 from rocrate.rocrate import ROCrate
 
-from pqag import files, records
+from pqag import files
 from pqag.audit.verify import Study
 from pqag.errors import UserError
-from pqag.provenance import script_of
+from pqag.job import records
+from pqag.study.rules import script_of
 
 #: The profiles that the crate follows, with their names; each builds on those before it.
 PROFILES = {

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pqag import files, records
+from pqag import files
 from pqag.audit.verify import DAMAGE, UNRECORDED, flat, record_files, studies
 from pqag.audit.why import all_cells
 from pqag.errors import UserError
-from pqag.studyfile import printable
+from pqag.job import records
+from pqag.study.file import printable
 
 
 def differences(one: Path, other: Path) -> Iterator[str]:

@@ -11,11 +11,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from pqag import files, records
+from pqag import files
 from pqag.audit import html
 from pqag.audit.crate import Description
 from pqag.audit.verify import Study, verify
 from pqag.errors import UserError
+from pqag.job import records
 
 #: What the study is computed with, as patterns in the repository; tests stay out.
 CODE = ("Snakefile", "Makefile", "README.md", "LICENSE", "CITATION.cff", "rules/*", "scripts/**/*", "envs/*", "profiles/**/*", "docs/*")

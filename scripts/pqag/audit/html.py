@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pqag import cells, files, records
+from pqag import files
 from pqag.audit import latex
 from pqag.audit.verify import DAMAGE, Fault, Study, verify
 from pqag.audit.why import listed
 from pqag.errors import UserError
-from pqag.studyfile import printable
+from pqag.job import records
+from pqag.show import cells
+from pqag.study.file import printable
 
 TEMPLATE = Path(__file__).with_name("page.html")
 

@@ -1,10 +1,10 @@
-"""Reads back the tables that ``pqag.tables`` writes as LaTeX, so that they can be shown as they are printed."""
+"""Reads back the tables that ``pqag.show.tables`` writes as LaTeX, so that they can be shown as they are printed."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pqag.cells import CELL
+from pqag.show.cells import CELL
 
 #: A cell of a row: what it holds, as LaTeX, and how many columns it spans.
 Field = tuple[str, int]

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pqag import brought, files, records, storage
+from pqag import files, storage, user_code
 from pqag.audit.verify import Study, load
 from pqag.audit.why import chain, find
 from pqag.errors import UserError
-from pqag.settings import as_config, settings
+from pqag.job import records
+from pqag.study.settings import as_config, settings
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,9 @@ def _copy(study: Study, name: str, worktree: Path) -> None:
 
 
 def _copy_brought(study: Study, worktree: Path) -> None:
-    """Put the user's files that the study names into the worktree, which need not be committed; see ``pqag.brought``."""
+    """Put the user's files that the study names into the worktree, which need not be committed; see ``pqag.user_code``."""
     for name, digest in files.read_json(study.folder / "study.json").get("brought", {}).items():
-        path = brought.file_of(name)
+        path = user_code.file_of(name)
         if not path.is_file() or files.sha256(path) != digest:
             raise UserError(f"{path} is missing or is not what the study was run with (sha256 {digest[:12]}…), so nothing can be run again")
         if not path.is_absolute():

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pqag import cells, files, records
+from pqag import files
 from pqag.errors import UserError
-from pqag.scores import needed
-from pqag.settings import settings
-from pqag.studyfile import printable
+from pqag.job import records
+from pqag.show import cells
+from pqag.study.file import printable
+from pqag.study.scores import needed
+from pqag.study.settings import settings
 
 #: Beside the records in a study: what says how long things took, a training that goes on, what audit itself writes.
 UNRECORDED = re.compile(r"(?:logs|benchmarks)/.*|.*/unfinished\.pt|audit\.html|report\.zip|(?:crate|\.crate\.part)/.*")

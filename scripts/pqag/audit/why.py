@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pqag import cells, files, records
+from pqag import files
 from pqag.audit.verify import DAMAGE, Fault, Study, job, load
 from pqag.errors import UserError
-from pqag.studyfile import printable
+from pqag.job import records
+from pqag.show import cells
+from pqag.study.file import printable
 
 
 def all_cells(folder: Path) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,105 @@
+"""Names and sizes that a study's configuration, the science and the tables share, each said once. Needs the standard library alone.
+
+A result depends on those of these that its script uses: a new display name makes no training stale.
+"""
+
+import re
+
+# ------------------------------------------------------------------------------------------------------------------------ registries
+
+NETWORKS = ("alexnet", "vgg11", "vgg13", "vgg16", "resnet18", "resnet34", "resnet50")
+#: Losses of an attack, its methods, quantizers that are fitted to features, and the quantizer whose codebook is trained with the network.
+LOSSES = ("basic", "apd", "aod")
+METHODS = ("pgd", "fgsm", "momentum_pgd")
+FITTED = ("pq", "opq")
+PQN = "pqn"
+QUANTIZERS = (*FITTED, PQN)
+TRIPLET_LOSSES = ("sigmoid", "hinge", "softplus")
+
+#: Clean queries among attacks; how a network came by its weights, as folders are named: ``joint16`` was trained with a 16-bit codebook.
+CLEAN = "clean"
+PRETRAINED = "pretrained"
+JOINT = "joint"
+
+
+def kind_of(training: str) -> str:
+    """The kind of a training that the name of a folder says: ``pretrained`` or ``joint``."""
+    return training.rstrip("0123456789")
+
+
+# ----------------------------------------------------------------------------------------------------------------------------- sizes
+
+#: Images at once, of each rule that can be split into shards. Results depend on it in their last bits.
+BATCH_SIZES = {"attack": 250, "extract": 500}
+
+
+def scaled(channels: int, width: float) -> int:
+    """``channels`` times ``width``, rounded to a multiple of 8 (so that M = 4 sub-vectors always divide a feature), at least 8."""
+    return max(8, 8 * round(channels * width / 8))
+
+
+def feature_size(network: str, width: float) -> int:
+    """D, the length of a feature of one of ``NETWORKS``, without building it."""
+    return scaled(4096 if network == "alexnet" else 512, width) * (4 if network == "resnet50" else 1)
+
+
+def codewords(bits: int, subspaces: int) -> int:
+    """K, such that M log2 K = ``bits`` for M = ``subspaces`` (the paper gives M log2 K as the length of a code)."""
+    return 2 ** (bits // subspaces)
+
+
+# --------------------------------------------------------------------------------------------------------------------- what users name
+
+_ENTRY_POINT = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)*:[a-z_]\w*", re.ASCII | re.IGNORECASE)
+
+
+def is_entry_point(name: str) -> bool:
+    """Whether ``name`` has the form of an entry point, module:function, and is no network of torchvision; see ``pqag.user_code``."""
+    return _ENTRY_POINT.fullmatch(name) is not None and not is_torchvision(name)
+
+
+def is_torchvision(network: str) -> bool:
+    """Whether a network is one of torchvision: torchvision:resnet18."""
+    return network.startswith("torchvision:")
+
+
+def is_name_of_weights(weights: str) -> bool:
+    """Whether weights are named as torchvision names them, IMAGENET1K_V1, and no path."""
+    return re.fullmatch(r"[A-Z][A-Z0-9_]*", weights) is not None
+
+
+# --------------------------------------------------------------------------------------------------------------------- display names
+
+MODEL_NAMES = {
+    "alexnet": "AlexNet",
+    "vgg11": "VGG11",
+    "vgg13": "VGG13",
+    "vgg16": "VGG16",
+    "resnet18": "ResNet18",
+    "resnet34": "ResNet34",
+    "resnet50": "ResNet50",
+}
+FAMILY_NAMES = {"alexnet": "AlexNet", "vgg": "VGG", "resnet": "ResNet"}
+QUANTIZER_NAMES = {"pq": "PQ", "opq": "OPQ", "pqn": "PQN"}
+METHOD_NAMES = {"fgsm": "FGSM", "momentum_pgd": "momentum PGD"}
+ATTACK_NAMES = {"clean": "Clean", "basic": "Basic", "apd": "APD", "aod": "AOD"}
+
+
+def model_name(name: str) -> str:
+    """What a reader is to call a model: a network of ours as the paper does, a victim of the user's by its own name."""
+    return MODEL_NAMES.get(name, name)
+
+
+def family(model: str) -> str:
+    """The family of a model, as the paper's text groups them: alexnet, vgg, resnet."""
+    return model.rstrip("0123456789")
+
+
+def family_name(name: str) -> str:
+    """What a reader is to call a family of models."""
+    return FAMILY_NAMES.get(name, name)
+
+
+def attack_name(name: str) -> str:
+    """What a reader is to call an attack, or the clean queries."""
+    return ATTACK_NAMES.get(name, name)

@@ -1,0 +1,58 @@
+"""Which images a job gets: the split of a data set into training, database and query images, and the share of a shard."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pqag.errors import UserError
+from pqag.names import BATCH_SIZES
+
+
+@dataclass(frozen=True)
+class Split:
+    """The three parts of a study as sorted row numbers of ``Raw``, int64 (N,)."""
+
+    train: np.ndarray
+    database: np.ndarray
+    query: np.ndarray
+
+
+def split(
+    official: int, total: int, train: int | None, database: int | None, queries: int, seed: int, database_from: str = "test"
+) -> Split:
+    """Draw queries and database without overlap from the test images, and training images, by ``seed``.
+
+    PQ-AG, Datasets: "the test set is randomly divided into 9000 images as a database and 1000 images as queries". Of the ``total`` images
+    the first ``official`` are training images; ``train`` of these are trained on (None: all). The database is drawn from the test images
+    that are no queries, or, with ``database_from`` "all", from those and all training images (None: all of them). Raises UserError where
+    more images are asked for than there are.
+    """
+    tests = total - official
+    if train is not None and train > official:
+        raise UserError(f"{train} training images were asked for, but there are {official}")
+    drawn = official + np.random.default_rng(seed).permutation(tests)
+    query, rest = drawn[:queries], drawn[queries:]
+    if database_from == "all":
+        rest = np.random.default_rng([seed, 2]).permutation(np.concatenate([rest, np.arange(official)]))
+    wanted = f"{queries} queries and {'some' if database is None else database} database images were asked for"
+    if queries > tests or len(rest) < (database or 1):
+        raise UserError(f"{wanted}, but there are {tests} test images" + f" and {official} training images" * (database_from == "all"))
+    train_ids = np.arange(official)
+    if train is not None:
+        train_ids = np.random.default_rng([seed, 1]).permutation(official)[:train]
+    parts = Split(*(np.sort(ids).astype(np.int64) for ids in (train_ids, rest[:database], query)))
+    assert not np.isin(parts.query, np.concatenate([parts.train, parts.database])).any(), "queries must be new"
+    return parts
+
+
+def share(rule: str, count: int, wildcards: Mapping[str, str]) -> slice:
+    """The part of ``count`` images that a job does: with the wildcards ``shard``, from 1 on, and ``shards`` its batches, else all of them.
+
+    The batches go to the shards in order and as evenly as may be; a shard is empty where there are more shards than batches.
+    """
+    if not wildcards.get("shard"):
+        return slice(0, count)
+    shard, shards, batches = int(wildcards["shard"]), int(wildcards["shards"]), -(-count // BATCH_SIZES[rule])
+    begin, end = (min(count, batches * i // shards * BATCH_SIZES[rule]) for i in (shard - 1, shard))
+    return slice(begin, end)

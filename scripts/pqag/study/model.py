@@ -1,0 +1,613 @@
+"""The typed model of a study's configuration: every key with its range and default, and the checks between keys.
+
+``parse_study`` turns a mapping as read from YAML into a ``Study`` or raises UserError with one sentence. This module imports neither torch
+nor pandas, since it is read whenever Snakemake reads the workflow.
+"""
+
+import datetime
+import difflib
+import re
+import typing
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+
+from pqag.datasets import DATASETS, KINDS
+from pqag.errors import UserError
+from pqag.names import (
+    LOSSES,
+    METHODS,
+    NETWORKS,
+    PQN,
+    QUANTIZERS,
+    TRIPLET_LOSSES,
+    codewords,
+    feature_size,
+    is_entry_point,
+    is_name_of_weights,
+    is_torchvision,
+)
+from pqag.study.file import Refused, printable, read
+from pqag.study.settings import maker_of
+
+#: Keys of an attack that some losses, or some methods, alone look at.
+USED_BY = {
+    "feature": ("loss", ("basic",)),
+    "assignment": ("loss", ("apd",)),
+    "temperature": ("loss", ("apd", "aod")),
+    "decay": ("method", ("momentum_pgd",)),
+}
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]  # a part of file names
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class _Section(BaseModel):
+    """A mapping in which unknown keys are errors and values are taken as they are: "5" is no number and yes no string."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+class Dataset(_Section):
+    """Where the images of a known data set come from and how they are split."""
+
+    kind: Literal[*DATASETS]
+    source: Annotated[str, Field(min_length=1)] | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    train: Annotated[int, Field(ge=1)] | None = None
+    database: Annotated[int, Field(ge=1)] = 9000
+    database_from: Literal["test", "all"] = "test"
+    queries: Annotated[int, Field(ge=1)] = 1000
+    split_seed: Seed = 0
+
+
+class Images(Dataset):
+    """Image files of the user, see ``pqag.images``; how many there are is not known before they are read."""
+
+    kind: Literal["imagefolder", "manifest"]
+    source: Annotated[str, Field(min_length=1)]
+    database: Annotated[int, Field(ge=1)] | None = None
+    image_size: Annotated[int, Field(ge=32, le=512)] = 32
+    missing: Annotated[float, Field(ge=0, lt=1)] = 0.05
+
+
+class NusWide(Images):
+    """The official release of NUS-WIDE."""
+
+    kind: Literal["nuswide"]
+    concepts: Annotated[int, Field(ge=2, le=81)] = 10
+
+
+AnyDataset = Annotated[Dataset | Images | NusWide, Field(discriminator="kind")]
+#: The section of each kind.
+DATASET_SECTIONS = {kind: {"nuswide": NusWide}.get(kind, Dataset if kind in DATASETS else Images) for kind in KINDS}
+#: Names that stand for something else among the folders of a study's results.
+RESERVED = ("benchmarks", "figures", "logs", "tables")
+
+
+class Training(_Section):
+    """The recipe of pretraining, see ``pqag.training``."""
+
+    epochs: Annotated[int, Field(ge=1)] = 16
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    crop: Annotated[int, Field(ge=0, le=16)] = 4
+    flip: bool = True
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class Quantizer(_Section):
+    """Product quantization: its method, M sub-spaces, iterations of k-means; see ``pqag.quantizer``."""
+
+    method: str = "pq"
+    subspaces: Annotated[int, Field(ge=1)] = 4
+    iterations: Annotated[int, Field(ge=1)] = 25
+
+
+class Pqn(_Section):
+    """How a codebook is trained with its network, see ``pqag.pqn``."""
+
+    alpha: Annotated[float, Field(gt=0)] = 5
+    loss: Literal[*TRIPLET_LOSSES] = "sigmoid"
+    margin: Annotated[float, Field(ge=0)] = 1
+    intra_normalisation: bool = True
+    classification: Annotated[float, Field(ge=0)] = 1
+    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+
+def _optional(section: type[_Section]) -> type[_Section]:
+    """The same keys, each optional: what a model sets otherwise."""
+    keys = {key: (Annotated[field.annotation, Field(), *field.metadata] | None, None) for key, field in section.model_fields.items()}
+    return create_model(f"{section.__name__}Override", __base__=_Section, **keys)
+
+
+TrainingOverride = _optional(Training)
+QuantizerOverride = _optional(Quantizer)
+PqnOverride = _optional(Pqn)
+
+
+class Model(_Section):
+    """A victim of the study: a backbone, how it comes by its weights, and how its features are quantized. Its name is the entry's."""
+
+    network: str | None = None
+    width: Annotated[float, Field(gt=0, le=4)] = 1.0
+    training: TrainingOverride = TrainingOverride()
+    weights: Annotated[str, Field(min_length=1)] | None = None
+    like: str | None = None
+    quantizer: QuantizerOverride = QuantizerOverride()
+    pqn: PqnOverride = PqnOverride()
+
+
+class Attack(_Section):
+    """An adversarial attack on the queries, see ``pqag.attacks``."""
+
+    loss: str
+    method: str = "pgd"
+    epsilon: Annotated[float, Field(ge=0, le=255)] = 8
+    step: Annotated[float, Field(gt=0, le=255)] = 2.55
+    iterations: Annotated[int, Field(ge=1)] = 5
+    random_start: bool = True
+    feature: Literal["normalised", "raw"] = "normalised"
+    assignment: Literal["inner_product", "euclidean"] = "inner_product"
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    decay: Annotated[float, Field(ge=0)] = 1.0
+
+    def one_step(self) -> dict[str, Any]:
+        """What ``step`` and ``iterations`` mean for FGSM, which is one step as long as the radius; nothing for other methods."""
+        return {"step": self.epsilon or self.step, "iterations": 1} if self.method == "fgsm" else {}
+
+
+class WhiteBox(_Section):
+    """Tables 1 and 2."""
+
+    models: list[str] | None = None
+
+
+class Transfer(WhiteBox):
+    """Table 3: one attack, from every code length to every code length."""
+
+    attack: str | None = None
+
+
+class ModelTransfer(Transfer):
+    """Table 4: one attack at one code length, from every network to every network."""
+
+    bits: int | None = None
+
+
+class Tables(_Section):
+    """What the tables show; what is left out is filled in by ``Study.shown``."""
+
+    table1: WhiteBox = WhiteBox()
+    table2: WhiteBox = WhiteBox()
+    table3: Transfer = Transfer()
+    table4: ModelTransfer = ModelTransfer()
+
+
+class Sweep(_Section):
+    """The figure of mAP against the strength of the attacks."""
+
+    models: list[str] | None = None
+    queries: Annotated[int, Field(ge=1)] = 250
+    epsilon: Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(min_length=1)] = [0, 1, 2, 4, 8, 12, 16]
+    iterations: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [1, 2, 5, 10, 20, 50]
+
+
+class Figures(_Section):
+    """What the figures show; what is left out is filled in by ``Study.shown``."""
+
+    models: list[str] | None = None
+    attack: str | None = None
+    bits: int | None = None
+    sweep: Sweep = Sweep()
+
+
+class Threads(_Section):
+    """Threads that a job computes with, whatever --cores says: results are the same bits only for the same number."""
+
+    pretrain: Annotated[int, Field(ge=1)] = 2
+    attack: Annotated[int, Field(ge=1)] = 1
+
+
+class Shards(_Section):
+    """Over how many jobs one is split at the most, see ``pqag.job.shards``; results are the same bits for any number."""
+
+    attack: Annotated[int, Field(ge=1)] = 1
+    extract: Annotated[int, Field(ge=1)] = 1
+
+
+class Study(_Section):
+    """A whole study: what is trained, attacked and measured."""
+
+    study: Name
+    datasets: Annotated[dict[Name, AnyDataset], Field(min_length=1)]
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    attacks: Annotated[dict[Name, Attack], Field(min_length=1)]
+    bits: Annotated[list[Annotated[int, Field(ge=1, le=64)]], Field(min_length=1)] = [16, 24, 36]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    training: Training = Training()
+    quantizer: Quantizer = Quantizer()
+    pqn: Pqn = Pqn()
+    tables: Tables = Tables()
+    figures: Figures = Figures()
+    threads: Threads = Threads()
+    shards: Shards = Shards()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    anonymous: bool = False
+
+    def resolved(self) -> dict[str, Any]:
+        """All that results depend on, every default filled in, as plain values for ``pqag.study.settings``.
+
+        Each model has its network, its whole quantizer and, if it is trained here, its whole training recipe: the study's, with what the
+        model sets otherwise. The source of images is left out where their content is pinned by its hash, so that an archive which moved
+        makes nothing stale.
+        """
+        study = self.model_dump(exclude={"training", "pqn", "shards", "anonymous"})
+        for name, model in self.models.items():
+            resolved = study["models"][name]
+            resolved["quantizer"] = self.quantizer_of(name).model_dump()
+            resolved["network"], resolved["width"] = self.network_of(name), self.models[model.like or name].width
+            resolved["training"] = self.training.model_dump() | model.training.model_dump(exclude_none=True)
+            resolved["pqn"] = self.pqn.model_dump() | model.pqn.model_dump(exclude_none=True)
+            maker = maker_of(resolved)
+            if maker not in ("pretrain", "train_pqn"):
+                del resolved["training"]
+            if maker != "train_pqn":
+                del resolved["pqn"]
+        for name, attack in self.attacks.items():
+            study["attacks"][name] |= attack.one_step()
+        for dataset in study["datasets"].values():
+            if dataset["sha256"] or (dataset["kind"] in DATASETS and DATASETS[dataset["kind"]].strict):
+                dataset["source"] = None
+        return study | self.shown()
+
+    def shown(self) -> dict[str, dict[str, Any]]:
+        """``tables`` and ``figures`` with the defaults that depend on the rest of the study: every model that is trained together with its
+        codebook in Table 2, every other one in Tables 1 and 4 (in Table 3 and the figures those of Table 1, in the sweep the first of
+        these), AOD or else the last attack, 16 bits or else the first code length."""
+
+        def filled(section: dict[str, Any], models: list[str]) -> dict[str, Any]:
+            usual = {
+                "models": models,
+                "attack": "aod" if "aod" in self.attacks else list(self.attacks)[-1],
+                "bits": 16 if 16 in self.bits else self.bits[0],
+            }
+            return {key: usual[key] if value is None else value for key, value in section.items()}
+
+        given, figures = self.tables.model_dump(), self.figures.model_dump()
+        joint = [name for name in self.models if self.is_joint(name)]
+        others = [name for name in self.models if name not in joint]
+        table1 = filled(given["table1"], others)
+        tables = {
+            "table1": table1,
+            "table2": filled(given["table2"], joint),
+            "table3": filled(given["table3"], table1["models"]),
+            "table4": filled(given["table4"], others),
+        }
+        figures = filled(figures, table1["models"])
+        figures["sweep"] = filled(figures["sweep"], figures["models"][:1])
+        return {"tables": tables, "figures": figures}
+
+    def network_of(self, name: str) -> str:
+        """The network of a model: that of the one it is like, its own, or the one it is named after."""
+        model = self.models[name]
+        return self.network_of(model.like) if model.like else model.network or name
+
+    def is_joint(self, name: str) -> bool:
+        """Whether a model is trained together with its codebook."""
+        return self.quantizer_of(name).method == PQN
+
+    def quantizer_of(self, name: str) -> Quantizer:
+        """The quantizer of a model: the study's, with what the model sets otherwise."""
+        return self.quantizer.model_copy(update=self.models[name].quantizer.model_dump(exclude_none=True))
+
+    @field_validator("datasets", mode="before")
+    @classmethod
+    def _the_kind_is_the_name(cls, datasets: Any) -> Any:
+        """A data set without a kind is of the kind it is named after."""
+        if not isinstance(datasets, dict):
+            return datasets
+        for name, dataset in datasets.items():
+            if isinstance(dataset, dict) and "kind" not in dataset and name not in KINDS:
+                unknown = f"datasets: {_short(repr(name))} is not known: {_allowed(str(name), KINDS)}"
+                raise ValueError(f"{unknown}; a data set of another name needs a kind, one of these")
+        return {name: {"kind": name} | dataset if isinstance(dataset, dict) else dataset for name, dataset in datasets.items()}
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "Study":
+        for name, dataset in self.datasets.items():
+            if name in RESERVED:
+                raise ValueError(f"datasets.{name}: the results have a folder of that name for something else; give the data set another")
+            if name in KINDS and name != dataset.kind:
+                raise ValueError(f"datasets.{name}.kind is {dataset.kind}, but {name} is a kind itself; give the data set another name")
+            if name == "nuswide" and dataset.concepts != 10:  # the paper's; ``tables.against_paper`` goes by the name
+                words = "but under this name results stand beside the paper's, which has 10"
+                raise ValueError(
+                    f"datasets.nuswide.concepts is {dataset.concepts}, {words}; give the data set another name and kind: nuswide"
+                )
+        for name in self.models:
+            self._check_model(name)
+        for key, method in self._quantizers():
+            _check_known_or_own(f"{key}.method", method, QUANTIZERS)
+        for name, attack in self.attacks.items():
+            if name == "clean":
+                raise ValueError('attacks.clean: "clean" stands for the queries as they are; give the attack another name')
+            if name == "all":
+                raise ValueError('attacks.all: "all" stands for all attacks together in Table 2; give the attack another name')
+            _check_known_or_own(f"attacks.{name}.loss", attack.loss, LOSSES)
+            _check_known_or_own(f"attacks.{name}.method", attack.method, METHODS)
+            for key, (kind, users) in USED_BY.items():
+                user = getattr(attack, kind)
+                own = kind == "loss" and is_entry_point(user)  # which is given all that losses use
+                if getattr(attack, key) != Attack.model_fields[key].default and user not in users and not own:
+                    raise ValueError(f"attacks.{name}.{key}: the {kind} {user} does not use it; allowed with {' and '.join(users)}")
+            for key, value in attack.one_step().items():
+                if key in attack.model_fields_set and getattr(attack, key) != value:
+                    raise ValueError(f"attacks.{name}.{key}: the method fgsm is one step as long as epsilon; leave the key out")
+            if 0 < attack.epsilon < 1:
+                raise ValueError(f"attacks.{name}.epsilon is {attack.epsilon:g}, but pixels are whole numbers: allowed are 0 and 1 to 255")
+        return self
+
+    def _check_model(self, name: str) -> None:
+        """That its network and its weights are known, and that it sets no key that it has no use for."""
+        model, key = self.models[name], f"models.{name}"
+        if model.like is None and model.network is None:
+            hint = "; under another name it needs the key network, or like"
+            if name not in NETWORKS:
+                raise ValueError(f"models: {_short(repr(name))} is not known: {_allowed(name, NETWORKS)}{hint}")
+        if model.like is not None:
+            self._check_like(name, model)
+        network = self.network_of(name)
+        if network not in NETWORKS and not is_entry_point(network) and not is_torchvision(network):
+            allowed = f"{_allowed(network, NETWORKS)}, torchvision:NAME, or a function of yours as module:function"
+            raise ValueError(f"{key}.network: {_short(repr(network))} is not known: {allowed}")
+        if name in NETWORKS and network != name:
+            raise ValueError(f"{key}.network is {network}, but the name {name} stands for that network: give the entry another name")
+        if is_torchvision(network) and model.like is None and model.weights is None:
+            raise ValueError(
+                f"{key}.weights is missing: a network of torchvision is not trained here; name a file or weights of torchvision"
+            )
+        if model.training != TrainingOverride() and (model.weights or network not in NETWORKS):
+            raise ValueError(f"{key}.training: it is not trained here, since its weights are given; leave the key out")
+        if model.width != 1 and network not in NETWORKS:
+            raise ValueError(f"{key}.width: only networks of ours have a width; leave the key out")
+        if model.pqn != PqnOverride() and not self.is_joint(name):
+            raise ValueError(f"{key}.pqn: only a model with the quantizer {PQN} uses it; leave the key out, or set {key}.quantizer.method")
+        if self.is_joint(name) and (model.like or model.weights or network not in NETWORKS):
+            raise ValueError(
+                f"{key}: the quantizer {PQN} is trained with the network, but its weights are given; leave like and weights out, or set "
+                f"{key}.quantizer.method to another"
+            )
+
+    def _check_like(self, name: str, model: Model) -> None:
+        key = f"models.{name}"
+        _check_known(f"{key}.like", [model.like], [other for other in self.models if other != name and not self.models[other].like])
+        if self.is_joint(model.like):
+            raise ValueError(f"{key}.like: {model.like} has other weights for each code length, as the quantizer {PQN} has; name another")
+        other = self.models[model.like]
+        for one, unset in (("weights", None), ("training", TrainingOverride())):
+            if getattr(model, one) != unset:
+                raise ValueError(f"{key}.{one}: its weights are those of {model.like}; leave the key out, or the key like")
+        if model.network not in (None, other.network or model.like) or ("width" in model.model_fields_set and model.width != other.width):
+            raise ValueError(f"{key}: its network and width are those of {model.like}; leave the keys network and width out")
+
+    def _quantizers(self) -> list[tuple[str, str]]:
+        """The methods of the quantizers, each with the key of its section."""
+        own = [(f"models.{name}.quantizer", model.quantizer.method) for name, model in self.models.items() if model.quantizer.method]
+        return [("quantizer", self.quantizer.method), *own]
+
+    def brings(self) -> list[tuple[str, str]]:
+        """The entry points and files of weights in the study, each with its key, see ``pqag.user_code``."""
+        named = [(f"attacks.{name}.{key}", getattr(attack, key)) for name, attack in self.attacks.items() for key in ("loss", "method")]
+        named += [(f"models.{name}.network", self.network_of(name)) for name in self.models]
+        named += [(f"{key}.method", method) for key, method in self._quantizers()]
+        weights = [(f"models.{name}.weights", model.weights) for name, model in self.models.items() if model.weights]
+        files = [(key, name) for key, name in weights if not is_name_of_weights(name)]
+        return [(key, name) for key, name in named if is_entry_point(name)] + files
+
+    @model_validator(mode="after")
+    def _tables_show_what_is_there(self) -> "Study":
+        for key, shows in self._showing():
+            _check_known(f"{key}.models", shows.models or [], self.models)
+            if (attack := getattr(shows, "attack", None)) is not None:
+                _check_known(f"{key}.attack", [attack], self.attacks)
+            if (bits := getattr(shows, "bits", None)) is not None and bits not in self.bits:
+                raise ValueError(f"{key}.bits is {bits}, which is none of `bits`: allowed are {', '.join(map(str, self.bits))}")
+        for name in self.tables.table2.models or []:
+            if not self.is_joint(name):
+                words = f"{name} is not trained with its codebook, as Table 2 shows; set models.{name}.quantizer.method to {PQN}"
+                raise ValueError(f"tables.table2.models: {words}, or leave it out")
+        if not any(table["models"] for table in self.shown()["tables"].values()):
+            raise ValueError("tables: no table has a model, so there would be nothing to do; give one of them at least one")
+        for epsilon in self.figures.sweep.epsilon:
+            if 0 < epsilon < 1:
+                raise ValueError(f"figures.sweep.epsilon has {epsilon:g}, but pixels are whole numbers: allowed are 0 and 1 to 255")
+        return self
+
+    def _showing(self) -> list[tuple[str, Any]]:
+        """The sections that say what is shown, by their keys."""
+        return [
+            *((f"tables.{name}", table) for name, table in self.tables),
+            ("figures", self.figures),
+            ("figures.sweep", self.figures.sweep),
+        ]
+
+    @model_validator(mode="after")
+    def _lists_have_no_doubles(self) -> "Study":
+        lists = {"bits": self.bits, "seeds": self.seeds} | {f"{key}.models": shows.models or [] for key, shows in self._showing()}
+        lists |= {f"figures.sweep.{key}": getattr(self.figures.sweep, key) for key in ("epsilon", "iterations")}
+        for key, values in lists.items():
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key}: every value may stand once, got {_short(str(values))}")
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "Study":
+        for model in self.models:
+            self._check_quantizer(model)
+        return self
+
+    @model_validator(mode="after")
+    def _splits_fit(self) -> "Study":
+        """Of the known data sets; of others this is looked at when their images were counted, in ``pqag.split``."""
+        for name, dataset in self.datasets.items():
+            if (known := DATASETS.get(dataset.kind)) is None:
+                continue
+            if dataset.source is not None and not known.files:
+                raise ValueError(f"datasets.{name}.source: the images of {dataset.kind} are generated, so there is no source to name")
+            there, of = known.test, f"{known.test} test images"
+            if dataset.database_from == "all":
+                there, of = known.test + known.train, f"{of} and {known.train} training images"
+            if dataset.database + dataset.queries > there or dataset.queries > known.test:
+                raise ValueError(
+                    f"datasets.{name}: database ({dataset.database}) and queries ({dataset.queries}) are drawn from {of}, "
+                    "so their sum may not exceed that, and queries are test images"
+                )
+            if (dataset.train or 0) > known.train:
+                raise ValueError(f"datasets.{name}.train: there are {known.train} training images, {dataset.train} were asked for")
+        return self
+
+    def _check_quantizer(self, model: str) -> None:
+        """That M divides D, as far as D is known here, and every code length; and that there are images enough for K codewords."""
+        subspaces, own = self.quantizer_of(model).subspaces, self.models[model].quantizer.subspaces
+        key = f"models.{model}.quantizer.subspaces" if own else "quantizer.subspaces"
+        width = self.models[self.models[model].like or model].width
+        size = feature_size(network, width) if (network := self.network_of(model)) in NETWORKS else None
+        if size and size % subspaces:
+            divisors = [m for m in range(1, 65) if size % m == 0]
+            raise ValueError(
+                f"{key}: {subspaces} does not divide the {size} numbers of a feature of {model} at width {width:g}; allowed are "
+                f"{', '.join(map(str, divisors))}"
+            )
+        for bits in self.bits:
+            if bits % subspaces:
+                raise ValueError(f"bits: {bits} is no multiple of {key} = {subspaces}, so K would be no power of two")
+            for name, dataset in self.datasets.items():
+                known = DATASETS.get(dataset.kind)
+                count, images = dataset.database, "database images"
+                if self.is_joint(model):
+                    count, images = dataset.train or (known.train if known else None), "training images"
+                if count is not None and codewords(bits, subspaces) > count:
+                    raise ValueError(
+                        f"bits: {bits} bits in {subspaces} sub-spaces need K = {codewords(bits, subspaces)} codewords, more than the "
+                        f"{count} {images} of datasets.{name} they are fitted to"
+                    )
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The mapping that a study file holds; raises UserError, one sentence that names the file, the line, and what is allowed there."""
+    try:
+        return read(path)
+    except Refused as error:
+        raise UserError(str(error)) from None
+
+
+def parse_study(config: Mapping[str, Any], origin: str = "config.yaml") -> Study:
+    """Check ``config`` and fill in the defaults; raises UserError, one sentence that names ``origin``, the key and what is allowed."""
+    try:
+        return Study.model_validate(dict(config))
+    except ValidationError as error:
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")  # a typo explains a missing key
+        more = f" ({len(problems) - 1} more to mend after this)" if len(problems) > 1 else ""
+        raise UserError(printable(f"{origin}: {_sentence(problems[0])}{more}")) from None
+
+
+def _sentence(problem: Mapping[str, Any]) -> str:
+    """One of pydantic's findings in the words of a person who knows YAML but not pydantic."""
+    path = [_short(str(part)) for part in problem["loc"] if part != "[key]"]
+    keys = path[:2] + path[3:] if path[:1] == ["datasets"] else path  # between the name and its keys pydantic has the kind
+    key = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join(keys))  # the place in a list
+    value, context = problem["input"], problem.get("ctx", {})
+    shown = "a mapping" if isinstance(value, dict) else {None: "empty", True: "true", False: "false"}.get(_hashable(value), repr(value))
+    shown = _short(str(value) if isinstance(value, datetime.date) else shown)
+    match problem["type"]:
+        case "value_error":
+            return str(context["error"])
+        case "extra_forbidden":
+            return f"{key} is no key: {_allowed(path[-1], _section(path[:-1]).model_fields)}"
+        case "union_tag_invalid":
+            return f"{key}.kind is {_short(repr(value['kind']))}, but must be one of {', '.join(KINDS)}"
+        case "missing":
+            return f"the key {key} is missing"
+        case "literal_error":
+            return f"{key} is {shown}, but must be {context['expected']}"
+        case "string_pattern_mismatch":
+            if context["pattern"].endswith("{64}$"):
+                return f"{key} is {shown}, but must be a sha256: 64 hexadecimal digits in lower case"
+            return f"{key} is {shown}, but a name may hold only a-z, 0-9 and _ and begins with a letter"
+        case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
+            word = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
+            [(sign, bound)] = [(s, b) for s, b in context.items() if s in word]
+            return f"{key} is {shown}, but must be {word[sign]} {bound}"
+        case "finite_number":
+            return f"{key} is {shown}, but must be a finite number"
+        case "invalid_key":
+            return f"{key} is no key, for keys are texts: allowed are {', '.join(_section(path[:-1]).model_fields)}"
+        case "string_too_long":
+            return f"{key} is {shown}, but a name may have at most {context['max_length']} characters"
+        case "string_too_short":
+            return f"{key} is an empty text; leave the key out instead"
+        case "too_short":
+            return f"{key} is empty, but needs at least one entry"
+        case kind:
+            wanted = {
+                "int": "a whole number",
+                "float": "a number",
+                "string": "a text",
+                "bool": "true or false",
+                "list": "a list",
+                "dict": "a mapping",
+                "model": "a mapping of keys to values",
+            }
+            sentence = f"{key or 'the file'} is {shown}, but must be {wanted.get(kind.split('_')[0], problem['msg'])}"
+            return sentence + _as_yaml_reads_it(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _as_yaml_reads_it(value: Any) -> str:
+    """A hint for a number that YAML 1.1 takes for a text: 1e-3, which lacks a point, and 1.0e3, which lacks the sign of its exponent."""
+    if not isinstance(value, str) or not re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d{1,2}", value):
+        return ""
+    return f"; YAML reads {value} as a text, write {Decimal(value):f}"
+
+
+def _hashable(value: Any) -> Any:
+    """``value``, or its text where it cannot be looked up; 1 and 0 too, which would pass for true and false."""
+    return value if value is None or isinstance(value, bool) else repr(value)
+
+
+def _section(path: list[str]) -> type[BaseModel]:
+    """The section of the model that ``path`` leads to, through mappings from names to sections."""
+    kind: Any = Study
+    for part in path:
+        if typing.get_origin(kind) is dict:
+            kind = typing.get_args(kind)[1]
+        else:
+            kind = DATASET_SECTIONS[part] if kind is AnyDataset else kind.model_fields[part].annotation
+    return kind
+
+
+def _check_known(key: str, names, known) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{key}: {_short(repr(name))} is not known: {_allowed(name, known)}")
+
+
+def _check_known_or_own(key: str, name: str, known) -> None:
+    if name not in known and not is_entry_point(name):
+        raise ValueError(f"{key}: {_short(repr(name))} is not known: {_allowed(name, known)}, or a function of yours as module:function")
+
+
+def _allowed(name: str, known) -> str:
+    """What to write instead of ``name``: the nearest of the ``known`` names, if any is near, and all of them."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return (f"did you mean {near[0]}? " if near else "") + f"allowed are {', '.join(known)}"

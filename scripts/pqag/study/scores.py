@@ -1,0 +1,197 @@
+"""Which query sets are scored on which victims, for each table and for the figures. Needs the standard library alone."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pqag.names import CLEAN, JOINT, PQN, PRETRAINED
+
+
+class Score(NamedTuple):
+    """A query set on a victim: the clean queries, or those that ``attack`` made for (``source_model``, ``source_training``,
+    ``source_bits``). A training is named as in the names of folders, see ``training_of``."""
+
+    attack: str
+    source_model: str
+    source_training: str
+    source_bits: int
+    model: str
+    training: str
+    bits: int
+
+    @property
+    def transferred(self) -> bool:
+        """Whether the queries were made for another network."""
+        return (self.source_model, self.source_training) != (self.model, self.training)
+
+
+def is_joint(study: Mapping[str, Any], model: str) -> bool:
+    """Whether a model of a resolved study is trained together with its codebook."""
+    return study["models"][model]["quantizer"]["method"] == PQN
+
+
+def training_of(study: Mapping[str, Any], model: str, bits: int) -> str:
+    """How a model comes by its weights, as the names of folders say: ``pretrained``, the same for all code lengths, or trained for one,
+    ``joint16``."""
+    return f"{JOINT}{bits}" if is_joint(study, model) else PRETRAINED
+
+
+def score(study: Mapping[str, Any], attack: str, source_model: str, source_bits: int, model: str, bits: int) -> Score:
+    """The score of queries made for a model at a code length on a model at a code length."""
+    trainings = training_of(study, source_model, source_bits), training_of(study, model, bits)
+    return Score(attack, source_model, trainings[0], source_bits, model, trainings[1], bits)
+
+
+def table_models(study: Mapping[str, Any], table: str) -> list[str]:
+    """The models in ``table`` of a resolved study; none where the study has no such table."""
+    return study["tables"][table]["models"]
+
+
+def white_box(study: Mapping[str, Any], table: str = "table1") -> Iterator[Score]:
+    """Tables 1 and 2: the clean queries and every attack, on the victim that it was made for."""
+    for model in table_models(study, table):
+        yield from on_itself(study, model)
+
+
+def on_itself(study: Mapping[str, Any], model: str) -> Iterator[Score]:
+    """The clean queries and every attack on one model, at every code length."""
+    for bits in study["bits"]:
+        for attack in (CLEAN, *study["attacks"]):
+            yield score(study, attack, model, bits, model, bits)
+
+
+def counterpart(study: Mapping[str, Any], model: str) -> str | None:
+    """The model that a jointly trained one is held against: the first of the same network, width and recipe of training whose features
+    are quantized afterwards by plain product quantization into as many sub-spaces, if the study has one."""
+
+    def held(name: str, key: str) -> Any:
+        lender = study["models"][name]["like"]
+        return study["models"][lender if lender and key == "training" else name].get(key)
+
+    for name, other in study["models"].items():
+        same_code = other["quantizer"]["subspaces"] == study["models"][model]["quantizer"]["subspaces"]
+        if (
+            other["quantizer"]["method"] == "pq"
+            and same_code
+            and all(held(name, key) == held(model, key) for key in ("network", "width", "training"))
+        ):
+            return name
+    return None
+
+
+def joint(study: Mapping[str, Any]) -> Iterator[Score]:
+    """Table 2: as Table 1, of jointly trained networks, then of their counterparts."""
+    yield from white_box(study, "table2")
+    yield from counterparts(study)
+
+
+def counterparts(study: Mapping[str, Any]) -> Iterator[Score]:
+    """What Table 2 is held against: the scores of the counterparts of its models."""
+    names = (counterpart(study, model) for model in table_models(study, "table2"))
+    for name in dict.fromkeys(filter(None, names)):
+        yield from on_itself(study, name)
+
+
+def bits_transfer(study: Mapping[str, Any]) -> Iterator[Score]:
+    """Table 3: queries made at each code length against each code length of the same network."""
+    for model in table_models(study, "table3"):
+        for bits in study["bits"]:
+            yield score(study, CLEAN, model, bits, model, bits)
+        for source_bits in study["bits"]:
+            for bits in study["bits"]:
+                yield score(study, study["tables"]["table3"]["attack"], model, source_bits, model, bits)
+
+
+def model_transfer(study: Mapping[str, Any]) -> Iterator[Score]:
+    """Table 4: queries made for each network against each network, at one code length."""
+    models, bits = table_models(study, "table4"), study["tables"]["table4"]["bits"]
+    for model in models:
+        yield score(study, CLEAN, model, bits, model, bits)
+    for source_model in models:
+        for model in models:
+            yield score(study, study["tables"]["table4"]["attack"], source_model, bits, model, bits)
+
+
+def figure_scores(study: Mapping[str, Any]) -> Iterator[Score]:
+    """The figures: the clean queries and every attack on their victims, all at one code length."""
+    bits = study["figures"]["bits"]
+    for model in study["figures"]["models"]:
+        for attack in (CLEAN, *study["attacks"]):
+            yield score(study, attack, model, bits, model, bits)
+
+
+#: The scores that each table needs, in the order of its rows.
+TABLES = {"table1": white_box, "table2": joint, "table3": bits_transfer, "table4": model_transfer}
+
+
+def tables(study: Mapping[str, Any]) -> list[str]:
+    """The tables that the study makes: those with models."""
+    return [table for table in TABLES if table_models(study, table)]
+
+
+def scores(study: Mapping[str, Any]) -> list[Score]:
+    """Every score that some table or figure of the study shows, once each."""
+    shown = [*(TABLES[table] for table in tables(study)), figure_scores]
+    return list(dict.fromkeys(s for part in shown for s in part(study)))
+
+
+def transfers(study: Mapping[str, Any], wildcards: Mapping[str, str]) -> list[Score]:
+    """What the queries that ``attack``, at ``source_bits``, made for other networks score on (``model``, ``training``), once for every
+    source: whose queries a victim looks at, besides its own."""
+    named = {name: str(wildcards[name]) for name in ("attack", "source_bits", "model", "training")}
+    found = (s for s in scores(study) if s.transferred and all(str(getattr(s, name)) == value for name, value in named.items()))
+    return list({(s.source_model, s.source_training): s for s in found}.values())
+
+
+def victims(study: Mapping[str, Any], table: str) -> list[tuple[str, str]]:
+    """The networks in ``table``, as (model, training): a jointly trained model has one for each code length."""
+    return list(dict.fromkeys((s.model, s.training) for s in TABLES[table](study)))
+
+
+def heat_maps(study: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The heat maps, as (table, panel): of Table 3 one for every data set and model, of Table 4 one for every data set."""
+    of_models = [("table3", f"{dataset}_{model}") for dataset in study["datasets"] for model in table_models(study, "table3")]
+    return of_models + [("table4", dataset) for dataset in study["datasets"] if table_models(study, "table4")]
+
+
+#: The rules of the figures that belong to a victim.
+FIGURES = ("perturbation", "centroid_distributions", "retrieval_sheet", "precision_recall", "sweep", "figure_sweep")
+
+
+def figure_models(study: Mapping[str, Any], rule: str) -> list[str]:
+    """The models that a rule of ``FIGURES`` has a job for."""
+    return (study["figures"]["sweep"] if "sweep" in rule else study["figures"])["models"]
+
+
+def with_lender(study: Mapping[str, Any], model: str) -> list[str]:
+    """``model``, after the model of the study that its weights are taken from, if there is one."""
+    lender = study["models"][model]["like"]
+    return [lender, model] if lender else [model]
+
+
+def needed(study: Mapping[str, Any], rule: str, wildcards: Mapping[str, str]) -> bool:
+    """Whether a job of the study has this rule and these wildcards, as far as its tables decide that."""
+    if rule in ("attack_shard", "extract_shard"):
+        return False  # of which a finished study has nothing left
+    if rule in TABLES:
+        return rule in tables(study)
+    if rule == "heat_map":
+        return (wildcards["table"], wildcards["panel"]) in heat_maps(study)
+    if rule in FIGURES:
+        attack, bits = wildcards.get("attack"), wildcards.get("bits", str(study["figures"]["bits"]))
+        known = (attack is None or attack in study["attacks"]) and bits == str(study["figures"]["bits"])
+        if not known or (model := wildcards["model"]) not in figure_models(study, rule):
+            return False
+        return wildcards.get("training") in (None, training_of(study, model, study["figures"]["bits"]))
+    if rule == "extract_transfer":
+        return bool(transfers(study, wildcards))
+
+    if rule in ("pretrain", "adopt", "borrow"):
+        return wildcards["model"] in {name for s in scores(study) for name in with_lender(study, s.model) if not is_joint(study, name)}
+    if rule == "train_pqn":
+        return (wildcards["model"], f"{JOINT}{wildcards['bits']}") in {(s.model, s.training) for s in scores(study)}
+
+    def part_of(s: Score) -> bool:
+        """Queries are made for no victim that is not scored too, so a job that makes them is named by the same words."""
+        return all(str(value) == wildcards.get(name, str(value)) for name, value in s._asdict().items())
+
+    return any(map(part_of, scores(study)))

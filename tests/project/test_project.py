@@ -1,0 +1,86 @@
+"""The project's own files: pins, generated files, style."""
+
+import importlib.metadata
+import re
+import runpy
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from ..workflow.conftest import ROOT
+
+
+def pins():
+    lines = (ROOT / "envs/requirements.txt").read_text().splitlines()
+    return dict(line.split(" ;")[0].split("==") for line in lines if line and not line.startswith("#"))
+
+
+def test_every_requirement_is_pinned_exactly_and_installed_so():
+    for name, version in pins().items():
+        assert importlib.metadata.version(name) == version, name
+
+
+def test_conda_environment_has_the_same_pins():
+    generate = runpy.run_path(str(ROOT / "envs/generate.py"))["conda_environment"]
+    written = (ROOT / "envs/steps.yaml").read_text()
+    assert written == generate((ROOT / "envs/requirements.txt").read_text()), "run `make envs`"
+    packages = yaml.safe_load(written)["dependencies"][-1]["pip"]
+    assert {"torch", "torchvision", "advertorch", "h5py", "faiss-cpu"} <= {package.split("==")[0] for package in packages}
+    assert all(pins()[name] == version for name, version in (package.split("==") for package in packages))
+
+
+def test_rule_graph_in_the_readme_is_the_workflows():
+    module = runpy.run_path(str(ROOT / "docs/rulegraph.py"))
+    readme = (ROOT / "README.md").read_text()
+    assert module["with_rulegraph"](readme) == readme, "run `make docs`"
+    assert "prepare --> pretrain" in readme
+
+
+def test_files_named_in_the_readme_exist():
+    text = (ROOT / "README.md").read_text()
+    for name in re.findall(r"\]\(([^)#:]+)\)", text) + re.findall(r"`((?:scripts|config|envs|profiles|docs|tests)/[\w/.]+)`", text):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["snakefmt", "--check", "Snakefile", "rules"],
+        ["snakemake", "--lint"],
+    ],
+    ids=" ".join,
+)
+def test_style(command):
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_snakefile_is_short():
+    assert len((ROOT / "Snakefile").read_text().splitlines()) <= 60
+
+
+def test_reading_the_snakefile_loads_nothing_heavy():
+    """Neither torch nor faiss nor h5py; pandas is loaded by Snakemake itself when it plans."""
+    code = (
+        "import sys; sys.argv = ['snakemake', '-n', '--quiet', 'all', '--configfile', 'config/tiny.yaml']\n"
+        "from snakemake.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "assert not {'torch', 'faiss', 'h5py'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_evaluation_needs_no_torch():
+    """Nothing that the steps without a network import loads it."""
+    modules = "pqag.retrieval, pqag.quantizer, pqag.storage, pqag.job.step, pqag.show.tables, pqag.datasets"
+    code = f"import {modules}, sys; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts").returncode == 0
+    for step in ("fetch", "prepare", "quantize", "evaluate", "table"):
+        imports = re.findall(r"^(?:import|from) .*", (ROOT / f"scripts/{step}.py").read_text(), re.MULTILINE)
+        assert not re.search(r"torch|networks|training|attacks|checkpoints", "\n".join(imports)), step

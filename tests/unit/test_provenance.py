@@ -1,0 +1,372 @@
+"""What a result depends on: the code, by content."""
+
+import ast
+import os
+import shutil
+
+import pytest
+
+from pqag.job import provenance
+from pqag.job.provenance import modules_of
+
+
+@pytest.fixture(autouse=True)
+def nothing_cached():
+    """A digest is read once a process; what other tests read must not be taken for this one's, nor this one's for theirs."""
+    provenance.code_digest.cache_clear()
+    yield
+    provenance.code_digest.cache_clear()
+
+
+def code_digest(script):
+    """The digest of the files as they are now."""
+    provenance.code_digest.cache_clear()
+    return provenance.code_digest(script)
+
+
+def write(folder, **files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text)
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A library of five modules, a -> b -> c, d alone, and a package ``sub``."""
+    library = tmp_path / "pqag"
+    write(library, __init__="", a="from pqag import b\n", b="def f():\n    import pqag.c\n", c="", d="")
+    write(library / "sub", __init__="", e="from pqag.d import something\n")
+    monkeypatch.setattr(provenance, "LIBRARY", library)
+    return tmp_path
+
+
+def found(folder, source):
+    (folder / "script.py").write_text(source)
+    return {str(path.relative_to(folder)) for path in modules_of(folder / "script.py")} - {"script.py", "pqag/__init__.py"}
+
+
+@pytest.mark.parametrize(
+    ("source", "modules"),
+    [
+        ("import os\n", set()),
+        ("from pqag import d\n", {"pqag/d.py"}),
+        ("from pqag import c, d\n", {"pqag/c.py", "pqag/d.py"}),
+        ("from pqag import d as other\n", {"pqag/d.py"}),
+        ("import pqag.d\n", {"pqag/d.py"}),
+        ("import pqag.d as y\n", {"pqag/d.py"}),
+        ("import os, pqag.d as y\n", {"pqag/d.py"}),
+        ("from pqag.d import one, two\n", {"pqag/d.py"}),
+        ("from pqag.d import *\n", {"pqag/d.py"}),
+        ("def f():\n    from pqag import d\n", {"pqag/d.py"}),
+        ("if True:\n    import pqag.d\n", {"pqag/d.py"}),
+        ("from pqag import b\n", {"pqag/b.py", "pqag/c.py"}),
+        ("from pqag import a\n", {"pqag/a.py", "pqag/b.py", "pqag/c.py"}),
+        ("import pqag.sub.e\n", {"pqag/sub/__init__.py", "pqag/sub/e.py", "pqag/d.py"}),
+        ("from pqag.sub import e\n", {"pqag/sub/__init__.py", "pqag/sub/e.py", "pqag/d.py"}),
+        ("import pqagother.d\nfrom other import pqag\n", set()),
+    ],
+)
+def test_modules_are_found_however_they_are_imported(small, source, modules):
+    assert found(small, source) == modules
+
+
+def test_the_script_itself_counts(small):
+    (small / "script.py").write_text("")
+    assert modules_of(small / "script.py") == [small / "script.py"]
+
+
+def test_modules_that_import_each_other_are_no_endless_loop(small):
+    write(small / "pqag", c="from pqag import d\n", d="from pqag import c\n")
+    assert found(small, "from pqag import c\n") == {"pqag/c.py", "pqag/d.py"}
+
+
+def test_the_package_file_counts_for_a_name_from_the_package(small):
+    (small / "script.py").write_text("from pqag import d\n")
+    assert small / "pqag" / "__init__.py" in modules_of(small / "script.py")
+
+
+@pytest.mark.parametrize("source", ["import pqag.d\n", "from pqag.d import x\n"])
+def test_the_package_file_counts_for_every_import_of_a_module(small, source):
+    (small / "script.py").write_text(source)
+    assert small / "pqag" / "__init__.py" in modules_of(small / "script.py")
+
+
+# ---------------------------------------------------------------------------------------------------------------------- digest
+
+
+@pytest.fixture
+def library(small):
+    """The library with definitions: ``a.f`` calls ``b.g``, which uses ``c.K``; the script calls ``a.f``."""
+    write(
+        small / "pqag",
+        a="from pqag import b\n\ndef f(x):\n    return b.g(x)\n\ndef unused():\n    return b.h()\n",
+        b="from pqag.c import K, L\n\ndef g(x):\n    return x + K\n\ndef h():\n    return L\n",
+        c="K = 3\nL = 4\n",
+        errors="class UserError(Exception):\n    pass\n",
+    )
+    write(small / "pqag/job", __init__="", step="def progress(total, words):\n    return words * total\n")
+    (small / "script.py").write_text("from pqag import a\n\nresult = a.f(1)\n")
+    return small
+
+
+@pytest.fixture
+def changes(library):
+    """Whether the script's digest changes when ``old`` is replaced by ``new`` in one of its files."""
+
+    def replaced(file, old, new):
+        path, script = library / file, library / "script.py"
+        before, text = code_digest(script), path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        return code_digest(script) != before
+
+    return replaced
+
+
+def test_the_digest_is_sha256_in_hexadecimal(library):
+    digest = code_digest(library / "script.py")
+    assert len(digest) == 64 and set(digest) <= set("0123456789abcdef")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("script.py", "a.f(1)", "a.f(2)"),
+        ("pqag/a.py", "b.g(x)", "b.g(-x)"),
+        ("pqag/b.py", "x + K", "x - K"),
+        ("pqag/c.py", "K = 3", "K = 5"),
+        ("pqag/c.py", "K = 3", "K: int = 3"),
+        ("pqag/c.py", "K = 3", "K = 3\nK += 1"),
+        ("pqag/c.py", "L = 4", "L = 4\nprint(L)"),
+        ("pqag/__init__.py", "", "print()"),
+        ("pqag/b.py", "from pqag.c import K, L", "from pqag.c import L as K, L"),
+        ("pqag/a.py", "from pqag import b", "from pqag import c as b"),
+    ],
+)
+def test_the_digest_changes_with_what_the_script_reaches(changes, file, old, new):
+    assert changes(file, old, new)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("pqag/a.py", "return b.h()", "return 2"),
+        ("pqag/b.py", "return L", "return -L"),
+        ("pqag/c.py", "L = 4", "L = 5"),
+        ("pqag/c.py", "L = 4", "L = 4\nM = 5\n\ndef more():\n    pass\n"),
+        ("pqag/b.py", "import K, L", "import K"),
+        ("pqag/d.py", "", "print()"),
+        ("pqag/sub/e.py", "something", "other"),
+    ],
+)
+def test_the_digest_does_not_change_with_what_the_script_does_not_reach(changes, file, old, new):
+    assert not changes(file, old, new)
+
+
+FUNCTION = '''\
+import logging
+
+from pqag.errors import UserError
+from pqag.job.step import progress
+
+log = logging.getLogger("pqag")
+
+
+def f(x):
+    """Old words."""
+    # an old remark
+    bar = progress(x, f"old title {x}")
+    log.info("old line %d", x)
+    assert x, "old claim"
+    if x < 0:
+        words = f"old reason {x}"
+        raise UserError(f"old error: {words}")
+    return x + 1
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "counts"),
+    [
+        ("Old words", "New words", False),
+        ("an old remark", "a new one", False),
+        ("old title {x}", "new title {2 * x}", False),
+        ("old line %d", "new line %d", False),
+        ("    log.info(", "    log.warning('more')\n    log.info(", False),
+        ("old claim", "new claim", False),
+        ("old reason", "new reason", False),
+        ("old error", "new error", False),
+        ("return x + 1", "return (x\n        + 1)", False),
+        ("progress(x,", "progress(2 * x,", True),
+        ("assert x,", "assert not x,", True),
+        ("x < 0", "x <= 0", True),
+        ("raise UserError(", "raise ValueError(", True),
+        ("x + 1", "x + 1.0", True),
+        ("x + 1", "x + '1'", True),
+        ("return x", "words = 2\n    return x", True),
+        ("def f", "async def f", True),
+    ],
+)
+def test_what_a_change_within_a_function_does_to_the_digest(library, changes, old, new, counts):
+    write(library / "pqag", a=FUNCTION)
+    assert changes("pqag/a.py", old, new) == counts
+
+
+@pytest.mark.parametrize("file", ["pqag/errors.py", "pqag/job/step.py", "pqag/job/__init__.py"])
+def test_the_harness_is_in_no_digest_but_among_the_modules(library, file):
+    write(library / "pqag", a=FUNCTION)
+    before = code_digest(library / "script.py")
+    with (library / file).open("a") as opened:
+        opened.write("print()\n")
+    assert code_digest(library / "script.py") == before
+    assert library / file in modules_of(library / "script.py")
+
+
+@pytest.mark.parametrize(
+    "use",
+    ["run(a)", "getattr(a, 'unused')()", "from pqag.a import *", "table = {'f': a}"],
+)
+def test_a_module_that_is_used_in_a_way_that_cannot_be_followed_counts_whole(library, changes, use):
+    (library / "script.py").write_text(f"from pqag import a\n\n{use}\n")
+    assert changes("pqag/a.py", "def unused", "def unknown")
+
+
+def test_definitions_within_a_class_and_decorators_count(library, changes):
+    write(library / "pqag", a="from pqag import b\n\n\n@b.h\nclass f:\n    size = b.g(1)\n")
+    assert changes("pqag/b.py", "return L", "return -L") and changes("pqag/b.py", "x + K", "x - K")
+
+
+def test_definitions_that_use_each_other_are_no_endless_loop(library, changes):
+    write(library / "pqag", a="def f(x):\n    return g(x)\n\n\ndef g(x):\n    return f(x - 1)\n")
+    assert changes("pqag/a.py", "x - 1", "x - 2")
+
+
+def test_a_data_file_counts_where_it_is_named(library, changes):
+    (library / "pqag/sub/numbers.csv").write_text("1\n")
+    write(library / "pqag", a="def f(x):\n    return 'numbers.csv'\n\n\ndef unused():\n    return 'other.csv'\n")
+    (library / "pqag/other.csv").write_text("1\n")
+    assert changes("pqag/sub/numbers.csv", "1", "2") and not changes("pqag/other.csv", "1", "2")
+
+
+def test_the_digest_is_read_once_a_process(library):
+    """All jobs that one Snakemake plans get the same, even if a file changes meanwhile."""
+    script = library / "script.py"
+    before = code_digest(script)
+    script.write_text("from pqag import a\nprint(a)\n")
+    assert provenance.code_digest(script) == before
+    assert code_digest(script) != before
+
+
+def test_what_is_empty_is_left_out_of_the_meaning():
+    """Python 3.13 leaves empty lists out of a syntax tree's text and 3.12 adds an empty one (type parameters): the digest is of neither."""
+    meaning = repr([provenance._plain(node) for node in ast.parse("def f(): return []").body])
+    assert "Return" in meaning and not any(words in meaning for words in ("[]", "type_params", "decorator_list"))
+
+
+def test_the_digest_does_not_change_with_the_time_of_files(library):
+    before = code_digest(library / "script.py")
+    for path in library.rglob("*.py"):
+        os.utime(path, (0, 0))
+    assert code_digest(library / "script.py") == before
+
+
+def test_a_definition_that_moves_to_another_module_changes_the_digest(library, changes):
+    write(library / "pqag", d="K = 3\n")
+    assert changes("pqag/b.py", "from pqag.c import K, L", "from pqag.d import K\nfrom pqag.c import L")
+
+
+# ---------------------------------------------------------------------------------------------------------------- the real library
+
+
+def steps(folder):
+    return sorted(folder.glob("*.py"))
+
+
+def copied(scripts, folder, monkeypatch):
+    shutil.copytree(scripts, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(provenance, "LIBRARY", folder / "pqag")
+    return folder
+
+
+def test_every_step_has_a_digest_of_its_own_wherever_the_files_lie(scripts, tmp_path, monkeypatch):
+    here = [code_digest(path) for path in steps(scripts)]
+    assert len(here) >= 8 and len(set(here)) == len(here)
+    assert here == [code_digest(path) for path in steps(copied(scripts, tmp_path / "zz" / "other", monkeypatch))]
+
+
+def test_the_digest_does_not_depend_on_the_locale(scripts, python, monkeypatch):
+    """Sources hold more than ASCII, which the plainest of locales cannot read by itself."""
+    for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+        monkeypatch.setenv(name, value)
+    code = "import sys; from pathlib import Path; from pqag.job.provenance import code_digest; print(code_digest(Path(sys.argv[1])))"
+    done = python(code, scripts / "fetch.py", capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == code_digest(scripts / "fetch.py")
+    assert not all(path.read_bytes().isascii() for path in modules_of(scripts / "fetch.py")), "the control: the locale does matter"
+
+
+def test_a_change_two_imports_away_reaches_the_steps_that_use_it_and_no_other(scripts, tmp_path, monkeypatch):
+    """attack.py imports checkpoints and attacks, which import networks; fetch.py, evaluate.py and table.py never load a network."""
+    folder = copied(scripts, tmp_path / "scripts", monkeypatch)
+    before = {path.name: code_digest(path) for path in steps(folder)}
+    with (folder / "pqag" / "networks.py").open("a") as file:
+        file.write("print()\n")
+    changed = {path.name for path in steps(folder) if code_digest(path) != before[path.name]}
+    assert {"attack.py", "pretrain.py", "extract.py"} <= changed
+    assert not changed & {"fetch.py", "prepare.py", "evaluate.py", "table.py"}
+
+
+LOADED = """
+import ast, importlib, os, sys
+
+# What is not ours is loaded once, not in every child; pqag.attacks says why advertorch needs the name.
+importlib.import_module("torch.autograd.gradcheck").zero_gradients = None
+import advertorch.attacks, faiss, h5py, pandas, torchvision, tqdm
+
+for script in sys.argv[1:]:
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        continue
+    for node in ast.parse(open(script, encoding="utf-8").read()).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            exec(compile(ast.Module([node], []), script, "exec"))
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] == "pqag":
+            print(script, module.__file__)
+    sys.stdout.flush()
+    os._exit(0)
+"""
+
+
+def test_what_python_loads_for_a_step_is_in_its_modules(scripts, python):
+    """The finder that reads source against the importer itself."""
+    paths = [str(path) for path in steps(scripts)]
+    done = python(LOADED, *paths, capture_output=True, text=True, check=True)
+    loaded = {path: set() for path in paths}
+    for line in done.stdout.splitlines():
+        script, file = line.split(" ")
+        loaded[script].add(file)
+    assert all(loaded.values()), done.stderr
+    for path, files in loaded.items():
+        assert files <= {str(module) for module in modules_of(scripts / path)}, path
+
+
+def test_nothing_is_imported_in_a_way_that_the_finder_does_not_see(scripts):
+    """Relative imports, importlib and dotted names without `as` would slip through; the library uses none of them for its own modules."""
+    for path in [*steps(scripts), *(scripts / "pqag").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path.name} line {node.lineno}: relative import"
+            if isinstance(node, ast.Import):
+                dotted = [alias.name for alias in node.names if alias.name.startswith("pqag.") and not alias.asname]
+                assert not dotted, f"{path.name} line {node.lineno}: code_digest cannot follow {dotted} without `as`"
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "__import__", "import_module"):
+                assert "pqag" not in ast.unparse(node), f"{path.name} line {node.lineno}: {ast.unparse(node)}"
+
+
+def test_the_digest_of_table1_changes_with_the_papers_numbers(scripts, tmp_path, monkeypatch):
+    folder = copied(scripts, tmp_path / "scripts", monkeypatch)
+    before = code_digest(folder / "table.py")
+    with (folder / "pqag" / "show" / "paper_tables.csv").open("a") as file:
+        file.write("# changed\n")
+    assert code_digest(folder / "table.py") != before

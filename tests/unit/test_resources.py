@@ -1,0 +1,267 @@
+"""What jobs ask for: the formulas against networks, hand-worked numbers, and what a run of the tiny study used."""
+
+import copy
+import math
+import sys
+
+import pytest
+import torch
+
+from pqag import names, networks
+from pqag.study import resources
+from pqag.study.model import parse_study
+from pqag.study.resources import LEAST_MINUTES, LEAST_NETWORK_MINUTES, mem_mb, runtime
+from pqag.study.settings import RULES
+
+from ..workflow.conftest import ROOT, plan, write_config
+
+sys.path.append(str(ROOT / "docs"))
+import resources as checked  # noqa: E402
+
+#: A study in which no job is as small as the floors.
+STUDY = {
+    "study": "large",
+    "datasets": {"photos": {"kind": "imagefolder", "source": "photos", "image_size": 96, "database": 300_000, "queries": 100_000}},
+    "models": {
+        "vgg16": {},
+        "resnet50": {"quantizer": {"method": "opq"}},
+        "mine": {"network": "torchvision:vit_b_16", "weights": "DEFAULT"},
+    },
+    "attacks": {"aod": {"loss": "aod"}, "basic": {"loss": "basic"}},
+    "training": {"epochs": 50},
+    "quantizer": {"iterations": 500},
+    "bits": [16, 32, 40],
+    "figures": {"sweep": {"queries": 5000}},
+}
+JOB = {"dataset": "photos", "model": "vgg16", "training": "pretrained", "bits": "40", "source_bits": "16", "seed": "0", "attack": "aod"}
+
+
+def resolved(**changes):
+    """The study with values under keys written with two underscores for a dot."""
+    study = copy.deepcopy(STUDY)
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        section = study
+        for part in path:
+            section = section.setdefault(part, {})
+        section[last] = value
+    return parse_study(study).resolved()
+
+
+def asked(rule, study=None, **wildcards):
+    job = JOB | wildcards
+    return mem_mb(rule, job, study or resolved()), runtime(rule, job, study or resolved())
+
+
+@pytest.mark.parametrize("name", names.NETWORKS)
+def test_sizes_are_those_of_the_networks(name):
+    """Outputs of the layers that keep them for the gradient, and multiply-adds, counted while an image goes through."""
+    network, counted = networks.build(name, 10).eval(), {"outputs": 0, "multiplications": 0}
+
+    def look(module, inputs, output):
+        counted["outputs"] += output.numel()
+        if not isinstance(module, torch.nn.BatchNorm2d):
+            counted["multiplications"] += output.numel() * module.weight[0].numel()
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear | torch.nn.BatchNorm2d):
+            module.register_forward_hook(look)
+    with torch.no_grad():
+        network(torch.zeros(1, 3, 32, 32))
+    size = resources.SIZES[name]
+    assert size.outputs == pytest.approx(counted["outputs"] / 1e6, rel=0.01)
+    assert size.multiplications == pytest.approx(counted["multiplications"] / 1e6, rel=0.01)
+    assert size.parameters == pytest.approx(sum(p.numel() for p in network.parameters()) / 1e6, rel=0.01)
+
+
+@pytest.mark.parametrize("side", [32, 63, 64, 127, 128, 300])
+def test_larger_images_meet_as_many_outputs_as_the_networks_have(side):
+    """A stride keeps what follows the first convolution between 32 and 63 on a side; roundings at the edges make up to a tenth."""
+    study = resolved(datasets__photos__image_size=side, models__vgg16__width=0.25)
+    network, outputs = networks.build("vgg16", 10, 0.25, image_size=side).eval(), []
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.BatchNorm2d):
+            module.register_forward_hook(lambda module, inputs, output: outputs.append(output.numel()))
+    with torch.no_grad():
+        network(torch.zeros(1, 3, side, side))
+    assert resources.network(JOB, study).size.outputs == pytest.approx(sum(outputs) / 1e6, rel=0.15)
+
+
+def test_every_rule_has_its_formula():
+    assert set(resources._WORK) == {*RULES, "report", "all"}
+
+
+def test_scoring_by_hand():
+    """80 MiB, and for 128 queries 24 bytes for each distinct code, of which there are 2^16 at most, and 8 for each of 190,000 images; twice
+    512 numbers of 4 bytes for each of 100,000 queries.
+
+    With 280 for Snakemake, and half as much again.
+    """
+    study, features = resolved(datasets__photos__database=190_000), 2 * 512 * 4 * 100_000  # of the 200,000 images that there may be
+    assert (
+        asked("evaluate", study, bits="16")[0]
+        == math.ceil(1.5 * (80 + (128 * (24 * 65_536 + 8 * 190_000) + features) / 2**20 + 280))
+        == 1693
+    )
+    assert asked("evaluate", study, bits="40")[0] == math.ceil(1.5 * (80 + (128 * 32 * 190_000 + features) / 2**20 + 280)) == 2240
+    assert asked("evaluate", study)[1] == math.ceil(2.5 * (6 + 6e-7 * 100_000 * 190_000) / 60) == 476
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes", "more"),
+    [
+        ("pretrain", {"training__epochs": 60}, "time"),
+        ("pretrain", {"training__batch_size": 2000}, "memory"),
+        ("pretrain", {"datasets__photos__image_size": 127}, "memory time"),
+        ("pretrain", {"models__vgg16__width": 2.0}, "memory time"),
+        ("pretrain", {"datasets__photos__database": 400_000}, "memory time"),
+        ("extract", {"datasets__photos__database": 400_000}, "memory time"),
+        ("extract", {"models__vgg16__width": 2.0}, "memory time"),
+        ("extract_transfer", {"datasets__photos__queries": 400_000}, "memory time"),
+        ("extract_transfer", {"models__vgg11": {}}, "memory time"),
+        ("attack", {"attacks__aod__iterations": 50}, "time"),
+        ("attack", {"datasets__photos__queries": 400_000}, "memory time"),
+        ("attack", {"models__vgg16__width": 2.0}, "memory time"),
+        ("attack", {"datasets__photos__image_size": 127}, "memory time"),
+        ("sweep", {"figures__sweep__iterations": [1, 2, 5, 10, 20, 200]}, "time"),
+        ("sweep", {"figures__sweep__queries": 90_000}, "memory time"),
+        ("quantize", {"quantizer__iterations": 2000}, "time"),
+        ("evaluate", {"datasets__photos__database": 400_000}, "memory time"),
+        ("evaluate", {"datasets__photos__queries": 400_000}, "memory time"),
+        ("table1", {"datasets__photos__queries": 400_000, "seeds": [0, 1, 2]}, "memory time"),
+        ("fetch", {"datasets__photos__image_size": 64}, "time"),
+    ],
+)
+def test_more_work_asks_for_more(tmp_path, monkeypatch, rule, changes, more):
+    (tmp_path / "data").mkdir()
+    with open(tmp_path / "data/photos.h5", "wb") as file:
+        file.truncate(3 * 96**2 * 1_000_000)  # a million images of 96 pixels, or more smaller ones
+    monkeypatch.chdir(tmp_path)
+    before, after = asked(rule), asked(rule, resolved(**changes))
+    assert (after[0] > before[0], after[1] > before[1]) == ("memory" in more, "time" in more)
+
+
+def test_more_bits_and_a_rotation_ask_for_more_of_a_codebook():
+    one, more, rotated = asked("quantize", bits="32"), asked("quantize"), asked("quantize", model="resnet50")
+    assert one[0] < more[0] < rotated[0] and one[1] < more[1] < rotated[1]
+
+
+def test_images_are_counted_by_the_file_that_holds_them(tmp_path, monkeypatch):
+    """Training images are at most all of them, and what is drawn at most what the study says."""
+    monkeypatch.chdir(tmp_path)
+    study = resolved(datasets__photos__database=5000)
+    assert resources.images(JOB, study)[:4] == (resources.UNKNOWN, resources.UNKNOWN, 5000, 100_000)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/photos.h5").write_bytes(bytes(3 * 96**2 * 7 + 999))
+    assert resources.images(JOB, study) == (7, 7, 7, 100_000, 96)[:2] + (7, 100_000, 96)
+
+
+def test_known_data_sets_have_their_own_numbers():
+    study = parse_study(STUDY | {"datasets": {"cifar10": {"train": 40_000}}, "bits": [16]}).resolved()
+    assert resources.images({"dataset": "cifar10"}, study) == (60_000, 40_000, 9000, 1000, 32)
+    study = parse_study(STUDY | {"datasets": {"cifar10": {"database_from": "all", "database": 59_000}}, "bits": [16]}).resolved()
+    assert resources.images({"dataset": "cifar10"}, study) == (60_000, 50_000, 59_000, 1000, 32)
+
+
+def test_images_of_nus_wide_are_at_most_those_that_were_released(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = parse_study(STUDY | {"datasets": {"nuswide": {"source": "NUS-WIDE", "image_size": 64}}, "bits": [16]}).resolved()
+    assert resources.images({"dataset": "nuswide"}, study) == (161_789 + 107_859, 161_789, 107_859, 1000, 64)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/nuswide.h5").write_bytes(bytes(3 * 64**2 * 500))
+    assert resources.images({"dataset": "nuswide"}, study) == (500, 500, 500, 1000, 64)
+
+
+def test_every_attempt_asks_for_more():
+    for attempt in (1, 2, 3):
+        assert mem_mb("manifest", {}, resolved(), attempt) == [570, 855, 1283][attempt - 1]  # 1.5 (100 + 280), 1.5 times, 2.25 times
+        assert runtime("manifest", {}, resolved(), attempt) == LEAST_MINUTES * 2 ** (attempt - 1)
+
+
+def test_a_step_of_seconds_asks_for_the_least_of_its_kind():
+    """Of 6 seconds, or 10 with a narrow network and few images."""
+    study = resolved(datasets__photos__queries=100, datasets__photos__database=1000, models__vgg16__width=0.125, bits=[16])
+    networks = {
+        rule for rule in ("attack", "extract", "extract_transfer") if asked(rule, study, bits="16")[1] == LEAST_NETWORK_MINUTES == 3
+    }
+    assert networks == {"attack", "extract", "extract_transfer"}
+    assert {asked(rule, study, bits="16")[1] for rule in ("evaluate", "precision_recall", "manifest")} == {LEAST_MINUTES} == {1}
+
+
+def test_a_gpu_relieves_the_steps_that_run_a_network():
+    study = resolved(models__joint={"network": "vgg16", "quantizer": {"method": "pqn"}})
+    asks_otherwise = set()
+    for rule in resources._WORK:
+        job = JOB | {"model": "joint"} if rule == "train_pqn" else JOB
+        asks_otherwise |= {rule for asks in (mem_mb, runtime) if asks(rule, job, study, gpu=True) != asks(rule, job, study)}
+    networks = {"pretrain", "train_pqn", "adopt", "extract", "extract_shard", "extract_transfer", "attack", "attack_shard", "sweep"}
+    assert asks_otherwise == networks
+    joins = resolved() | {"shards": {"attack": 100, "extract": 100}}
+    for rule in ("attack", "extract"):
+        assert mem_mb(rule, JOB, joins, gpu=True) == mem_mb(rule, JOB, joins)
+
+
+def test_with_a_gpu_by_hand():
+    """720 MiB for torch, 2000 for CUDA, 280 for Snakemake, 1000 queries of 3072 bytes six times and of 64 numbers three times; no network.
+
+    Of the seconds that are the network's a twentieth is left: not of scoring 250 queries, at each of the 13 points of a sweep.
+    """
+    entries = {"datasets": {"cifar10": {}}, "models": {"vgg11": {"width": 0.125}}, "attacks": STUDY["attacks"]}
+    study, job = parse_study({"study": "s", **entries}).resolved(), JOB | {"dataset": "cifar10", "model": "vgg11", "bits": "16"}
+    held = 1000 * (6 * 3072 + 3 * 4 * 64) / 2**20
+    assert mem_mb("attack", job, study, gpu=True) == math.ceil(1.5 * (720 + 2000 + 280 + held)) == 4528
+    without, relieved = (resources.work("sweep", job, study, gpu).seconds for gpu in (False, True))
+    scoring = 13 * 6e-7 * 250 * 9000
+    assert relieved - scoring == pytest.approx((without - scoring) / 20)
+
+
+@pytest.mark.parametrize("rule", ["attack", "extract"])
+def test_a_shard_asks_for_less_and_the_job_that_joins_them_runs_no_network(rule):
+    """400 batches of queries, and 400 of the 200,000 images that there may be: a hundredth of the time for each of 100 shards."""
+    study = resolved(datasets__photos__database=None) | {"shards": {"attack": 100, "extract": 100}}
+    whole = asked(rule, resolved(datasets__photos__database=None))
+    shard = asked(f"{rule}_shard", study, shard="1", shards="100")
+    join = asked(rule, study)
+    assert shard[1] == pytest.approx(whole[1] / 100, abs=LEAST_NETWORK_MINUTES) and join[1] == LEAST_MINUTES
+    assert shard[0] < whole[0] and join[0] < whole[0]
+
+
+def test_a_network_of_the_users_is_taken_for_a_large_one():
+    assert asked("attack", model="mine")[0] > asked("attack", model="vgg16")[0]
+
+
+def test_the_tiny_study_used_what_it_asked_for(study, tmp_path, tiny):
+    """Memory alone: how long jobs take is the machine's affair, and all of these ask for the least."""
+    write_config(tmp_path / "tiny.yaml", tiny)
+    jobs = checked.measured(tmp_path / "tiny.yaml", study[0])
+    without = {"adopt", "borrow", "train_pqn", "encode", "table2", "attack_shard", "extract_shard", "paper"}
+    assert {job.rule for job in jobs} >= set(RULES) - without
+    seen = [job for job in jobs if job.used_mb is not None]
+    assert {"attack", "extract", "pretrain", "sweep"} <= {job.rule for job in seen}
+    assert not [fault for job in seen for fault in job.faults() if "MiB" in fault]
+
+
+def test_faults_of_a_job():
+    def job(mb, used_mb, minutes=3, used_minutes=1.0):
+        return len(list(checked.Job("attack", "attack.jsonl", mb, minutes, 3, used_mb, used_minutes).faults()))
+
+    assert [job(1200, used) for used in (299, 301, 999, 1001)] == [1, 0, 0, 1]
+    assert job(1200, None) == 0
+    assert [job(1200, 600, 60, used) for used in (14, 16, 49, 51)] == [1, 0, 0, 1]
+    assert [job(1200, 600, minutes, 0.1) for minutes in (3, 4)] == [0, 1]
+
+
+def test_the_check_prints_a_line_for_each_rule():
+    jobs = [checked.Job("attack", "a", 1200, 10, 3, used, 0.5) for used in (400, 600)] + [
+        checked.Job("study", "s", 300, 10, 1, None, 0.001)
+    ]
+    assert [line.split() for line in checked.table(jobs)][1:] == [
+        ["attack", "2", "600", "1200", "2", "-", "3", "0.5", "10", "20", "-", "20"],
+        ["study", "1", "?", "?", "?", "0.001", "10", "1e+04", "-", "1e+04"],
+    ]
+
+
+def test_other_requests_make_nothing_stale(study, tiny, monkeypatch):
+    monkeypatch.setattr(resources, "SNAKEMAKE_MB", 777)
+    monkeypatch.setattr(resources, "START_SECONDS", 7777)
+    assert plan(study[0], tiny) == [("all", {})]

@@ -1,0 +1,206 @@
+"""What the tables are made of."""
+
+import pytest
+
+from pqag.names import PRETRAINED, kind_of
+from pqag.study.scores import Score, counterpart, needed, scores, tables, transfers, victims
+
+STUDY = {
+    "models": {
+        name: {"network": name, "width": 1, "like": None, "training": {"epochs": 4}, "quantizer": {"method": "pq", "subspaces": 4}}
+        for name in ("vgg16", "alexnet", "resnet18", "vgg11", "vgg13")
+    },
+    "attacks": {"apd": {}, "aod": {}},
+    "bits": [16, 24],
+    "tables": {
+        "table1": {"models": ["vgg16"]},
+        "table2": {"models": []},
+        "table3": {"models": ["alexnet"], "attack": "aod"},
+        "table4": {"models": ["vgg16", "resnet18"], "attack": "apd", "bits": 24},
+    },
+    "figures": {"models": [], "bits": 24, "sweep": {"models": []}},
+}
+NONE = {"models": []}
+PRETRAINED_TOO = {"training": PRETRAINED}
+
+
+def without(*names):
+    return STUDY | {"tables": STUDY["tables"] | {name: STUDY["tables"][name] | NONE for name in names}}
+
+
+def test_white_box_by_hand():
+    assert scores(without("table3", "table4")) == [
+        ("clean", "vgg16", PRETRAINED, 16, "vgg16", PRETRAINED, 16),
+        ("apd", "vgg16", PRETRAINED, 16, "vgg16", PRETRAINED, 16),
+        ("aod", "vgg16", PRETRAINED, 16, "vgg16", PRETRAINED, 16),
+        ("clean", "vgg16", PRETRAINED, 24, "vgg16", PRETRAINED, 24),
+        ("apd", "vgg16", PRETRAINED, 24, "vgg16", PRETRAINED, 24),
+        ("aod", "vgg16", PRETRAINED, 24, "vgg16", PRETRAINED, 24),
+    ]
+
+
+def test_bits_transfer_by_hand():
+    assert scores(without("table1", "table4")) == [
+        ("clean", "alexnet", PRETRAINED, 16, "alexnet", PRETRAINED, 16),
+        ("clean", "alexnet", PRETRAINED, 24, "alexnet", PRETRAINED, 24),
+        ("aod", "alexnet", PRETRAINED, 16, "alexnet", PRETRAINED, 16),
+        ("aod", "alexnet", PRETRAINED, 16, "alexnet", PRETRAINED, 24),
+        ("aod", "alexnet", PRETRAINED, 24, "alexnet", PRETRAINED, 16),
+        ("aod", "alexnet", PRETRAINED, 24, "alexnet", PRETRAINED, 24),
+    ]
+
+
+def test_model_transfer_by_hand():
+    assert scores(without("table1", "table3")) == [
+        ("clean", "vgg16", PRETRAINED, 24, "vgg16", PRETRAINED, 24),
+        ("clean", "resnet18", PRETRAINED, 24, "resnet18", PRETRAINED, 24),
+        ("apd", "vgg16", PRETRAINED, 24, "vgg16", PRETRAINED, 24),
+        ("apd", "vgg16", PRETRAINED, 24, "resnet18", PRETRAINED, 24),
+        ("apd", "resnet18", PRETRAINED, 24, "vgg16", PRETRAINED, 24),
+        ("apd", "resnet18", PRETRAINED, 24, "resnet18", PRETRAINED, 24),
+    ]
+
+
+def test_what_two_tables_show_is_scored_once():
+    # 6 of Table 1, 6 of Table 3, 6 of Table 4 of which 2 are Table 1's: clean and APD of VGG16 at 24 bits.
+    assert len(scores(STUDY)) == len(set(scores(STUDY))) == 16
+    assert tables(STUDY) == ["table1", "table3", "table4"] and tables(without("table3")) == ["table1", "table4"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "wildcards", "has"),
+    [
+        ("table1", {}, True),
+        ("fetch", {"dataset": "cifar10"}, True),
+        ("pretrain", {"model": "resnet18", "seed": "0"}, True),
+        ("pretrain", {"model": "vgg11", "seed": "0"}, False),
+        ("quantize", {"model": "resnet18", "bits": "24"}, True),
+        ("quantize", {"model": "resnet18", "bits": "16"}, False),
+        ("attack", {"model": "resnet18", "bits": "24", "attack": "apd"}, True),
+        ("attack", {"model": "resnet18", "bits": "24", "attack": "aod"}, False),
+        ("attack", {"model": "alexnet", "bits": "16", "attack": "aod"}, True),
+        ("attack", {"model": "alexnet", "bits": "16", "attack": "apd"}, False),
+        ("extract_transfer", PRETRAINED_TOO | {"attack": "apd", "source_bits": "24", "model": "resnet18"}, True),
+        ("extract_transfer", PRETRAINED_TOO | {"attack": "aod", "source_bits": "24", "model": "resnet18"}, False),
+        ("extract_transfer", PRETRAINED_TOO | {"attack": "aod", "source_bits": "24", "model": "alexnet"}, False),
+        ("evaluate", {"attack": "aod", "source_model": "alexnet", "source_bits": "24", "model": "alexnet", "bits": "16"}, True),
+        ("evaluate", {"attack": "aod", "source_model": "vgg16", "source_bits": "24", "model": "vgg16", "bits": "16"}, False),
+        ("evaluate_clean", {"model": "vgg16", "bits": "16"}, True),
+        ("evaluate_clean", {"model": "resnet18", "bits": "16"}, False),
+    ],
+)
+def test_a_job_is_of_the_study_if_a_table_needs_it(rule, wildcards, has):
+    assert needed(STUDY, rule, wildcards) is has
+
+
+DRAWN = STUDY | {
+    "datasets": {"cifar10": {}},
+    "figures": {"models": ["vgg11"], "bits": 16, "sweep": {"models": ["vgg13"]}},
+}
+
+
+def test_figures_bring_the_scores_of_their_victims():
+    added = [score for score in scores(DRAWN) if score not in scores(STUDY)]
+    assert added == [(attack, "vgg11", PRETRAINED, 16, "vgg11", PRETRAINED, 16) for attack in ("clean", "apd", "aod")]
+
+
+@pytest.mark.parametrize(
+    ("rule", "wildcards", "has"),
+    [
+        ("precision_recall", {"model": "vgg11"}, True),
+        ("precision_recall", {"model": "vgg13"}, False),
+        ("sweep", {"model": "vgg13", "bits": "16", "attack": "apd"}, True),
+        ("sweep", {"model": "vgg13", "bits": "24", "attack": "apd"}, False),
+        ("sweep", {"model": "vgg13", "bits": "16", "attack": "basic"}, False),
+        ("sweep", {"model": "vgg11", "bits": "16", "attack": "apd"}, False),
+        ("heat_map", {"table": "table3", "panel": "cifar10_alexnet"}, True),
+        ("heat_map", {"table": "table3", "panel": "cifar10_vgg16"}, False),
+        ("heat_map", {"table": "table4", "panel": "cifar10"}, True),
+    ],
+)
+def test_a_figure_is_of_the_study_if_its_victim_is_named(rule, wildcards, has):
+    assert needed(DRAWN, rule, wildcards) is has
+
+
+PQN = {"quantizer": {"method": "pqn", "subspaces": 4}}
+JOINT = STUDY | {
+    "models": STUDY["models"] | {"mine": STUDY["models"]["alexnet"] | PQN, "other": STUDY["models"]["vgg11"] | PQN | {"width": 0.5}},
+    "tables": {name: table | NONE for name, table in STUDY["tables"].items()} | {"table2": {"models": ["mine"]}},
+    "figures": STUDY["figures"] | {"sweep": {"models": ["mine"]}},
+}
+
+
+def test_jointly_trained_networks_by_hand():
+    """One network for each code length; then what they are held against, a pretrained network of the same kind."""
+    assert scores(JOINT) == [
+        *[(attack, "mine", "joint16", 16, "mine", "joint16", 16) for attack in ("clean", "apd", "aod")],
+        *[(attack, "mine", "joint24", 24, "mine", "joint24", 24) for attack in ("clean", "apd", "aod")],
+        *[(attack, "alexnet", PRETRAINED, 16, "alexnet", PRETRAINED, 16) for attack in ("clean", "apd", "aod")],
+        *[(attack, "alexnet", PRETRAINED, 24, "alexnet", PRETRAINED, 24) for attack in ("clean", "apd", "aod")],
+    ]
+    assert victims(JOINT, "table2") == [("mine", "joint16"), ("mine", "joint24"), ("alexnet", PRETRAINED)]
+    assert kind_of("joint24") == "joint" and kind_of(PRETRAINED) == PRETRAINED
+
+
+@pytest.mark.parametrize("key", ["network", "width", "training", "quantizer"])
+def test_a_counterpart_is_the_same_but_for_its_quantizer(key):
+    other = JOINT["models"]["alexnet"] | {key: {"method": "opq", "subspaces": 4} if key == "quantizer" else "another"}
+    assert counterpart(JOINT, "mine") == "alexnet" and counterpart(JOINT, "other") is None
+    assert counterpart(JOINT | {"models": JOINT["models"] | {"alexnet": other}}, "mine") is None
+
+
+def test_a_jointly_trained_network_is_a_victim_like_any_other():
+    """In Table 4 and the figures too. In Table 3 queries are made for other networks, since every code length has its own."""
+    tables = {"table3": {"models": ["mine"], "attack": "aod"}, "table4": STUDY["tables"]["table4"] | {"models": ["mine", "vgg16"]}}
+    study = JOINT | {"tables": JOINT["tables"] | tables | {"table2": NONE}, "figures": JOINT["figures"] | {"models": ["mine"]}}
+    found = scores(study)
+    assert ("aod", "mine", "joint16", 16, "mine", "joint24", 24) in found
+    assert ("apd", "mine", "joint24", 24, "vgg16", PRETRAINED, 24) in found
+    assert ("aod", "mine", "joint24", 24, "mine", "joint24", 24) in found
+    transferred = transfers(study, {"attack": "aod", "source_bits": "16", "model": "mine", "training": "joint24"})
+    assert transferred == [("aod", "mine", "joint16", 16, "mine", "joint24", 24)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "wildcards", "has"),
+    [
+        ("train_pqn", {"model": "mine", "bits": "24"}, True),
+        ("train_pqn", {"model": "mine", "bits": "36"}, False),
+        ("train_pqn", {"model": "alexnet", "bits": "24"}, False),
+        ("encode", {"model": "mine", "training": "joint24", "bits": "24"}, True),
+        ("encode", {"model": "mine", "training": "joint24", "bits": "16"}, False),
+        ("pretrain", {"model": "alexnet", "seed": "0"}, True),
+        ("pretrain", {"model": "mine", "seed": "0"}, False),  # left from before it was trained with its codebook
+        ("sweep", {"model": "mine", "training": "joint24", "bits": "24", "attack": "apd"}, True),
+        ("sweep", {"model": "mine", "training": PRETRAINED, "bits": "24", "attack": "apd"}, False),
+        ("extract", {"model": "alexnet", "training": PRETRAINED}, True),
+        ("extract", {"model": "vgg11", "training": PRETRAINED}, False),
+        ("table2", {}, True),
+        ("table1", {}, False),
+    ],
+)
+def test_jobs_of_jointly_trained_networks(rule, wildcards, has):
+    assert needed(JOINT, rule, wildcards) is has
+
+
+def test_who_lends_weights_is_of_the_study_though_no_table_shows_it():
+    study = STUDY | {"models": STUDY["models"] | {"vgg16": STUDY["models"]["vgg16"] | {"like": "vgg13"}}}
+    assert needed(study, "pretrain", {"model": "vgg13"}) and not needed(STUDY, "pretrain", {"model": "vgg13"})
+    assert needed(study, "borrow", {"model": "vgg16"}) and not needed(study, "pretrain", {"model": "vgg11"})
+    assert not needed(study, "extract", {"model": "vgg13"})
+
+
+def test_a_table_without_models_is_of_no_study():
+    assert not needed(without("table3"), "table3", {})
+
+
+def test_a_score_says_by_name_what_it_is_of():
+    assert Score("aod", "vgg16", "joint16", 16, "alexnet", "pretrained", 24)._asdict() == {
+        "attack": "aod",
+        "source_model": "vgg16",
+        "source_training": "joint16",
+        "source_bits": 16,
+        "model": "alexnet",
+        "training": "pretrained",
+        "bits": 24,
+    }

@@ -1,0 +1,381 @@
+"""What each rule depends on: its keys of the study, and the digest of its code."""
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pqag.job import provenance
+from pqag.study.model import parse_study
+from pqag.study.rules import SCRIPTS, script_of
+from pqag.study.settings import RULES, as_config, maker_of, settings
+
+ROOT = Path(__file__).parents[2]
+
+#: Every value is another than the default and than its neighbours, so that none can stand for another.
+STUDY = {
+    "study": "small",
+    "datasets": {
+        "cifar10": {"source": "a/folder", "train": 40_000, "database": 8000, "queries": 500, "split_seed": 7},
+        "fashion_mnist": {"source": "b/folder", "sha256": "ab" * 32, "queries": 300},
+        "my_scenes": {"kind": "nuswide", "source": "c/folder", "image_size": 64, "missing": 0.1, "concepts": 21, "database_from": "all"},
+    },
+    "models": {
+        "vgg16": {"width": 0.5, "training": {"epochs": 3, "flip": False}},
+        "alexnet": {"width": 0.25},
+        "joint": {"network": "alexnet", "width": 0.25, "quantizer": {"method": "pqn"}, "pqn": {"margin": 0.25, "loss": "hinge"}},
+    },
+    "attacks": {"strong": {"loss": "apd", "epsilon": 16, "temperature": 0.5}, "basic": {"loss": "basic", "step": 1, "iterations": 9}},
+    "bits": [24, 16],
+    "seeds": [5, 4],
+    "training": {"epochs": 20, "batch_size": 64, "crop": 2},
+    "quantizer": {"subspaces": 8, "iterations": 11},
+    "pqn": {"alpha": 3, "loss": "softplus", "intra_normalisation": False, "warm_up": 0.75, "classification": 0.125},
+    "tables": {"table3": {"models": ["alexnet"], "attack": "basic"}, "table4": {"models": ["alexnet", "vgg16"], "attack": "strong"}},
+    "figures": {"attack": "strong", "bits": 24, "sweep": {"models": ["alexnet"], "epsilon": [2, 4], "iterations": [3]}},
+    "threads": {"pretrain": 6, "attack": 3},
+    "device": "cpu",
+}
+SWEEP = {"epsilon": [2, 4], "iterations": [3]}
+DRAWN = {"attacks": ["strong", "basic"], "bits": 24, "seed": 5}
+RECIPE = {
+    "epochs": 20,
+    "batch_size": 64,
+    "learning_rate": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 0.0005,
+    "label_smoothing": 0.1,
+    "crop": 2,
+    "flip": True,
+    "precision": "auto",
+}
+STRONG = {
+    "loss": "apd",
+    "method": "pgd",
+    "epsilon": 16,
+    "step": 2.55,
+    "iterations": 5,
+    "random_start": True,
+    "feature": "normalised",
+    "assignment": "inner_product",
+    "temperature": 0.5,
+    "decay": 1,
+}
+BASIC = STRONG | {"loss": "basic", "epsilon": 8, "step": 1, "iterations": 9, "temperature": 1}
+PARTS = {"train": None, "database": 9000, "database_from": "test", "queries": 1000, "split_seed": 0}
+QUANTIZER = {"method": "pq", "subspaces": 8, "iterations": 11}
+VGG16 = {"network": "vgg16", "width": 0.5, "weights": None, "like": None, "quantizer": QUANTIZER}
+ALEXNET = VGG16 | {"network": "alexnet", "width": 0.25}
+PQN = {"alpha": 3, "loss": "hinge", "margin": 0.25, "intra_normalisation": False, "classification": 0.125, "warm_up": 0.75}
+VICTIM = {"dataset": "cifar10", "model": "vgg16", "training": "pretrained", "seed": "5"}
+SOURCE = {"source_model": "alexnet", "source_training": "pretrained", "source_bits": "24"}
+RUNS = {"threads": 3, "device": "cpu"}
+
+
+@pytest.fixture
+def study():
+    """The study as the workflow hands it to ``settings``: resolved, and with the config files that it was read from."""
+    return parse_study(STUDY).resolved() | {"configfiles": {"config.yaml": "cd" * 32}}
+
+
+BY_HAND = [
+    ("fetch", {"dataset": "cifar10"}, {"kind": "cifar10", "sha256": None, "source": "a/folder"}),
+    ("fetch", {"dataset": "fashion_mnist"}, {"kind": "fashion_mnist", "sha256": "ab" * 32, "source": None}),
+    (
+        "fetch",
+        {"dataset": "my_scenes"},
+        {"kind": "nuswide", "sha256": None, "source": "c/folder", "image_size": 64, "missing": 0.1, "concepts": 21},
+    ),
+    ("prepare", {"dataset": "cifar10"}, PARTS | {"train": 40_000, "database": 8000, "queries": 500, "split_seed": 7}),
+    ("prepare", {"dataset": "fashion_mnist"}, PARTS | {"queries": 300}),
+    ("prepare", {"dataset": "my_scenes"}, PARTS | {"database": None, "database_from": "all"}),
+    ("pretrain", VICTIM, RECIPE | {"epochs": 3, "flip": False, "network": "vgg16", "width": 0.5, "threads": 6, "device": "cpu"}),
+    ("pretrain", VICTIM | {"model": "alexnet"}, RECIPE | {"network": "alexnet", "width": 0.25, "threads": 6, "device": "cpu"}),
+    (
+        "train_pqn",
+        {"dataset": "cifar10", "model": "joint", "bits": "24", "seed": "5"},
+        RECIPE
+        | PQN
+        | {"network": "alexnet", "width": 0.25, "threads": 6, "device": "cpu", "subspaces": 8, "iterations": 11, "codewords": 8},
+    ),
+    ("encode", VICTIM | {"training": "joint24", "bits": "24"}, {}),
+    ("adopt", VICTIM, {"network": "vgg16", "width": 0.5, "weights": None} | RUNS),  # of a victim that has weights, see below
+    ("borrow", VICTIM, {"like": None}),
+    ("extract", VICTIM, RUNS),
+    ("extract_shard", VICTIM | {"shard": "1", "shards": "2"}, RUNS),
+    ("extract_transfer", VICTIM | {"attack": "strong", "source_bits": "16"}, RUNS | {"sources": ["alexnet-pretrained"]}),
+    ("extract_transfer", VICTIM | {"attack": "basic", "source_bits": "24"}, RUNS | {"sources": []}),
+    ("quantize", VICTIM | {"bits": "24"}, QUANTIZER | {"codewords": 8}),
+    ("quantize", VICTIM | {"bits": "16"}, QUANTIZER | {"codewords": 4}),
+    ("attack", VICTIM | {"bits": "24", "attack": "strong"}, STRONG | RUNS),
+    ("attack", VICTIM | {"bits": "24", "attack": "basic"}, BASIC | RUNS),
+    ("attack_shard", VICTIM | {"bits": "24", "attack": "basic", "shard": "3", "shards": "3"}, BASIC | RUNS),
+    ("evaluate", VICTIM | SOURCE | {"bits": "24", "attack": "strong"}, {}),
+    ("evaluate_clean", VICTIM | {"bits": "24"}, {}),
+    (
+        "table1",
+        {},
+        {
+            "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
+            "victims": [["vgg16", "pretrained"], ["alexnet", "pretrained"]],
+            "widths": {"vgg16": 0.5, "alexnet": 0.25},
+            "networks": {"vgg16": "vgg16", "alexnet": "alexnet"},
+            "quantizers": {"vgg16": "pq", "alexnet": "pq"},
+            "attacks": {"strong": STRONG, "basic": BASIC},
+            "bits": [24, 16],
+            "seeds": [5, 4],
+        },
+    ),
+    (
+        "table2",
+        {},
+        {
+            "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
+            "victims": [["joint", "joint24"], ["joint", "joint16"], ["alexnet", "pretrained"]],
+            "widths": {"joint": 0.25, "alexnet": 0.25},
+            "networks": {"joint": "alexnet", "alexnet": "alexnet"},
+            "quantizers": {"joint": "pqn", "alexnet": "pq"},
+            "attacks": {"strong": STRONG, "basic": BASIC},
+            "bits": [24, 16],
+            "seeds": [5, 4],
+            "pqn": {"joint": PQN},
+            "counterparts": {"joint": "alexnet"},
+        },
+    ),
+    (
+        "table3",
+        {},
+        {
+            "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
+            "victims": [["alexnet", "pretrained"]],
+            "widths": {"alexnet": 0.25},
+            "networks": {"alexnet": "alexnet"},
+            "quantizers": {"alexnet": "pq"},
+            "attacks": {"basic": BASIC},
+            "bits": [24, 16],
+            "seeds": [5, 4],
+        },
+    ),
+    (
+        "table4",
+        {},
+        {
+            "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
+            "victims": [["alexnet", "pretrained"], ["vgg16", "pretrained"]],
+            "widths": {"alexnet": 0.25, "vgg16": 0.5},
+            "networks": {"alexnet": "alexnet", "vgg16": "vgg16"},
+            "quantizers": {"alexnet": "pq", "vgg16": "pq"},
+            "attacks": {"strong": STRONG},
+            "bits": [16],
+            "seeds": [5, 4],
+        },
+    ),
+    ("heat_map", {"table": "table4", "panel": "cifar10"}, {}),
+    ("perturbation", VICTIM, {"attack": "strong", "bits": 24, "seed": 5}),
+    *[(figure, VICTIM, DRAWN | {"attack": "strong"}) for figure in ("centroid_distributions", "retrieval_sheet")],
+    ("precision_recall", VICTIM, DRAWN),
+    ("sweep", VICTIM | {"bits": "24", "attack": "strong"}, STRONG | RUNS | {"sweep": SWEEP | {"queries": 250}}),
+    ("figure_sweep", VICTIM, DRAWN),
+    ("paper", {}, {"study": "small", "models": ["vgg16", "alexnet", "joint"]}),
+    (
+        "study",
+        {},
+        {
+            "study": "small",
+            "datasets": {
+                "cifar10": PARTS
+                | {
+                    "kind": "cifar10",
+                    "source": "a/folder",
+                    "sha256": None,
+                    "train": 40_000,
+                    "database": 8000,
+                    "queries": 500,
+                    "split_seed": 7,
+                },
+                "fashion_mnist": PARTS | {"kind": "fashion_mnist", "source": None, "sha256": "ab" * 32, "queries": 300},
+                "my_scenes": PARTS
+                | {"kind": "nuswide", "source": "c/folder", "sha256": None, "database": None, "database_from": "all"}
+                | {"image_size": 64, "missing": 0.1, "concepts": 21},
+            },
+            "models": {
+                "vgg16": VGG16 | {"training": RECIPE | {"epochs": 3, "flip": False}},
+                "alexnet": ALEXNET | {"training": RECIPE},
+                "joint": ALEXNET | {"training": RECIPE, "pqn": PQN, "quantizer": QUANTIZER | {"method": "pqn"}},
+            },
+            "attacks": {"strong": STRONG, "basic": BASIC},
+            "bits": [24, 16],
+            "seeds": [5, 4],
+            "quantizer": QUANTIZER,
+            "tables": {
+                "table1": {"models": ["vgg16", "alexnet"]},
+                "table2": {"models": ["joint"]},
+                "table3": {"models": ["alexnet"], "attack": "basic"},
+                "table4": {"models": ["alexnet", "vgg16"], "attack": "strong", "bits": 16},
+            },
+            "figures": {
+                "models": ["vgg16", "alexnet"],
+                "attack": "strong",
+                "bits": 24,
+                "sweep": SWEEP | {"models": ["alexnet"], "queries": 250},
+            },
+            "threads": {"pretrain": 6, "attack": 3},
+            "device": "cpu",
+            "configfiles": {"config.yaml": "cd" * 32},
+        },
+    ),
+    ("manifest", {}, {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "wildcards", "by_hand"), BY_HAND, ids=[f"{rule} {' '.join(given.values())}" for rule, given, _ in BY_HAND]
+)
+def test_settings_of_every_rule_by_hand(study, rule, wildcards, by_hand):
+    got = settings(rule, wildcards, study)
+    assert got.pop("code") == provenance.code_digest(script_of(rule))
+    assert got == by_hand
+
+
+def test_what_the_user_brings_is_in_the_settings_of_the_rules_that_use_it():
+    """By its sha256, which the workflow puts into the study; a victim like another has its network, and another quantizer."""
+    study = STUDY | {"tables": {}, "figures": {}}
+    study["models"] = {
+        "mine": {"network": "net:make", "weights": "w.pt"},
+        "mine_opq": {"like": "mine", "quantizer": {"method": "opq"}},
+        "vgg16": {"quantizer": {"method": "own:fit", "subspaces": 4}},
+    }
+    study["attacks"] = {"own": {"loss": "own:loss", "method": "own:run"}, "aod": {"loss": "aod"}}
+    digests = {"net:make": "1", "w.pt": "2", "own:fit": "3", "own:loss": "4", "own:run": "5"}
+    study = parse_study(study).resolved() | {"brought": digests}
+    assert parse_study(as_config(study)).resolved() == as_config(study)
+
+    def brought(rule, **wildcards):
+        found = settings(rule, VICTIM | {"bits": "24", "attack": "own", "model": "mine"} | wildcards, study).get("brought", {})
+        assert all(digests[name] == digest for name, digest in found.items())
+        return set(found)
+
+    assert brought("adopt") == {"net:make", "w.pt"}
+    assert brought("borrow", model="mine_opq") == set()
+    for model in ("mine", "mine_opq"):
+        assert brought("extract", model=model) == brought("extract_transfer", model=model, source_bits="24") == {"net:make"}
+        assert brought("attack", model=model) == brought("sweep", model=model) == {"net:make", "own:loss", "own:run"}
+        assert brought("attack", model=model, attack="aod") == {"net:make"}
+    assert brought("extract", model="vgg16") == brought("quantize") == brought("evaluate") == set()
+    assert brought("quantize", model="vgg16") == {"own:fit"}
+    assert [maker_of(study["models"][name]) for name in ("mine", "mine_opq", "vgg16")] == ["adopt", "borrow", "pretrain"]
+    assert settings("quantize", {"model": "mine_opq", "bits": "24"}, study)["method"] == "opq"
+    assert settings("borrow", {"model": "mine_opq"}, study)["like"] == "mine"
+    with pytest.raises(KeyError):
+        settings("pretrain", {"model": "mine"}, study)
+
+
+def test_every_rule_was_worked_out_by_hand():
+    assert {rule for rule, _, _ in BY_HAND} == set(RULES)
+
+
+def test_settings_stand_in_the_order_of_their_names_and_the_code_last(study):
+    """Snakemake compares them as text."""
+    for rule, wildcards, by_hand in BY_HAND:
+        assert list(settings(rule, wildcards, study)) == [*sorted(by_hand), "code"]
+
+
+def test_lists_and_sections_keep_the_order_of_the_study(study):
+    """It is that of the table."""
+    got = settings("table1", {}, study)
+    assert got["datasets"] == ["cifar10", "fashion_mnist", "my_scenes"] and got["bits"] == [24, 16] and got["seeds"] == [5, 4]
+    assert list(got["attacks"]) == ["strong", "basic"] and list(got["widths"]) == ["vgg16", "alexnet"]
+
+
+def test_the_study_is_left_as_it_was(study):
+    before = copy.deepcopy(study)
+    for rule, wildcards, _ in BY_HAND:
+        settings(rule, wildcards, study)["added"] = "by who uses them"
+    assert study == before
+
+
+@pytest.mark.parametrize(
+    ("rule", "wildcards"),
+    [
+        ("no_rule", {}),
+        ("all", {}),
+        ("fetch", {"dataset": "synthetic"}),
+        ("prepare", {"dataset": "synthetic"}),
+        ("pretrain", VICTIM | {"model": "vgg11"}),
+        ("attack", VICTIM | {"bits": "24", "attack": "aod"}),
+        ("attack", VICTIM),
+        ("quantize", VICTIM),
+    ],
+)
+def test_what_the_study_does_not_have_is_an_error(study, rule, wildcards):
+    with pytest.raises(KeyError):
+        settings(rule, wildcards, study)
+
+
+def quantized_by(subspaces):
+    """A study with one model, of so many sub-spaces."""
+    return {"models": {"vgg16": {"quantizer": {"method": "pq", "subspaces": subspaces, "iterations": 1}}}}
+
+
+@given(st.integers(1, 16), st.integers(1, 8))
+def test_codewords_are_two_to_the_bits_of_a_subspace(subspaces, bits_each):
+    """M subspaces with K codewords each tell K^M = 2^bits codes apart."""
+    study = quantized_by(subspaces)
+    got = settings("quantize", {"model": "vgg16", "bits": str(subspaces * bits_each)}, study)
+    assert got["codewords"] ** subspaces == 2 ** (subspaces * bits_each)
+    assert type(got["codewords"]) is int
+
+
+@pytest.mark.parametrize(("bits", "subspaces", "codewords"), [("16", 4, 16), ("24", 4, 64), ("36", 4, 512), ("16", 8, 4), ("4", 4, 2)])
+def test_codewords_by_hand(bits, subspaces, codewords):
+    assert settings("quantize", {"model": "vgg16", "bits": bits}, quantized_by(subspaces))["codewords"] == codewords
+
+
+def rules_with_a_script() -> dict[str, str]:
+    """Name and script of every rule of the workflow that has one, read from the files; ``use rule`` takes over the other's script."""
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))))
+    found, used = {}, {}
+    for block in re.split(r"^(?=rule |use rule |checkpoint )", text, flags=re.MULTILINE)[1:]:
+        if use := re.match(r"use rule (\w+) as (\w+) with:", block):
+            used[use[2]] = use[1]
+        elif script := re.search(r'^    script:\n        "\.\./scripts/(\w+)\.py"$', block, re.MULTILINE):
+            found[re.match(r"(?:rule|checkpoint) (\w+):", block)[1]] = script[1]
+    return found | {rule: found[other] for rule, other in used.items()}
+
+
+def test_the_rules_are_those_of_the_workflow_that_have_a_script():
+    assert set(RULES) == set(rules_with_a_script())
+    assert len(RULES) == len(set(RULES)) >= 12
+
+
+def test_the_scripts_are_those_of_the_workflow():
+    for rule, script in rules_with_a_script().items():
+        assert script_of(rule) == ROOT / f"scripts/{script}.py"
+        assert script_of(rule).is_file()
+    assert {rule: script for rule, script in rules_with_a_script().items() if rule != script} == SCRIPTS
+
+
+def test_every_rule_with_a_script_asks_for_its_own_settings():
+    """The rule's name stands in ``settings_of("…")`` again; ``use rule`` may take over the other's, which must then be the same."""
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))
+    asked = set(re.findall(r'settings=settings_of\("(\w+)"\)', text))
+    tables = {"table1", "table2", "table3", "table4"}
+    assert asked == {rule for rule in RULES if rule not in SCRIPTS} | tables
+    study = parse_study(STUDY).resolved()
+    everything = VICTIM | SOURCE | {"bits": "24", "attack": "strong"}
+    for rule, other in ((rule, other) for rule, other in SCRIPTS.items() if rule not in tables):
+        assert settings(rule, everything, study) == settings(other, everything, study)
+
+
+def test_settings_need_the_standard_library_alone(python):
+    code = "import sys, pqag.study.settings; print({'torch', 'pandas', 'numpy', 'h5py', 'pydantic'} & set(sys.modules))"
+    assert python(code, capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_what_study_json_holds_is_a_study_file_again(study):
+    """The file that a resolved study would be written as gives the same study, but for where it came from."""
+    again = parse_study(as_config(study | {"overrides": ["bits"]})).resolved()
+    assert again == {key: value for key, value in study.items() if key != "configfiles"}

@@ -1,0 +1,117 @@
+"""Shards: whole batches, every image once; what is made of them is the same bit for bit."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pqag import attacks, names, networks, split
+from pqag.job import shards
+
+
+@pytest.mark.parametrize(
+    ("count", "of", "by_hand"),
+    [
+        (1000, 3, [(0, 250), (250, 500), (500, 1000)]),
+        (1000, 4, [(0, 250), (250, 500), (500, 750), (750, 1000)]),
+        (520, 2, [(0, 250), (250, 520)]),
+        (520, 4, [(0, 0), (0, 250), (250, 500), (500, 520)]),
+        (10, 1, [(0, 10)]),
+    ],
+)
+def test_shares_by_hand(count, of, by_hand):
+    got = [split.share("attack", count, {"shard": str(shard), "shards": str(of), "seed": "0"}) for shard in range(1, of + 1)]
+    assert [(share.start, share.stop) for share in got] == by_hand
+
+
+@given(st.sampled_from(sorted(names.BATCH_SIZES)), st.integers(0, 20_000), st.integers(1, 40))
+def test_every_image_is_in_one_shard_and_no_batch_in_two(rule, count, of):
+    got = [split.share(rule, count, {"shard": shard, "shards": of}) for shard in range(1, of + 1)]
+    assert [i for share in got for i in range(share.start, share.stop)] == list(range(count))
+    assert all(share.start % names.BATCH_SIZES[rule] == 0 or share.start == count for share in got)
+    batches = [-(-(share.stop - share.start) // names.BATCH_SIZES[rule]) for share in got]
+    assert max(batches) - min(batches) <= 1
+
+
+def test_a_job_that_is_not_split_does_everything():
+    assert split.share("extract", 1234, {"seed": "1"}) == slice(0, 1234)
+    assert shards.in_words({"seed": "1"}) == "" and shards.in_words({"shard": "2", "shards": "3"}) == ", shard 2 of 3"
+
+
+def test_no_more_shards_than_batches():
+    assert [shards.number("attack", wanted, 1000) for wanted in (1, 3, 4, 9)] == [1, 3, 4, 4]
+    assert shards.number("extract", 9, 501) == 2 and shards.number("extract", 9, None) == 9
+
+
+@pytest.mark.parametrize(
+    ("path", "is_one"),
+    [
+        ("results/a/aod.shard1of3.h5", True),
+        ("results/a/aod.shard12of30.health.json", True),
+        ("clean.shard1of3.prov.json", True),
+        ("results/a/aod.h5", False),
+        ("results/x.shard1of3.y/aod.h5", False),
+        ("results/shard1of3/aod.h5", False),
+    ],
+)
+def test_shards_are_known_by_their_names(path, is_one):
+    assert shards.is_shard(path) == is_one
+
+
+@pytest.fixture(scope="module")
+def victim():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    network = networks.build("vgg11", 10, 0.125).eval()
+    images = np.random.default_rng(0).integers(0, 256, (23, 3, 32, 32), dtype=np.uint8)
+    with torch.no_grad():
+        z = networks.features(network, networks.pixels(torch.from_numpy(images))).numpy()
+    return network, z.reshape(23, 4, -1).transpose(1, 0, 2)[:, :6].astype(np.float32).copy(), images, np.arange(100, 123)
+
+
+@pytest.mark.parametrize("loss", attacks.LOSSES)
+def test_an_attack_in_shards_is_the_same_bit_for_bit(victim, loss, monkeypatch):
+    """Images and health of 23 queries, 4 a batch, whole and over every number of shards that there is."""
+    monkeypatch.setitem(names.BATCH_SIZES, "attack", 4)
+    network, codewords, images, ids = victim
+    chosen = attacks.Attack(loss, 8, 2.55, 2)
+    adversarial, health = attacks.attack(network, codewords, images, ids, chosen, 3, batch_size=4)
+    assert health["codes_changed"] > 0 and len(health["loss"]) == 3
+    for of in (2, 3, 6):
+        shares = [split.share("attack", 23, {"shard": shard, "shards": of}) for shard in range(1, of + 1)]
+        parts = [
+            part
+            for share in shares
+            for part in attacks.attack_batches(network, codewords, images[share].copy(), ids[share], chosen, 3, batch_size=4)
+        ]
+        joined = np.concatenate([image for image, _ in parts])
+        assert np.array_equal(joined, adversarial)
+        assert attacks.health(images, joined, [figures for _, figures in parts]) == health
+
+
+def test_the_health_of_batches_by_hand():
+    """Two batches, of two queries and of one."""
+    images = np.full((3, 3, 1, 1), 100, np.uint8)
+    adversarial = images.copy()
+    adversarial[0, 0], adversarial[2, 1] = 96, 105
+    batches = [
+        {"loss": [1.0, 2.0, 4.0], "zero_gradients": [0.5, 0.25], "codes_changed": 1},
+        {"loss": [2.0, 2.5, 3.5], "zero_gradients": [0.0], "codes_changed": 1},
+    ]
+    assert attacks.health(images, adversarial, batches) == {
+        "loss": [1.0, 1.5, 2.5],
+        "zero_gradients": 0.25,
+        "codes_changed": 2 / 3,
+        "change_mean": 1.0,
+        "change_max": 5,
+    }
+    batches[1]["zero_gradients"] = None
+    assert attacks.health(images, adversarial, batches)["zero_gradients"] is None
+
+
+def test_features_in_shards_are_the_same_bit_for_bit(victim):
+    network, _, images, _ = victim
+    whole = networks.extract(network, images, torch.device("cpu"), 4)
+    parts = [networks.extract(network, images, torch.device("cpu"), 4, share) for share in (slice(0, 8), slice(8, 20), slice(20, 23))]
+    assert np.array_equal(np.concatenate(parts), whole)

@@ -1,0 +1,285 @@
+"""Networks that the user brings: weights that fit and that do not, torchvision's, functions, and what is checked before use."""
+
+import urllib.error
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+from pqag import checkpoints, networks, user_code, victims
+from pqag.errors import UserError
+
+IMAGES = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return networks.build("vgg11", 5, 0.05, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)).eval()
+
+
+def save_tensors(tensors, path):
+    """As .pt or as .safetensors, by the name."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    else:
+        torch.save(tensors, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
+def test_a_network_of_ours_with_weights_from_a_file(network, tmp_path, suffix):
+    path = save_tensors(network.state_dict(), tmp_path / f"w{suffix}")
+    got = victims.ours("vgg11", 0.05, path).eval()
+    with torch.no_grad():
+        assert torch.equal(got(IMAGES), network(IMAGES))
+    assert victims.check(got, IMAGES, "vgg11") == network.feature_size and victims.classes_of(got, IMAGES) == 5
+
+
+def test_a_weights_file_of_ours_is_taken_too(network, tmp_path):
+    checkpoints.save_network(tmp_path / "weights.pt", network, "vgg11", 0.05, 5)
+    got = victims.ours("vgg11", 0.05, str(tmp_path / "weights.pt")).eval()
+    with torch.no_grad():
+        assert torch.equal(got(IMAGES), network(IMAGES))
+
+
+class Evil:
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return open, (str(self.trace), "w")
+
+
+def state_with(network, **changes):
+    """Its state dict with tensors changed, or left out (None); double underscores in names are dots."""
+    changed = network.state_dict() | {name.replace("__", "."): value for name, value in changes.items()}
+    return {name: value for name, value in changed.items() if value is not None}
+
+
+#: What a file of weights may be, and the sentence that it gets; each is called with a network (vgg11 of width 0.05) and a path.
+WRONG_FILES = {
+    "another width": (
+        lambda n, p: torch.save(networks.build("vgg11", 5, 0.125).state_dict(), p),
+        r"does not fit vgg11 of width 0.05: [\w.]+ has the shape \(.*\) in the file and \(.*\) in the network",
+    ),
+    "another architecture": (
+        lambda n, p: torch.save(networks.build("resnet18", 5, 0.05).state_dict(), p),
+        r"does not fit vgg11 of width 0.05: ",
+    ),
+    "of ours, another width": (
+        lambda n, p: checkpoints.save_network(p, networks.build("vgg11", 5, 0.125), "vgg11", 0.125, 5),
+        r"holds the weights of vgg11 of width 0.125, but the study says vgg11 of width 0.05$",
+    ),
+    "of ours, another network": (
+        lambda n, p: checkpoints.save_network(p, networks.build("vgg13", 5, 0.05), "vgg13", 0.05, 5),
+        r"holds the weights of vgg13 of width 0.05, but the study says vgg11 of width 0.05$",
+    ),
+    "a tensor missing": (
+        lambda n, p: torch.save(state_with(n, body__0__0__weight=None), p),
+        r"of the network's \d+ tensors it lacks body.0.0.weight$",
+    ),
+    "a tensor too many": (
+        lambda n, p: torch.save(state_with(n, extra=torch.ones(1)), p),
+        r"of the network's \d+ tensors it has beside them extra$",
+    ),
+    "a whole training": (
+        lambda n, p: torch.save({"epoch": 3, "state_dict": n.state_dict()}, p),
+        r"holds the keys epoch, state_dict instead of the tensors of a network: save network.state_dict\(\) alone",
+    ),
+    "a whole network": (lambda n, p: torch.save(n, p), r"is no checkpoint that can be read safely: it holds more than tensors"),
+    "pickle with code": (lambda n, p: torch.save({"w": Evil(p.with_name("ran"))}, p), r"it holds more than tensors and plain values"),
+    "a list": (lambda n, p: torch.save([1, 2], p), r"holds a list instead of the tensors of a network"),
+    "nothing": (lambda n, p: torch.save({}, p), r"holds the keys  instead of the tensors of a network"),
+    "text": (lambda n, p: p.write_text("hello"), r"is no checkpoint that can be read safely: "),
+    "missing": (lambda n, p: None, r"is no checkpoint that can be read safely: .*No such file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG_FILES)
+def test_weights_that_are_wrong_are_told_in_a_sentence(network, tmp_path, kind):
+    write, words = WRONG_FILES[kind]
+    path = tmp_path / "w.pt"
+    write(network, path)
+    with pytest.raises(UserError, match=words) as error:
+        victims.ours("vgg11", 0.05, str(path))
+    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+    assert not (tmp_path / "ran").exists(), "nothing in the file runs"
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", bytes(100)])
+def test_what_is_no_file_of_safetensors_is_told(tmp_path, content):
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match="w.safetensors is no file of safetensors that can be read: "):
+        victims.ours("vgg11", 0.05, str(tmp_path / "w.safetensors"))
+    with pytest.raises(UserError, match="nowhere.safetensors is no file of safetensors that can be read: "):
+        victims.ours("vgg11", 0.05, str(tmp_path / "nowhere.safetensors"))
+
+
+# -------------------------------------------------------------------------------------------------------------------- torchvision
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "classes"), [("resnet18", 512, 10), ("squeezenet1_0", None, 7), ("mobilenet_v3_small", 1024, 1000)]
+)
+def test_a_network_of_torchvision_gives_what_goes_into_its_last_layer(tmp_path, name, size, classes):
+    torch.manual_seed(0)
+    plain = models.get_model(name, weights=None, num_classes=classes).eval()
+    path = save_tensors(plain.state_dict(), tmp_path / "w.pt")
+    if size is None:
+        with pytest.raises(UserError, match="torchvision:squeezenet1_0 has no linear layer, so what comes before the last one cannot be"):
+            victims.of_torchvision(f"torchvision:{name}", path)
+        return
+    got, downloaded = victims.of_torchvision(f"torchvision:{name}", path)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    large = torch.nn.functional.interpolate((IMAGES - mean[:, None, None]) / std[:, None, None], size=224, mode="bilinear")
+    with torch.no_grad():
+        wanted = plain(large)
+        assert torch.allclose(got.eval()(IMAGES), wanted, atol=1e-5)
+        assert torch.allclose(got.features(IMAGES) @ got.head.weight.T + got.head.bias, wanted, atol=1e-5)
+    assert downloaded is None
+    assert victims.check(got, IMAGES[:2], name) == size and victims.classes_of(got, IMAGES[:2]) == classes
+    checkpoints.save_network(tmp_path / "weights.pt", got, f"torchvision:{name}", 1.0, classes)
+    again = checkpoints.load_network(tmp_path / "weights.pt")
+    with torch.no_grad():
+        assert torch.allclose(again(IMAGES), wanted, atol=1e-5)
+
+
+#: (network, weights, the sentence)
+WRONG_NAMES = [
+    ("torchvision:resnet19", "w.pt", r"torchvision has no network resnet19: did you mean resnet1"),
+    ("torchvision:xyz", "w.pt", r"torchvision has no network xyz: it has \d+"),
+    ("torchvision:resnet18", "IMAGENET22K", r"has no weights IMAGENET22K for resnet18: allowed are IMAGENET1K_V1, DEFAULT, or the path"),
+    ("torchvision:resnet18", "nowhere.pt", r"nowhere.pt is no checkpoint that can be read safely: .*No such file"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("network", "weights", "words"), WRONG_NAMES)
+def test_names_that_torchvision_does_not_know_are_told(network, weights, words):
+    with pytest.raises(UserError, match=words):
+        victims.of_torchvision(network, weights)
+
+
+def test_without_internet_access_it_is_told_what_to_do(monkeypatch, tmp_path):
+    def refused(*_, **__):
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refused)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(UserError) as error:
+        victims.of_torchvision("torchvision:resnet18", "IMAGENET1K_V1")
+    words = str(error.value)
+    assert "resnet18-f37072fd.pth could not be downloaded (<urlopen error Name or service not known>): get it elsewhere, and name" in words
+
+
+def test_downloaded_weights_are_used_and_their_file_is_named(monkeypatch, tmp_path):
+    plain = models.resnet18()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(models.ResNet18_Weights.IMAGENET1K_V1.__class__, "get_state_dict", lambda *_, **__: plain.state_dict())
+    network, downloaded = victims.of_torchvision("torchvision:resnet18", "IMAGENET1K_V1")
+    assert downloaded == str(tmp_path / "checkpoints/resnet18-f37072fd.pth")
+    assert torch.equal(network.head.weight, plain.fc.weight)
+
+
+# ------------------------------------------------------------------------------------------------------------- functions of the user's
+
+
+class Net(nn.Module):
+    """A network whose features are ``made`` from the images and a layer."""
+
+    def __init__(self, made=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(3 * 32 * 32, 8)
+        self.made = made or (lambda net, x: net.layer(x.flatten(1)))
+
+    def features(self, images):
+        return self.made(self, images)
+
+
+def test_a_network_by_the_users_function():
+    net = victims.by_user(Net, "mine:Net")
+    assert victims.check(net, IMAGES, "mine:Net") == 8 and victims.classes_of(net, IMAGES) is None
+    assert not net.training and not any(p.requires_grad for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (None, "mine:make returned nothing instead of a torch.nn.Module with a method features"),
+        (5, "mine:make returned a int instead of a torch.nn.Module"),
+        (nn.Linear(2, 2), "mine:make returned a Linear without a method features"),
+    ],
+)
+def test_a_function_that_returns_something_else_is_told(returned, words):
+    with pytest.raises(UserError, match=words):
+        victims.by_user(lambda: returned, "mine:make")
+
+
+def fails(net, x):
+    raise RuntimeError("size mismatch,\nm1: [a x b]")
+
+
+#: What features may be, and the sentence that it gets.
+WRONG_FEATURES = {
+    "four dimensions": (lambda net, x: x, r"features of mine returned a tensor \(4, 3, 32, 32\) of float32 for images \(4, 3, 32, 32\)"),
+    "one vector": (lambda net, x: net.layer(x.flatten(1))[0], r"returned a tensor \(8,\) of float32 .*, but must return floats \(4, D\)"),
+    "too few": (lambda net, x: net.layer(x.flatten(1))[:3], r"returned a tensor \(3, 8\) of float32 .*, but must return floats \(4, D\)"),
+    "whole numbers": (lambda net, x: net.layer(x.flatten(1)).long(), r"returned a tensor \(4, 8\) of int64"),
+    "no tensor": (lambda net, x: net.layer(x.flatten(1)).detach().numpy(), r"returned a ndarray"),
+    "NaN": (lambda net, x: net.layer(x.flatten(1)) * torch.nan, r"features of mine returned NaN or infinite numbers, but must"),
+    "detached": (lambda net, x: net.layer(x.flatten(1)).detach(), r"features of mine has no gradient by the images: it may neither detach"),
+    "a constant": (lambda net, x: x.flatten(1)[:, :8] * 0, r"features of mine has a gradient by the images that is zero everywhere"),
+    "steps": (lambda net, x: (x.flatten(1)[:, :8] * 9).round(), r"gradient by the images that is zero everywhere, NaN or infinite"),
+    "random": (lambda net, x: nn.functional.dropout(net.layer(x.flatten(1))), r"are other ones the second time: something in it is random"),
+    "an error": (fails, r"features of mine fails for images \(4, 3, 32, 32\): RuntimeError: size mismatch, m1: \[a x b\]$"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG_FEATURES)
+def test_features_that_no_attack_could_use_are_told_in_a_sentence(kind):
+    made, words = WRONG_FEATURES[kind]
+    with pytest.raises(UserError, match=words) as error:
+        victims.check(Net(made), IMAGES, "mine")
+    assert "\n" not in str(error.value)
+
+
+SOURCE = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3 * 32 * 32, 8)
+    def features(self, images):
+        return self.layer(images.flatten(1))
+"""
+
+
+def test_a_network_of_the_users_comes_back_by_their_function_and_only_if_the_study_names_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(f"open('ran', 'a').write('x')\n{SOURCE}")
+    [digest] = user_code.digests([("models.a.network", "mine:Net")]).values()
+    network = user_code.function("mine:Net", digest)()
+    checkpoints.save_network("weights.pt", network, "mine:Net", 1.0, None)
+    again = checkpoints.load_network("weights.pt", {"mine:Net": digest})
+    assert torch.equal(again.features(IMAGES), network.features(IMAGES)) and not again.training
+    assert (tmp_path / "ran").read_text() == "xx"
+    for digests in (None, {}, {"other:Net": digest}):
+        with pytest.raises(UserError, match="weights.pt is of a network by mine:Net, which the study does not name"):
+            checkpoints.load_network("weights.pt", digests)
+    with pytest.raises(UserError, match="mine.py is missing or was changed"):
+        checkpoints.load_network("weights.pt", {"mine:Net": "0" * 64})
+    assert (tmp_path / "ran").read_text() == "xx", "it did not run again"
+
+
+def test_weights_for_images_of_another_size_are_told(tmp_path):
+    """Their tensors have the same shapes: only the stride of the first convolution is another."""
+    network = networks.build("vgg11", 5, 0.05, image_size=64)
+    checkpoints.save_network(tmp_path / "weights.pt", network, "vgg11", 0.05, 5)
+    with pytest.raises(UserError, match="holds weights for images of 64 pixels, but those of the study have 32"):
+        victims.ours("vgg11", 0.05, str(tmp_path / "weights.pt"))
+    assert victims.ours("vgg11", 0.05, str(tmp_path / "weights.pt"), 64).image_size == 64
