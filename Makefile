@@ -37,6 +37,6 @@ envs:
 	@$(PYTHON) envs/generate.py
 
 docs: setup
-	@.venv/bin/python docs/rulegraph.py
-	@.venv/bin/python docs/staleness.py
-	@.venv/bin/python docs/jobs.py
+	@.venv/bin/python scripts/tools/rulegraph.py
+	@.venv/bin/python scripts/tools/staleness.py
+	@.venv/bin/python scripts/tools/jobs.py

@@ -3,9 +3,7 @@
 #     snakemake --cores 8 all                                       the default study, config.yaml
 #     snakemake --cores 8 table1                                    one table and what it needs
 #     snakemake --configfile config/cifar10.yaml --cores 8 all      another study
-from snakemake.utils import min_version
-
-min_version("9.27")
+include: "rules/patches.smk"
 
 
 # A study file stands for itself: what it does not say is the schema's default, never the default study's value.
@@ -18,6 +16,7 @@ report: "report/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/targets.smk"
 include: "rules/data.smk"
 include: "rules/victims.smk"
 include: "rules/attacks.smk"
@@ -43,10 +42,9 @@ rule all:
         None
     threads: 1
     resources:
-        mem_mb=memory_of("all"),
-        runtime=minutes_of("all"),
+        **needs("all"),
     params:
-        python=sys.executable,  # quoted in rules/common.smk
+        python=sys.executable,  # quoted in rules/patches.smk
         script=Path(workflow.basedir, "scripts/audit.py"),
         study=STUDY.study,
     message:

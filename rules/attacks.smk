@@ -1,5 +1,5 @@
-# Adversarial queries, made once per (victim, bits, attack, seed) and scored on any victim: on their own, whose network is at hand, their
-# features are taken at once; on another network those of all sources together, for the start of a job takes longer than the features.
+# Adversarial queries, made once per (victim, bits, attack, seed) and scored on any victim. `attack` has the network of their own victim loaded and
+# extracts their features at once; on another network one job extracts those of all sources, since a job takes longer to start than to extract.
 rule attack:
     input:
         images="<results>/{dataset}/images.h5",
@@ -11,16 +11,14 @@ rule attack:
         health="<victim>/{bits}bits/adversarial/{attack}.health.json",
         record="<victim>/{bits}bits/adversarial/{attack}.prov.json",
     log:
-        "<logs>/attack/{dataset}/{model}-{training}/seed{seed}/{bits}bits/{attack}.log",
+        "<logs>/attack/<of_victim>/{bits}bits/{attack}.log",
     benchmark:
-        "<benchmarks>/attack/{dataset}/{model}-{training}/seed{seed}/{bits}bits/{attack}.jsonl"
+        "<benchmarks>/attack/<of_victim>/{bits}bits/{attack}.jsonl"
     conda:
         "../envs/steps.yaml"
     threads: STUDY.threads.attack
     resources:
-        mem_mb=memory_of("attack"),
-        runtime=minutes_of("attack"),
-        gpu=gpus_of("attack"),
+        **needs("attack"),
     params:
         settings=settings_of("attack"),
     message:
@@ -40,35 +38,31 @@ use rule attack as attack_shard with:
         health=temp("<victim>/{bits}bits/adversarial/{attack}.shard{shard}of{shards}.health.json"),
         record=temp("<victim>/{bits}bits/adversarial/{attack}.shard{shard}of{shards}.prov.json"),
     log:
-        "<logs>/attack/{dataset}/{model}-{training}/seed{seed}/{bits}bits/{attack}.shard{shard}of{shards}.log",
+        "<logs>/attack/<of_victim>/{bits}bits/{attack}.shard{shard}of{shards}.log",
     benchmark:
-        "<benchmarks>/attack/{dataset}/{model}-{training}/seed{seed}/{bits}bits/{attack}.shard{shard}of{shards}.jsonl"
+        "<benchmarks>/attack/<of_victim>/{bits}bits/{attack}.shard{shard}of{shards}.jsonl"
     resources:
-        mem_mb=memory_of("attack_shard"),
-        runtime=minutes_of("attack_shard"),
-        gpu=GPUS,
+        **needs("attack_shard"),
     message:
         "Attacking {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} with {wildcards.attack} (seed {wildcards.seed}), shard {wildcards.shard} of {wildcards.shards}"
 
 
 rule extract_transfer:
     input:
-        images=transferred_queries,
+        images=lambda wildcards: paths.transferred_queries(RESOLVED, wildcards),
         weights="<victim>/weights.pt",
     output:
         "<victim>/features/{attack}.transfer-{source_bits}bits.h5",
         record="<victim>/features/{attack}.transfer-{source_bits}bits.prov.json",
     log:
-        "<logs>/extract_transfer/{dataset}/{model}-{training}/seed{seed}/{attack}.{source_bits}bits.log",
+        "<logs>/extract_transfer/<of_victim>/{attack}.{source_bits}bits.log",
     benchmark:
-        "<benchmarks>/extract_transfer/{dataset}/{model}-{training}/seed{seed}/{attack}.{source_bits}bits.jsonl"
+        "<benchmarks>/extract_transfer/<of_victim>/{attack}.{source_bits}bits.jsonl"
     conda:
         "../envs/steps.yaml"
     threads: STUDY.threads.attack
     resources:
-        mem_mb=memory_of("extract_transfer"),
-        runtime=minutes_of("extract_transfer"),
-        gpu=GPUS,
+        **needs("extract_transfer"),
     params:
         settings=settings_of("extract_transfer"),
     message:

@@ -11,8 +11,7 @@ rule study:
         "../envs/steps.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of("study"),
-        runtime=minutes_of("study"),
+        **needs("study"),
     params:
         settings=settings_of("study"),
     message:
@@ -35,8 +34,7 @@ rule manifest:
         "../envs/steps.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of("manifest"),
-        runtime=minutes_of("manifest"),
+        **needs("manifest"),
     params:
         settings=settings_of("manifest"),
     message:

@@ -13,8 +13,7 @@ rule fetch:
         None
     threads: decoders
     resources:
-        mem_mb=memory_of("fetch"),
-        runtime=minutes_of("fetch"),
+        **needs("fetch"),
     params:
         settings=settings_of("fetch"),
     message:
@@ -37,8 +36,7 @@ rule prepare:
         "../envs/steps.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of("prepare"),
-        runtime=minutes_of("prepare"),
+        **needs("prepare"),
     params:
         settings=settings_of("prepare"),
     message:

@@ -1,22 +1,21 @@
 # One metrics.json per (query set, victim), by SDC and ADC. Needs no GPU and no torch.
 rule evaluate:
     input:
-        queries=features_of_queries,
+        queries=lambda wildcards: paths.features_of_queries(RESOLVED, wildcards),
         database="<victim>/features/database.h5",
         codebook="<victim>/{bits}bits/codebook.h5",
     output:
         "<victim>/{bits}bits/metrics/{attack}.{source_model}-{source_training}-{source_bits}bits.json",
         record="<victim>/{bits}bits/metrics/{attack}.{source_model}-{source_training}-{source_bits}bits.prov.json",
     log:
-        "<logs>/evaluate/{dataset}/{model}-{training}/seed{seed}/{bits}bits/{attack}.{source_model}-{source_training}-{source_bits}bits.log",
+        "<logs>/evaluate/<of_victim>/{bits}bits/{attack}.{source_model}-{source_training}-{source_bits}bits.log",
     benchmark:
-        "<benchmarks>/evaluate/{dataset}/{model}-{training}/seed{seed}/{bits}bits/{attack}.{source_model}-{source_training}-{source_bits}bits.jsonl"
+        "<benchmarks>/evaluate/<of_victim>/{bits}bits/{attack}.{source_model}-{source_training}-{source_bits}bits.jsonl"
     conda:
         "../envs/steps.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of("evaluate"),
-        runtime=minutes_of("evaluate"),
+        **needs("evaluate"),
     params:
         settings=settings_of("evaluate"),
     message:
@@ -34,8 +33,8 @@ use rule evaluate as evaluate_clean with:
         "<victim>/{bits}bits/metrics/clean.json",
         record="<victim>/{bits}bits/metrics/clean.prov.json",
     log:
-        "<logs>/evaluate/{dataset}/{model}-{training}/seed{seed}/{bits}bits/clean.log",
+        "<logs>/evaluate/<of_victim>/{bits}bits/clean.log",
     benchmark:
-        "<benchmarks>/evaluate/{dataset}/{model}-{training}/seed{seed}/{bits}bits/clean.jsonl"
+        "<benchmarks>/evaluate/<of_victim>/{bits}bits/clean.jsonl"
     message:
         "Scoring the clean queries on {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} (seed {wildcards.seed})"

@@ -1,13 +1,12 @@
 # The paper's figures, and one of our own: victims as `figures` in the config says, of the first seed.
 CHOSEN = [RESOLVED["figures"]["attack"]]
-CODEBOOK = figure_files(f"{RESOLVED['figures']['bits']}bits/codebook.h5")
 
 
 rule perturbation:
     input:
         images="<results>/{dataset}/images.h5",
-        codebook=CODEBOOK,
-        clean=figure_files("features/query.h5"),
+        codebook=figure_file("{bits}bits/codebook.h5"),
+        clean=figure_file("features/query.h5"),
         attacked=figure_queries(CHOSEN),
         metrics=figure_metrics(CHOSEN),
     output:
@@ -28,8 +27,7 @@ rule perturbation:
         "../envs/steps.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of("perturbation"),
-        runtime=minutes_of("perturbation"),
+        **needs("perturbation"),
     params:
         settings=settings_of("perturbation"),
     message:
@@ -41,8 +39,8 @@ rule perturbation:
 rule centroid_distributions:
     input:
         images="<results>/{dataset}/images.h5",
-        codebook=CODEBOOK,
-        clean=figure_files("features/query.h5"),
+        codebook=figure_file("{bits}bits/codebook.h5"),
+        clean=figure_file("features/query.h5"),
         attacked=figure_queries(STUDY.attacks),
         metrics=figure_metrics(CHOSEN),
     output:
@@ -63,8 +61,7 @@ rule centroid_distributions:
         "../envs/steps.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of("centroid_distributions"),
-        runtime=minutes_of("centroid_distributions"),
+        **needs("centroid_distributions"),
     params:
         settings=settings_of("centroid_distributions"),
     message:
@@ -76,8 +73,8 @@ rule centroid_distributions:
 rule retrieval_sheet:
     input:
         images="<results>/{dataset}/images.h5",
-        codebook=CODEBOOK,
-        clean=figure_files("features/query.h5"),
+        codebook=figure_file("{bits}bits/codebook.h5"),
+        clean=figure_file("features/query.h5"),
         attacked=figure_queries(STUDY.attacks),
         metrics=figure_metrics(CHOSEN),
     output:
@@ -98,8 +95,7 @@ rule retrieval_sheet:
         "../envs/steps.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of("retrieval_sheet"),
-        runtime=minutes_of("retrieval_sheet"),
+        **needs("retrieval_sheet"),
     params:
         settings=settings_of("retrieval_sheet"),
     message:
@@ -142,8 +138,7 @@ rule precision_recall:
         "../envs/steps.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of("precision_recall"),
-        runtime=minutes_of("precision_recall"),
+        **needs("precision_recall"),
     params:
         settings=settings_of("precision_recall"),
     message:
@@ -162,16 +157,14 @@ rule sweep:
         "<victim>/{bits}bits/sweep/{attack}.json",
         record="<victim>/{bits}bits/sweep/{attack}.prov.json",
     log:
-        "<logs>/sweep/{dataset}/{model}-{training}/seed{seed}/{bits}bits/{attack}.log",
+        "<logs>/sweep/<of_victim>/{bits}bits/{attack}.log",
     benchmark:
-        "<benchmarks>/sweep/{dataset}/{model}-{training}/seed{seed}/{bits}bits/{attack}.jsonl"
+        "<benchmarks>/sweep/<of_victim>/{bits}bits/{attack}.jsonl"
     conda:
         "../envs/steps.yaml"
     threads: STUDY.threads.attack
     resources:
-        mem_mb=memory_of("sweep"),
-        runtime=minutes_of("sweep"),
-        gpu=GPUS,
+        **needs("sweep"),
     params:
         settings=settings_of("sweep"),
     message:
@@ -183,7 +176,7 @@ rule sweep:
 rule figure_sweep:
     input:
         images="<results>/{dataset}/images.h5",
-        sweeps=figure_files([f"{RESOLVED['figures']['bits']}bits/sweep/{attack}.json" for attack in STUDY.attacks]),
+        sweeps=figure_files([f"{{bits}}bits/sweep/{attack}.json" for attack in STUDY.attacks]),
     output:
         pdf="<results>/figures/sweep_{dataset}_{model}.pdf",
         png=report(
@@ -203,8 +196,7 @@ rule figure_sweep:
         "../envs/steps.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of("figure_sweep"),
-        runtime=minutes_of("figure_sweep"),
+        **needs("figure_sweep"),
     params:
         settings=settings_of("figure_sweep"),
     message:
@@ -235,8 +227,7 @@ rule heat_map:
         "../envs/steps.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of("heat_map"),
-        runtime=minutes_of("heat_map"),
+        **needs("heat_map"),
     params:
         settings=settings_of("heat_map"),
     message:
@@ -263,8 +254,7 @@ rule paper:
         None
     threads: 1
     resources:
-        mem_mb=memory_of("paper"),
-        runtime=minutes_of("paper"),
+        **needs("paper"),
     params:
         settings=settings_of("paper"),
     message:
@@ -288,10 +278,9 @@ rule report:
         None
     threads: 1
     resources:
-        mem_mb=memory_of("report"),
-        runtime=minutes_of("report"),
+        **needs("report"),
     params:
-        python=sys.executable,  # quoted in rules/common.smk
+        python=sys.executable,  # quoted in rules/patches.smk
         script=Path(workflow.basedir, "scripts/report.py"),
     message:
         "Writing the report"
@@ -302,22 +291,22 @@ rule report:
 # Targets to call by name.
 rule figure1:
     input:
-        figure_outputs_of("perturbation"),
+        files_of("perturbation"),
 
 
 rule figure3:
     input:
-        figure_outputs_of("centroid_distributions"),
+        files_of("centroid_distributions"),
 
 
 rule figure4:
     input:
-        figure_outputs_of("retrieval_sheet"),
+        files_of("retrieval_sheet"),
 
 
 rule figure5:
     input:
-        figure_outputs_of("precision_recall"),
+        files_of("precision_recall"),
 
 
 rule figures:

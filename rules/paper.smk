@@ -1,9 +1,9 @@
 # The paper's tables: 1, white-box attacks; 2, the same on jointly trained networks; 3, transfer between code lengths; 4, transfer between networks.
 rule table1:
     input:
-        metrics=metrics_of_table("table1"),
+        metrics=paths.metrics(RESOLVED, TABLES["table1"](RESOLVED)),
         images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
-        histories=histories("table1"),
+        histories=paths.histories(RESOLVED, "table1"),
     output:
         csv=report("<results>/tables/table1.csv", caption="../report/table.rst", category="Tables", labels={"table": "1"}),
         tex="<results>/tables/table1.tex",
@@ -19,8 +19,7 @@ rule table1:
         "../envs/steps.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of("table1"),
-        runtime=minutes_of("table1"),
+        **needs("table1"),
     params:
         settings=settings_of("table1"),
     message:
@@ -32,10 +31,10 @@ rule table1:
 # Beside the jointly trained networks, what they are held against.
 use rule table1 as table2 with:
     input:
-        metrics=metrics_of(list(white_box(RESOLVED, "table2"))),
-        pretrained=metrics_of(list(counterparts(RESOLVED))),
+        metrics=paths.metrics(RESOLVED, white_box(RESOLVED, "table2")),
+        pretrained=paths.metrics(RESOLVED, counterparts(RESOLVED)),
         images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
-        histories=histories("table2"),
+        histories=paths.histories(RESOLVED, "table2"),
     output:
         csv=report("<results>/tables/table2.csv", caption="../report/table.rst", category="Tables", labels={"table": "2"}),
         tex="<results>/tables/table2.tex",
@@ -56,9 +55,9 @@ use rule table1 as table2 with:
 
 use rule table1 as table3 with:
     input:
-        metrics=metrics_of_table("table3"),
+        metrics=paths.metrics(RESOLVED, TABLES["table3"](RESOLVED)),
         images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
-        histories=histories("table3"),
+        histories=paths.histories(RESOLVED, "table3"),
     output:
         csv=report("<results>/tables/table3.csv", caption="../report/table.rst", category="Tables", labels={"table": "3"}),
         tex="<results>/tables/table3.tex",
@@ -78,9 +77,9 @@ use rule table1 as table3 with:
 
 use rule table1 as table4 with:
     input:
-        metrics=metrics_of_table("table4"),
+        metrics=paths.metrics(RESOLVED, TABLES["table4"](RESOLVED)),
         images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
-        histories=histories("table4"),
+        histories=paths.histories(RESOLVED, "table4"),
     output:
         csv=report("<results>/tables/table4.csv", caption="../report/table.rst", category="Tables", labels={"table": "4"}),
         tex="<results>/tables/table4.tex",

@@ -16,9 +16,7 @@ rule pretrain:
         "../envs/steps.yaml"
     threads: STUDY.threads.pretrain
     resources:
-        mem_mb=memory_of("pretrain"),
-        runtime=minutes_of("pretrain"),
-        gpu=GPUS,
+        **needs("pretrain"),
     params:
         settings=settings_of("pretrain"),
     message:
@@ -46,9 +44,7 @@ rule train_pqn:
         "../envs/steps.yaml"
     threads: STUDY.threads.pretrain
     resources:
-        mem_mb=memory_of("train_pqn"),
-        runtime=minutes_of("train_pqn"),
-        gpu=GPUS,
+        **needs("train_pqn"),
     params:
         settings=settings_of("train_pqn"),
     message:
@@ -75,9 +71,7 @@ rule adopt:
         "../envs/steps.yaml"
     threads: STUDY.threads.attack
     resources:
-        mem_mb=memory_of("adopt"),
-        runtime=minutes_of("adopt"),
-        gpu=GPUS,
+        **needs("adopt"),
     params:
         settings=settings_of("adopt"),
     message:
@@ -105,8 +99,7 @@ rule borrow:
         "../envs/steps.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of("borrow"),
-        runtime=minutes_of("borrow"),
+        **needs("borrow"),
     params:
         settings=settings_of("borrow"),
     message:
@@ -125,16 +118,14 @@ rule extract:
         query="<victim>/features/query.h5",
         record="<victim>/features/clean.prov.json",
     log:
-        "<logs>/extract/{dataset}/{model}-{training}/seed{seed}.log",
+        "<logs>/extract/<of_victim>.log",
     benchmark:
-        "<benchmarks>/extract/{dataset}/{model}-{training}/seed{seed}.jsonl"
+        "<benchmarks>/extract/<of_victim>.jsonl"
     conda:
         "../envs/steps.yaml"
     threads: STUDY.threads.attack
     resources:
-        mem_mb=memory_of("extract"),
-        runtime=minutes_of("extract"),
-        gpu=gpus_of("extract"),
+        **needs("extract"),
     params:
         settings=settings_of("extract"),
     message:
@@ -152,13 +143,11 @@ use rule extract as extract_shard with:
         temp("<victim>/features/clean.shard{shard}of{shards}.h5"),
         record=temp("<victim>/features/clean.shard{shard}of{shards}.prov.json"),
     log:
-        "<logs>/extract/{dataset}/{model}-{training}/seed{seed}.shard{shard}of{shards}.log",
+        "<logs>/extract/<of_victim>.shard{shard}of{shards}.log",
     benchmark:
-        "<benchmarks>/extract/{dataset}/{model}-{training}/seed{seed}.shard{shard}of{shards}.jsonl"
+        "<benchmarks>/extract/<of_victim>.shard{shard}of{shards}.jsonl"
     resources:
-        mem_mb=memory_of("extract_shard"),
-        runtime=minutes_of("extract_shard"),
-        gpu=GPUS,
+        **needs("extract_shard"),
     message:
         "Extracting features of the database and the queries with {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed}), shard {wildcards.shard} of {wildcards.shards}"
 
@@ -171,17 +160,16 @@ rule quantize:
         "<results>/{dataset}/{model}-{training}/seed{seed}/{bits}bits/codebook.h5",
         record="<results>/{dataset}/{model}-{training}/seed{seed}/{bits}bits/codebook.prov.json",
     log:
-        "<logs>/quantize/{dataset}/{model}-{training}/seed{seed}/{bits}bits.log",
+        "<logs>/quantize/<of_victim>/{bits}bits.log",
     benchmark:
-        "<benchmarks>/quantize/{dataset}/{model}-{training}/seed{seed}/{bits}bits.jsonl"
+        "<benchmarks>/quantize/<of_victim>/{bits}bits.jsonl"
     wildcard_constraints:
         training=PRETRAINED,
     conda:
         "../envs/steps.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of("quantize"),
-        runtime=minutes_of("quantize"),
+        **needs("quantize"),
     params:
         settings=settings_of("quantize"),
     message:
@@ -199,17 +187,16 @@ rule encode:
         "<results>/{dataset}/{model}-{training}/seed{seed}/{bits}bits/codebook.h5",
         record="<results>/{dataset}/{model}-{training}/seed{seed}/{bits}bits/codebook.prov.json",
     log:
-        "<logs>/encode/{dataset}/{model}-{training}/seed{seed}/{bits}bits.log",
+        "<logs>/encode/<of_victim>/{bits}bits.log",
     benchmark:
-        "<benchmarks>/encode/{dataset}/{model}-{training}/seed{seed}/{bits}bits.jsonl"
+        "<benchmarks>/encode/<of_victim>/{bits}bits.jsonl"
     wildcard_constraints:
         training=rf"{JOINT}\d+",
     conda:
         "../envs/steps.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of("encode"),
-        runtime=minutes_of("encode"),
+        **needs("encode"),
     params:
         settings=settings_of("encode"),
     message:

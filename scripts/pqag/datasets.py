@@ -25,6 +25,7 @@ import numpy as np
 
 from pqag.errors import UserError
 from pqag.files import sha256
+from pqag.names import DATASETS as OFFICIAL
 
 
 @dataclass(frozen=True)
@@ -140,25 +141,25 @@ DATASETS: dict[str, Dataset] = {
     "fashion_mnist": Dataset(
         files=tuple(f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")),
         decode=_decode_fashion_mnist,
-        train=60_000,
-        test=10_000,
+        train=OFFICIAL["fashion_mnist"].train,
+        test=OFFICIAL["fashion_mnist"].test,
         classes=("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
         title="Fashion-MNIST",
         contents={"07e69e12eb5775b99c4c88a1518b31c8b69efb49e40e0ba3a106b8f5672f6f19": "Fashion-MNIST"},
-        strict=True,
+        strict=OFFICIAL["fashion_mnist"].strict,
         debian="dataset-fashion-mnist",
         downloads=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",),
     ),
     "cifar10": Dataset(
         files=(*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"),
         decode=_decode_cifar10,
-        train=50_000,
-        test=10_000,
+        train=OFFICIAL["cifar10"].train,
+        test=OFFICIAL["cifar10"].test,
         classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
         title="CIFAR-10",
         # Not the official content, whose hash we could not take: a copy of all images re-encoded as JPEG that is in circulation.
         contents={"1c18e135bbb1716e6e153bc76657819dd35deb3f5c9018cdf9dad511f2fb6b88": "CIFAR-10 (JPEG copy)"},
-        strict=False,
+        strict=OFFICIAL["cifar10"].strict,
         archive="cifar-10-binary.tar.gz",
         archive_sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
         downloads=("https://www.cs.toronto.edu/~kriz",),
@@ -166,17 +167,14 @@ DATASETS: dict[str, Dataset] = {
     "synthetic": Dataset(
         files=(),
         decode=_generate_synthetic,
-        train=2000,
-        test=1000,
+        train=OFFICIAL["synthetic"].train,
+        test=OFFICIAL["synthetic"].test,
         classes=tuple(f"pattern {i}" for i in range(10)),
         title="Synthetic patterns",
         contents={},
         strict=False,
     ),
 }
-
-#: What a data set may be: one of the above, the official release of NUS-WIDE, or images of the user (``pqag.images``).
-KINDS = (*DATASETS, "nuswide", "imagefolder", "manifest")
 
 
 # ---------------------------------------------------------------------------------------------------------------------- fetching
@@ -344,9 +342,6 @@ def _copy(folder: Path, name: str, target: Path) -> None:
     else:
         raise UserError(f"{name} is missing")
 
-
-#: Images of NUS-WIDE that were released for training and test.
-RELEASED = {"Train": 161_789, "Test": 107_859}
 
 #: Bytes that no file or archive of a data set reaches: a stream that goes on is a bomb, which would fill the disk.
 LARGEST = 2**28

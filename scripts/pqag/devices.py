@@ -16,7 +16,7 @@ def torch_device(settings: dict):
 
     Where there are several GPUs it is one that no other job has: started with ``--resources gpu=2``, two jobs are on two devices.
 
-    Threads come from ``settings["threads"]`` and never from the number of cores at hand: sums over another number of threads differ in
+    Threads come from ``settings["threads"]`` and never from the machine's number of cores: sums over another number of threads differ in
     their last bits. Raises UserError where "cuda" is asked for and none is there.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by deterministic CUDA matrix products

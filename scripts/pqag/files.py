@@ -1,6 +1,6 @@
 """Files that are either absent or complete: every writer fills a temporary file beside the target, syncs it and renames it.
 
-Needs the standard library alone.
+Needs only the standard library.
 """
 
 import contextlib

@@ -1,9 +1,10 @@
-"""Names and sizes that a study's configuration, the science and the tables share, each said once. Needs the standard library alone.
+"""Names and sizes that a study's configuration, the science and the tables share, each said once. Needs only the standard library.
 
 A result depends on those of these that its script uses: a new display name makes no training stale.
 """
 
 import re
+from typing import NamedTuple
 
 # ------------------------------------------------------------------------------------------------------------------------ registries
 
@@ -15,6 +16,27 @@ FITTED = ("pq", "opq")
 PQN = "pqn"
 QUANTIZERS = (*FITTED, PQN)
 TRIPLET_LOSSES = ("sigmoid", "hinge", "softplus")
+
+
+class Official(NamedTuple):
+    """A known data set: images of its official splits, whether any content but the one known to be right is an error, and whether it is
+    generated here instead of fetched."""
+
+    train: int
+    test: int
+    strict: bool = False
+    generated: bool = False
+
+
+DATASETS = {
+    "fashion_mnist": Official(60_000, 10_000, strict=True),
+    "cifar10": Official(50_000, 10_000),
+    "synthetic": Official(2000, 1000, generated=True),
+}
+#: What a data set may be: one of the above, the official release of NUS-WIDE, or images of the user (``pqag.images``).
+KINDS = (*DATASETS, "nuswide", "imagefolder", "manifest")
+#: Images of NUS-WIDE in its two lists.
+RELEASED = {"Train": 161_789, "Test": 107_859}
 
 #: Clean queries among attacks; how a network came by its weights, as folders are named: ``joint16`` was trained with a 16-bit codebook.
 CLEAN = "clean"

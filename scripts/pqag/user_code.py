@@ -2,7 +2,7 @@
 
 An entry point is written ``module:function``. The module is one Python file in the folder that the workflow runs in, with dots for folders:
 ``mine.attack:run`` is the function ``run`` of ``mine/attack.py``. It may import installed packages and this library, but no file beside it:
-so its sha256 tells all of it. Calling ``function`` runs the file; nothing else here does. Needs the standard library alone.
+so its sha256 tells all of it. Calling ``function`` runs the file; nothing else here does. Needs only the standard library.
 """
 
 import hashlib

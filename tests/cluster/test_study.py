@@ -13,7 +13,7 @@ from ..workflow.conftest import snakemake as local
 from ..workflow.test_crash import assert_same
 from .conftest import option
 
-sys.path.append(str(ROOT / "docs"))
+sys.path.append(str(ROOT / "scripts/tools"))
 from jobs import submitted  # noqa: E402
 
 pytestmark = pytest.mark.cluster
@@ -44,7 +44,7 @@ def run(runs):
 
 
 def planned(folder):
-    """What docs/jobs.py says is submitted for all of the study in ``folder``."""
+    """What scripts/tools/jobs.py says is submitted for all of the study in ``folder``."""
     return submitted(folder / "config.yaml", folder, "all")
 
 

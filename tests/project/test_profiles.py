@@ -13,14 +13,14 @@ import yaml
 import yte
 
 from pqag.study.resources import Work
+from pqag.study.rules import READERS, RULES
 
 from ..workflow.conftest import ROOT
 
-sys.path.append(str(ROOT / "docs"))
+sys.path.append(str(ROOT / "scripts/tools"))
 import jobs  # noqa: E402
 
 PROFILE = (ROOT / "profiles/slurm/config.yaml").read_text()
-NETWORKS = r"torch_device\("  # how a step asks for a device
 
 
 @pytest.fixture(autouse=True)
@@ -39,40 +39,32 @@ def profile(**site):
     return yte.process_yaml(text, require_use_yte=True)
 
 
-def rules():
-    """The scripts of the rules, by the names of the rules; of one made of another, that of the other."""
-    found, made_of = {}, {}
-    for file in sorted((ROOT / "rules").glob("*.smk")):
-        for other, name, body in re.findall(
-            r"^(?:use rule (\w+) as|rule) (\w+)(?: with)?:\n((?:    .*\n|\n)+)", file.read_text(), re.MULTILINE
-        ):
-            if other:
-                made_of[name] = other
-            elif script := re.search(r'"\.\./scripts/(\w+\.py)"', body):
-                found[name] = (ROOT / "scripts" / script[1]).read_text()
-    return found | {name: found[other] for name, other in made_of.items()}
+NETWORKS = {rule for rule, one in RULES.items() if one.network}
 
 
-def networks():
-    """The rules whose scripts run a network."""
-    return {name for name, script in rules().items() if re.search(NETWORKS, script)}
-
-
-def test_every_step_with_a_network_and_no_other_is_for_the_machines_with_gpus():
-    assert {"pretrain", "attack", "attack_shard"} <= networks()
-    assert set(profile(gpu_type="a100")["set-resources"]) == networks()
-
-
-def test_every_step_states_its_threads_memory_and_time_and_those_with_a_network_a_gpu():
-    """Where one rule is made of another it may leave the threads to that. Rules without a script or a command are names of targets."""
+def bodies():
+    """What stands in the files of the workflow below each rule that runs a script or a command; with that of the rule it is made of."""
     text = "".join(file.read_text() for file in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")])
-    bodies = dict(re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", text, re.MULTILINE))
-    stated = {name: body for name, body in bodies.items() if re.search(r"^    (script|shell):", body, re.MULTILINE)}
-    assert {"pretrain", "table1", "report", "all"} < set(stated)
-    for name, body in stated.items():
-        for word in ("threads:", "mem_mb=", "runtime=", *["gpu="] * (name in networks())):
-            assert re.search(rf"^ +{word}", body, re.MULTILINE), (name, word)
-        assert name in networks() or "gpu=" not in body, name
+    found = {name: (other, body) for other, name, body in re.findall(BODY, text, re.MULTILINE)}
+    whole = {name: body + (found[other][1] if other else "") for name, (other, body) in found.items()}
+    return {name: body for name, body in whole.items() if re.search(r"^    (script|shell):", body, re.MULTILINE)}
+
+
+BODY = r"^(?:use rule (\w+) as|rule) (\w+)(?: with)?:\n((?:    .*\n|\n)+)"
+
+
+def test_the_table_of_rules_says_which_script_runs_a_network():
+    """A step asks for a device there."""
+    assert {rule for rule, one in RULES.items() if "torch_device(" in one.path.read_text()} == NETWORKS
+    assert set(profile(gpu_type="a100")["set-resources"]) == NETWORKS
+
+
+def test_every_rule_states_its_threads_and_what_it_needs():
+    assert set(bodies()) == {*RULES, *READERS}
+    for name, body in bodies().items():
+        assert re.search(r"^    threads:", body, re.MULTILINE), name
+        asked = re.search(r'\*\*needs\("(\w+)"\)', body)[1]
+        assert asked == name or RULES[asked].resources == RULES[name].resources, name
 
 
 @pytest.mark.parametrize("gpus", [0, 1])
@@ -81,18 +73,15 @@ def test_rules_learn_whether_there_are_gpus(gpus):
     assert os.environ["PQAG_GPUS"] == str(gpus)
 
 
-def test_every_step_is_in_a_group_or_alone_for_a_reason_and_none_holds_a_gpu_for_nothing():
-    groups = {}
-    for rule, group in profile()["groups"].items():
-        groups.setdefault(group, set()).add(rule)
-    for group, members in groups.items():
-        assert members <= networks() or not members & networks(), group
+def test_groups_and_local_rules_are_those_of_the_table_and_no_group_holds_a_gpu_for_nothing():
+    groups = profile()["groups"]
+    assert groups == {rule: one.group for rule, one in RULES.items() if one.group}
+    for group in set(groups.values()):
+        assert len({rule in NETWORKS for rule in groups if groups[rule] == group}) == 1, group
+    assert set(profile()["group-components"]) == set(groups.values())
     local = set(re.findall(r"    (\w+),", re.search(r"^localrules:\n((?:    \w+,\n)+)", (ROOT / "rules/common.smk").read_text(), re.M)[1]))
-    # One a data set, long, and what is there to run at the same time.
-    alone = {"prepare", "pretrain", "train_pqn", "adopt", "extract_shard", "attack_shard"}
-    assert set(rules()) - set(profile()["groups"]) - local == alone
-    assert not local & networks(), "a network on a login node"
-    assert set(profile()["group-components"]) == set(groups)
+    assert local == {rule for rule, one in RULES.items() if one.local} | set(READERS)
+    assert not local & NETWORKS, "a network on a login node"
 
 
 def test_a_site_without_entries_leaves_the_choice_to_slurm():
@@ -137,7 +126,12 @@ def test_a_type_of_gpu_that_the_plugin_does_not_take_is_told_in_a_sentence():
 
 
 def test_nothing_in_rules_or_scripts_knows_of_the_cluster():
-    for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk"), *(ROOT / "scripts").rglob("*.py")]:
+    for path in [
+        ROOT / "Snakefile",
+        *(ROOT / "rules").glob("*.smk"),
+        *(ROOT / "scripts").glob("*.py"),
+        *(ROOT / "scripts/pqag").rglob("*.py"),
+    ]:
         assert not re.search(r"slurm|sbatch", path.read_text(), re.IGNORECASE), path
 
 
@@ -187,7 +181,7 @@ def test_needs_of_a_study_by_hand(tmp_path, monkeypatch):
     needs = jobs.needs(ROOT / "config/tiny.yaml", tmp_path, "all")
     of_each = jobs.submitted(ROOT / "config/tiny.yaml", tmp_path, "all")
     assert needs[:3] == (sum(map(len, of_each)), 10, 6)
-    networked = [step for job in of_each for step in job if step.rule.name in networks()]
+    networked = [step for job in of_each for step in job if step.rule.name in NETWORKS]
     assert (needs.gpu_hours, needs.core_hours) == pytest.approx((len(networked) / 60, (needs.steps - len(networked)) / 60))
     assert needs.longest_minutes == max(sum(step.resources.runtime for step in job) for job in of_each)
     assert needs.most_mb == max(step.resources.mem_mb for job in of_each for step in job)
@@ -195,7 +189,7 @@ def test_needs_of_a_study_by_hand(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("words, said", [(["nowhere.yaml"], "there is no such file"), (["config/tiny.yaml", "table9"], "table9")])
 def test_a_mistake_of_who_asks_for_needs_is_told_in_a_line(words, said):
-    done = subprocess.run([sys.executable, "docs/jobs.py", *words], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "scripts/tools/jobs.py", *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
 
 

@@ -32,7 +32,7 @@ def test_conda_environment_has_the_same_pins():
 
 
 def test_rule_graph_in_the_readme_is_the_workflows():
-    module = runpy.run_path(str(ROOT / "docs/rulegraph.py"))
+    module = runpy.run_path(str(ROOT / "scripts/tools/rulegraph.py"))
     readme = (ROOT / "README.md").read_text()
     assert module["with_rulegraph"](readme) == readme, "run `make docs`"
     assert "prepare --> pretrain" in readme

@@ -429,7 +429,7 @@ def test_where_snakemake_has_no_such_reader_any_more_it_does_not_start(module, m
     monkeypatch.setattr(types, "load_configfile", types.load_configfile)
     monkeypatch.setattr(configfile, "load_configfile", configfile.load_configfile)
     monkeypatch.delattr(module, "load_configfile")
-    with pytest.raises(AttributeError, match="load_configfile"):
+    with pytest.raises(SystemExit, match="load_configfile"):
         plugin.read_studies_safely()
 
 

@@ -610,7 +610,7 @@ def test_memory_does_not_grow_with_the_number_of_images(birds, python):
 
 
 def test_every_kind_is_known_to_the_config():
-    from pqag.datasets import KINDS
+    from pqag.names import KINDS
     from pqag.study.model import DATASET_SECTIONS, Images
 
     assert set(images.LISTINGS) == {kind for kind in KINDS if issubclass(DATASET_SECTIONS[kind], Images)}

@@ -10,13 +10,13 @@ import torch
 from pqag import names, networks
 from pqag.study import resources
 from pqag.study.model import parse_study
-from pqag.study.resources import LEAST_MINUTES, LEAST_NETWORK_MINUTES, mem_mb, runtime
-from pqag.study.settings import RULES
+from pqag.study.resources import LEAST_MINUTES, LEAST_NETWORK_MINUTES
+from pqag.study.rules import READERS, RULES, work
 
 from ..workflow.conftest import ROOT, plan, write_config
 
-sys.path.append(str(ROOT / "docs"))
-import resources as checked  # noqa: E402
+sys.path.append(str(ROOT / "scripts/tools"))
+import usage as checked  # noqa: E402
 
 #: A study in which no job is as small as the floors.
 STUDY = {
@@ -48,9 +48,10 @@ def resolved(**changes):
     return parse_study(study).resolved()
 
 
-def asked(rule, study=None, **wildcards):
-    job = JOB | wildcards
-    return mem_mb(rule, job, study or resolved()), runtime(rule, job, study or resolved())
+def asked(rule, study=None, gpu=False, **wildcards):
+    """MiB and minutes at the first attempt."""
+    it = work(rule, JOB | wildcards, study or resolved(), gpu)
+    return it.mem_mb(), it.runtime()
 
 
 @pytest.mark.parametrize("name", names.NETWORKS)
@@ -84,11 +85,7 @@ def test_larger_images_meet_as_many_outputs_as_the_networks_have(side):
             module.register_forward_hook(lambda module, inputs, output: outputs.append(output.numel()))
     with torch.no_grad():
         network(torch.zeros(1, 3, side, side))
-    assert resources.network(JOB, study).size.outputs == pytest.approx(sum(outputs) / 1e6, rel=0.15)
-
-
-def test_every_rule_has_its_formula():
-    assert set(resources._WORK) == {*RULES, "report", "all"}
+    assert resources.network(JOB, study, 1).size.outputs == pytest.approx(sum(outputs) / 1e6, rel=0.15)
 
 
 def test_scoring_by_hand():
@@ -98,11 +95,8 @@ def test_scoring_by_hand():
     With 280 for Snakemake, and half as much again.
     """
     study, features = resolved(datasets__photos__database=190_000), 2 * 512 * 4 * 100_000  # of the 200,000 images that there may be
-    assert (
-        asked("evaluate", study, bits="16")[0]
-        == math.ceil(1.5 * (80 + (128 * (24 * 65_536 + 8 * 190_000) + features) / 2**20 + 280))
-        == 1693
-    )
+    by_hand = 80 + (128 * (24 * 65_536 + 8 * 190_000) + features) / 2**20
+    assert asked("evaluate", study, bits="16")[0] == math.ceil(1.5 * (by_hand + 280)) == 1693
     assert asked("evaluate", study, bits="40")[0] == math.ceil(1.5 * (80 + (128 * 32 * 190_000 + features) / 2**20 + 280)) == 2240
     assert asked("evaluate", study)[1] == math.ceil(2.5 * (6 + 6e-7 * 100_000 * 190_000) / 60) == 476
 
@@ -128,7 +122,6 @@ def test_scoring_by_hand():
         ("quantize", {"quantizer__iterations": 2000}, "time"),
         ("evaluate", {"datasets__photos__database": 400_000}, "memory time"),
         ("evaluate", {"datasets__photos__queries": 400_000}, "memory time"),
-        ("table1", {"datasets__photos__queries": 400_000, "seeds": [0, 1, 2]}, "memory time"),
         ("fetch", {"datasets__photos__image_size": 64}, "time"),
     ],
 )
@@ -173,9 +166,10 @@ def test_images_of_nus_wide_are_at_most_those_that_were_released(tmp_path, monke
 
 
 def test_every_attempt_asks_for_more():
+    manifest = work("manifest", {}, resolved())
     for attempt in (1, 2, 3):
-        assert mem_mb("manifest", {}, resolved(), attempt) == [570, 855, 1283][attempt - 1]  # 1.5 (100 + 280), 1.5 times, 2.25 times
-        assert runtime("manifest", {}, resolved(), attempt) == LEAST_MINUTES * 2 ** (attempt - 1)
+        assert manifest.mem_mb(attempt) == [570, 855, 1283][attempt - 1]  # 1.5 (100 + 280), 1.5 times, 2.25 times
+        assert manifest.runtime(attempt) == LEAST_MINUTES * 2 ** (attempt - 1)
 
 
 def test_a_step_of_seconds_asks_for_the_least_of_its_kind():
@@ -191,28 +185,24 @@ def test_a_step_of_seconds_asks_for_the_least_of_its_kind():
 def test_a_gpu_relieves_the_steps_that_run_a_network():
     study = resolved(models__joint={"network": "vgg16", "quantizer": {"method": "pqn"}})
     asks_otherwise = set()
-    for rule in resources._WORK:
-        job = JOB | {"model": "joint"} if rule == "train_pqn" else JOB
-        asks_otherwise |= {rule for asks in (mem_mb, runtime) if asks(rule, job, study, gpu=True) != asks(rule, job, study)}
-    networks = {"pretrain", "train_pqn", "adopt", "extract", "extract_shard", "extract_transfer", "attack", "attack_shard", "sweep"}
-    assert asks_otherwise == networks
+    for rule in (*RULES, *READERS):
+        job = {"model": "joint"} if rule == "train_pqn" else {}
+        if asked(rule, study, gpu=True, **job) != asked(rule, study, **job):
+            asks_otherwise.add(rule)
+    assert asks_otherwise == {rule for rule, one in RULES.items() if one.network}
     joins = resolved() | {"shards": {"attack": 100, "extract": 100}}
     for rule in ("attack", "extract"):
-        assert mem_mb(rule, JOB, joins, gpu=True) == mem_mb(rule, JOB, joins)
+        assert asked(rule, joins, gpu=True) == asked(rule, joins)
 
 
 def test_with_a_gpu_by_hand():
-    """720 MiB for torch, 2000 for CUDA, 280 for Snakemake, 1000 queries of 3072 bytes six times and of 64 numbers three times; no network.
-
-    Of the seconds that are the network's a twentieth is left: not of scoring 250 queries, at each of the 13 points of a sweep.
-    """
+    """720 MiB for torch, 2000 for CUDA, 280 for Snakemake, 1000 queries of 3072 bytes six times; no network. Of the time a twentieth."""
     entries = {"datasets": {"cifar10": {}}, "models": {"vgg11": {"width": 0.125}}, "attacks": STUDY["attacks"]}
     study, job = parse_study({"study": "s", **entries}).resolved(), JOB | {"dataset": "cifar10", "model": "vgg11", "bits": "16"}
-    held = 1000 * (6 * 3072 + 3 * 4 * 64) / 2**20
-    assert mem_mb("attack", job, study, gpu=True) == math.ceil(1.5 * (720 + 2000 + 280 + held)) == 4528
-    without, relieved = (resources.work("sweep", job, study, gpu).seconds for gpu in (False, True))
-    scoring = 13 * 6e-7 * 250 * 9000
-    assert relieved - scoring == pytest.approx((without - scoring) / 20)
+    with_gpu, without = (work("attack", job, study, gpu) for gpu in (True, False))
+    head = 30 * 1.7 * 250 * 4 * 16 / 2**20
+    assert with_gpu.mem_mb() == math.ceil(1.5 * (720 + 2000 + 280 + 1000 * 6 * 3072 / 2**20 + head))
+    assert with_gpu.seconds == without.seconds / 20
 
 
 @pytest.mark.parametrize("rule", ["attack", "extract"])

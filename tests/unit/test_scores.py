@@ -3,13 +3,22 @@
 import pytest
 
 from pqag.names import PRETRAINED, kind_of
-from pqag.study.scores import Score, counterpart, needed, scores, tables, transfers, victims
+from pqag.study.rules import jobs
+from pqag.study.scores import Score, counterpart, scores, tables, transfers, victims
 
 STUDY = {
     "models": {
-        name: {"network": name, "width": 1, "like": None, "training": {"epochs": 4}, "quantizer": {"method": "pq", "subspaces": 4}}
+        name: {
+            "network": name,
+            "width": 1,
+            "like": None,
+            "weights": None,
+            "training": {"epochs": 4},
+            "quantizer": {"method": "pq", "subspaces": 4},
+        }
         for name in ("vgg16", "alexnet", "resnet18", "vgg11", "vgg13")
     },
+    "datasets": {"cifar10": {}},
     "attacks": {"apd": {}, "aod": {}},
     "bits": [16, 24],
     "tables": {
@@ -61,6 +70,12 @@ def test_model_transfer_by_hand():
     ]
 
 
+def needed(study, rule, wildcards):
+    """Whether the study has a job of the rule with these wildcards, among others."""
+    given = {name: value for name, value in wildcards.items() if name not in ("dataset", "seed")}.items()
+    return any(name == rule and given <= its.items() for name, its in jobs(study))
+
+
 def test_what_two_tables_show_is_scored_once():
     # 6 of Table 1, 6 of Table 3, 6 of Table 4 of which 2 are Table 1's: clean and APD of VGG16 at 24 bits.
     assert len(scores(STUDY)) == len(set(scores(STUDY))) == 16
@@ -94,7 +109,6 @@ def test_a_job_is_of_the_study_if_a_table_needs_it(rule, wildcards, has):
 
 
 DRAWN = STUDY | {
-    "datasets": {"cifar10": {}},
     "figures": {"models": ["vgg11"], "bits": 16, "sweep": {"models": ["vgg13"]}},
 }
 

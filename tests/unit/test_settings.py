@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pqag.job import provenance
 from pqag.study.model import parse_study
-from pqag.study.rules import SCRIPTS, script_of
-from pqag.study.settings import RULES, as_config, maker_of, settings
+from pqag.study.rules import RULES, settings
+from pqag.study.settings import as_config, maker_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -236,7 +236,7 @@ BY_HAND = [
 )
 def test_settings_of_every_rule_by_hand(study, rule, wildcards, by_hand):
     got = settings(rule, wildcards, study)
-    assert got.pop("code") == provenance.code_digest(script_of(rule))
+    assert got.pop("code") == provenance.code_digest(RULES[rule].path)
     assert got == by_hand
 
 
@@ -348,14 +348,12 @@ def rules_with_a_script() -> dict[str, str]:
 
 def test_the_rules_are_those_of_the_workflow_that_have_a_script():
     assert set(RULES) == set(rules_with_a_script())
-    assert len(RULES) == len(set(RULES)) >= 12
 
 
 def test_the_scripts_are_those_of_the_workflow():
     for rule, script in rules_with_a_script().items():
-        assert script_of(rule) == ROOT / f"scripts/{script}.py"
-        assert script_of(rule).is_file()
-    assert {rule: script for rule, script in rules_with_a_script().items() if rule != script} == SCRIPTS
+        assert RULES[rule].path == ROOT / f"scripts/{script}.py"
+        assert RULES[rule].path.is_file()
 
 
 def test_every_rule_with_a_script_asks_for_its_own_settings():
@@ -363,15 +361,15 @@ def test_every_rule_with_a_script_asks_for_its_own_settings():
     text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))
     asked = set(re.findall(r'settings=settings_of\("(\w+)"\)', text))
     tables = {"table1", "table2", "table3", "table4"}
-    assert asked == {rule for rule in RULES if rule not in SCRIPTS} | tables
+    assert asked == {rule for rule in RULES if not RULES[rule].script} | tables
     study = parse_study(STUDY).resolved()
     everything = VICTIM | SOURCE | {"bits": "24", "attack": "strong"}
-    for rule, other in ((rule, other) for rule, other in SCRIPTS.items() if rule not in tables):
+    for rule, other in ((rule, one.script) for rule, one in RULES.items() if one.script and rule not in tables):
         assert settings(rule, everything, study) == settings(other, everything, study)
 
 
 def test_settings_need_the_standard_library_alone(python):
-    code = "import sys, pqag.study.settings; print({'torch', 'pandas', 'numpy', 'h5py', 'pydantic'} & set(sys.modules))"
+    code = "import sys, pqag.study.rules; print({'torch', 'pandas', 'numpy', 'h5py', 'pydantic'} & set(sys.modules))"
     assert python(code, capture_output=True, text=True, check=True).stdout == "set()\n"
 
 

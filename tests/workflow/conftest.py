@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "docs"))  # planning, staleness
+sys.path.append(str(ROOT / "scripts/tools"))  # planning, staleness
 
 
 def snakemake(folder, *arguments, **options):

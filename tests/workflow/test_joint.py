@@ -107,7 +107,7 @@ def test_it_is_trained_for_the_length_of_its_code(joint):
 
 
 def test_its_training_used_the_memory_that_it_asked_for(joint):
-    from resources import measured
+    from usage import measured
 
     folder, _ = joint
     jobs = [job for job in measured(folder / "config.yaml", folder) if job.used_mb is not None]

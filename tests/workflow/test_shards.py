@@ -54,7 +54,7 @@ def test_a_run_in_shards(split):
 
 
 def test_shards_used_the_memory_that_they_asked_for(split):
-    from resources import measured
+    from usage import measured
 
     folder, _ = split
     jobs = [job for job in measured(folder / "config.yaml", folder) if job.used_mb is not None]

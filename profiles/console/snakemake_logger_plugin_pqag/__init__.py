@@ -17,6 +17,7 @@ from pathlib import Path
 
 import snakemake.common.configfile
 import snakemake.settings.types
+from pqag_snakemake import replace
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -158,11 +159,10 @@ class StudyRefused(WorkflowError):
 def read_studies_safely() -> None:
     """Put ``read_study`` in place of Snakemake's ``load_configfile``, for ``--configfile`` and for the workflow's own ``configfile:``.
 
-    Raises AttributeError where Snakemake has no such function there any more: better no start than one that runs what a study says.
+    Exits where Snakemake has no such function there any more: better no start than one that runs what a study says.
     """
     for module in (snakemake.settings.types, snakemake.common.configfile):
-        _ = module.load_configfile
-        module.load_configfile = read_study
+        replace(module, "load_configfile", lambda every: read_study, "a reader of config files that runs no code")
 
 
 def read_study(path: str | Path) -> dict:

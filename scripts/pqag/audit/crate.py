@@ -20,7 +20,7 @@ from pqag import files
 from pqag.audit.verify import Study
 from pqag.errors import UserError
 from pqag.job import records
-from pqag.study.rules import script_of
+from pqag.study.rules import RULES
 
 #: The profiles that the crate follows, with their names; each builds on those before it.
 PROFILES = {
@@ -165,7 +165,7 @@ class Description:
     def _tool(self, rule: str, made: list[Mapping[str, Any]]) -> Entity:
         """What runs in the jobs of a rule: its script, with the settings it takes."""
         digests = sorted({record["predicate"]["buildDefinition"]["internalParameters"]["code"] for record in made})
-        script = f"scripts/{script_of(rule).name}"
+        script = f"scripts/{RULES[rule].path.name}"
         words = ast.get_docstring(ast.parse((self.part / script).read_text(encoding="utf-8"))) if script in self.inside else None
         return self.add(
             f"#rule/{rule}",

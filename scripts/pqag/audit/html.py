@@ -1,7 +1,7 @@
 """A page that shows the tables of a study and, for every number, how it was made from the raw files.
 
 One file that needs no other and no network. Whatever comes from the study is text in it: escaped where it stands in the markup, and set by
-``textContent`` where the script shows it; the policy in its head lets no script run but the page's own. Needs the standard library alone.
+``textContent`` where the script shows it; the policy in its head lets no script run but the page's own. Needs only the standard library.
 """
 
 import base64

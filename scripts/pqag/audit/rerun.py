@@ -20,7 +20,8 @@ from pqag.audit.verify import Study, load
 from pqag.audit.why import chain, find
 from pqag.errors import UserError
 from pqag.job import records
-from pqag.study.settings import as_config, settings
+from pqag.study.rules import settings
+from pqag.study.settings import as_config
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import functools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,7 @@ from pqag.errors import UserError
 from pqag.job import records
 from pqag.show import cells
 from pqag.study.file import printable
-from pqag.study.scores import needed
-from pqag.study.settings import settings
+from pqag.study.rules import jobs, settings
 
 #: Beside the records in a study: what says how long things took, a training that goes on, what audit itself writes.
 UNRECORDED = re.compile(r"(?:logs|benchmarks)/.*|.*/unfinished\.pt|audit\.html|report\.zip|(?:crate|\.crate\.part)/.*")
@@ -237,7 +236,8 @@ def _left_over(study: Study, resolved: Mapping[str, Any] | None, digest: Digest)
     if resolved is None:
         return {}
     own = {f"{study.folder}/{name}{records.SUFFIX}" for name in ("study", "MANIFEST")}  # which every study has, damaged as it may be
-    strange = {path: record for path, record in study.records.items() if path not in own and not _has(resolved, record)}
+    known = {(rule, frozenset(wildcards.items())) for rule, wildcards in jobs(resolved)}
+    strange = {path: record for path, record in study.records.items() if path not in own and not _has(resolved, known, record)}
     read = {name for path, record in study.records.items() if path not in strange for name in records.dependencies(record, "input")}
     current = all(digest(name) == recorded for name, recorded in resolved["configfiles"].items())
     found = {}
@@ -257,14 +257,15 @@ def job(record: Mapping[str, Any]) -> str:
     return f"{parameters['rule']} ({wildcards})" if wildcards else parameters["rule"]
 
 
-def _has(resolved: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
-    """Whether the job of a record is one of the study."""
+def _has(resolved: Mapping[str, Any], known: Set[tuple[str, Set]], record: Mapping[str, Any]) -> bool:
+    """Whether the job of a record is one of the study, whose jobs are ``known`` by rule and wildcards but for dataset and seed."""
     parameters = record["predicate"]["buildDefinition"]["externalParameters"]
     try:
         rule, wildcards = parameters["rule"], parameters["wildcards"]
         settings(rule, wildcards, resolved)
         named = all(wildcards[key] in map(str, resolved[f"{key}s"]) for key in ("dataset", "seed") if key in wildcards)
-        return named and needed(resolved, rule, wildcards)
+        others = frozenset((name, value) for name, value in wildcards.items() if name not in ("dataset", "seed"))
+        return named and (rule, others) in known
     except DAMAGE:
         return False
 

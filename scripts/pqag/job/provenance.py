@@ -3,7 +3,7 @@
 The digest of a script covers the script and every definition of the library that it reaches: functions, classes, constants and imports.
 It leaves out what cannot change a bit of a result: comments, docstrings and layout, the texts of errors and of log lines, and the harness
 that runs a job and records it. So a new field of a record, a reworded error, or a new function beside those in use makes nothing stale.
-Needs the standard library alone.
+Needs only the standard library.
 """
 
 import ast

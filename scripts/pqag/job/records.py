@@ -1,7 +1,7 @@
 """One record a job: what it made out of what, by which code, with which settings, on what machine.
 
 A record is an in-toto Statement (v1) with SLSA provenance (v1), written beside the outputs after all of them: its presence says that the
-job ended well. Names are paths relative to the folder the workflow runs in. Needs the standard library alone.
+job ended well. Names are paths relative to the folder the workflow runs in. Needs only the standard library.
 """
 
 import contextlib
@@ -133,8 +133,8 @@ def seeds_of(wildcards: Mapping[str, str], settings: Mapping[str, Any]) -> dict[
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of ``record`` with the sha256 of all that it says as its ``invocationId``.
 
-    So that a record shows by itself that a byte of it changed, even the one record that no list can hold: that of the list. This guards
-    against accidents; who edits a record on purpose can seal it anew.
+    So a record shows by itself that a byte of it changed, even the record of the list, which no list can hold. This guards against
+    accidents: whoever edits a record on purpose can seal it again.
     """
     copy = json.loads(json.dumps(record))
     copy["predicate"]["runDetails"]["metadata"]["invocationId"] = ""
@@ -143,7 +143,7 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sealed_sha256(record: Mapping[str, Any]) -> str:
-    """The sha256 of the file that holds ``record``, if nothing changed in it after it was written; none for what is never written."""
+    """The sha256 of the file that holds ``record``, if nothing changed in it after it was written; empty if it could not be written."""
     try:
         return hashlib.sha256(files.json_text(sealed(record)).encode()).hexdigest()
     except (ValueError, RecursionError):
@@ -211,7 +211,7 @@ def gpu() -> str | None:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """A record; raises UserError where the file is none, or lacks something that this library looks at."""
+    """A record; raises UserError if the file is no record, or lacks something that this library reads."""
     try:
         if not Path(path).is_file():  # a pipe would never end
             raise FileNotFoundError("no such file")
@@ -229,7 +229,7 @@ def _refuse(constant: str) -> None:
 
 
 def _missing(record: Mapping[str, Any]) -> str | None:
-    """What a record lacks, in words, or whatever error looking for it raises."""
+    """What a record lacks, in words; raises some error if the record is too damaged to look."""
     definition, run = record["predicate"]["buildDefinition"], record["predicate"]["runDetails"]
     outer, inner = definition["externalParameters"], definition["internalParameters"]
     kinds = record["_type"], record["predicateType"], definition["buildType"]
@@ -289,7 +289,7 @@ def record_of(path: str | Path) -> Path | None:
 def is_of(path: str | Path, settings: Mapping[str, Any], inputs: Iterable[str]) -> bool:
     """Whether ``path`` is the record of a job that had these ``settings``, and these ``inputs`` as their own records are now.
 
-    Looks at records alone, so that no large file is read; where one is missing or damaged the answer is no.
+    Reads only records and no large file; if a record is missing or damaged, the answer is no.
     """
     try:
         record, makers = read(path), {name: record_of(name) for name in inputs}
@@ -306,7 +306,7 @@ def is_of(path: str | Path, settings: Mapping[str, Any], inputs: Iterable[str]) 
 def unchanged(paths: Iterable[str]) -> Iterator[dict[str, str]]:
     """Yield the sha256 of each path, having made sure that it is what the job that made it recorded; nothing may change it meanwhile.
 
-    Raises UserError that names the file, before anything is loaded from it, or after the body if it was changed under its hands.
+    Raises UserError that names the file: before anything is loaded from it, or after the body if it changed while the job ran.
     """
     before = {path: _identity(path) for path in paths}
     digests = {path: checked_sha256(path) for path in before}
@@ -317,7 +317,10 @@ def unchanged(paths: Iterable[str]) -> Iterator[dict[str, str]]:
 
 
 def checked_sha256(path: str) -> str:
-    """The sha256 of ``path``; raises UserError unless its record is there and says the same. A record has none, and must bear its seal."""
+    """The sha256 of ``path``; raises UserError unless its record is there and says the same.
+
+    A record has no record of its own; its seal must be right.
+    """
     if path.endswith(SUFFIX):
         digest = files.sha256(path)
         if digest != sealed_sha256(read(path)):
@@ -334,7 +337,7 @@ def checked_sha256(path: str) -> str:
 
 
 def _identity(path: str) -> tuple[int, ...] | None:
-    """What changes when someone writes to the file or puts another in its place; None where there is none."""
+    """What changes when someone writes to the file or replaces it; None if there is no such file."""
     try:
         found = os.stat(path)
     except OSError:

@@ -1,6 +1,6 @@
 """How a large job is split over several: a shard is a whole number of batches, so that no bit of a result depends on how many there are.
 
-What a shard made is a file of its own, which the job that joins them looks at and Snakemake then deletes. Needs the standard library alone.
+Each shard makes files of its own, which the job that joins them reads and Snakemake then deletes. Needs only the standard library.
 """
 
 import re

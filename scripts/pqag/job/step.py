@@ -28,13 +28,13 @@ log = logging.getLogger("pqag")
 
 @contextlib.contextmanager
 def step(snakemake) -> Iterator[dict]:
-    """Run a script's body between two looks at its files, with all that it prints in its log; yields its settings (``params.settings``).
+    """Run a script's body between two checks of its files, with all that it prints in its log; yields its settings (``params.settings``).
 
-    Before the body every input must be what its own record says; after it the record of this job is written, last of all. What came from
-    outside the workflow is told by ``came_from``. A UserError ends the script with its one sentence as the last line of the log, any other
+    Before the body every input must be what its own record says; after it the record of this job is written, last of all. ``came_from``
+    reports what came from outside the workflow. A UserError ends the script with its one sentence as the last line of the log, any other
     exception with its traceback there; either way the exit status is 1 and the terminal is left to the workflow, which shows that last
-    line, unless the log cannot be written. A job whose Snakemake was killed ends too, so that the next run finds the field free; on another
-    machine, where that cannot be seen, it ends when the next run begins.
+    line, unless the log cannot be written. A job whose Snakemake was killed ends too, so that it does not write beside the next run; on
+    another machine, where it cannot see that, it ends when the next run begins.
     """
     _end_with_parent()
     started, settings, done = records.now(), snakemake.params.settings, False

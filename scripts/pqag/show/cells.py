@@ -3,7 +3,7 @@
 A number is put into a text as a mark, which becomes ``\\cell{id}{number}`` in LaTeX and the bare number elsewhere. A cell is a mapping:
 ``id`` ("table1:…"), ``text`` as printed, ``value``, ``format``, ``statistic``, ``scale`` and ``sources``, so that ``value`` = ``scale`` x
 the statistic ("mean" or "standard deviation") of the sources and ``text`` = ``value`` in that format. A source is a file and a pointer
-into it: of JSON as in RFC 6901, of a CSV file ``row/column`` with rows from 0, or from -1 backwards. Needs the standard library alone.
+into it: of JSON as in RFC 6901, of a CSV file ``row/column`` with rows from 0, or from -1 backwards. Needs only the standard library.
 """
 
 import csv

@@ -125,7 +125,7 @@ def _yaml(path: str | Path, text: str) -> Any:
         if node is None:
             return None
         for key in [key for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []:
-            if isinstance(key, yaml.ScalarNode) and key.value in RESERVED:  # told before anything else that is wrong
+            if isinstance(key, yaml.ScalarNode) and key.value in RESERVED:  # reported before anything else that is wrong
                 raise _reserved(path, key.start_mark.line + 1, key.value)
         _check(path, loader, node, [], {})
         return loader.construct_document(node)
@@ -204,7 +204,7 @@ def _value(path, loader, node) -> Any:
     """The value of a scalar; refused where its text is none of what its tag says: a 13th month, letters in a number."""
     try:
         value = loader.construct_object(node)
-        if isinstance(value, int) and value.bit_length() > 1000:  # Python would not print it, be it to say what is wrong
+        if isinstance(value, int) and value.bit_length() > 1000:  # Python would not print it, not even to say what is wrong
             raise ValueError
         return value
     except (ArithmeticError, AttributeError, LookupError, ValueError):

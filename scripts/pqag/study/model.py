@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
-from pqag.datasets import DATASETS, KINDS
 from pqag.errors import UserError
 from pqag.names import (
+    DATASETS,
+    KINDS,
     LOSSES,
     METHODS,
     NETWORKS,
@@ -33,7 +34,7 @@ from pqag.names import (
 from pqag.study.file import Refused, printable, read
 from pqag.study.settings import maker_of
 
-#: Keys of an attack that some losses, or some methods, alone look at.
+#: Keys of an attack that only some losses, or some methods, use.
 USED_BY = {
     "feature": ("loss", ("basic",)),
     "assignment": ("loss", ("apd",)),
@@ -455,11 +456,11 @@ class Study(_Section):
 
     @model_validator(mode="after")
     def _splits_fit(self) -> "Study":
-        """Of the known data sets; of others this is looked at when their images were counted, in ``pqag.split``."""
+        """Checks the known data sets; others are checked once their images were counted, in ``pqag.split``."""
         for name, dataset in self.datasets.items():
             if (known := DATASETS.get(dataset.kind)) is None:
                 continue
-            if dataset.source is not None and not known.files:
+            if dataset.source is not None and known.generated:
                 raise ValueError(f"datasets.{name}.source: the images of {dataset.kind} are generated, so there is no source to name")
             there, of = known.test, f"{known.test} test images"
             if dataset.database_from == "all":

@@ -1,21 +1,151 @@
-"""The rules of the workflow and their scripts. Needs the standard library alone."""
+"""Every rule of the workflow, said once: its script, what there is one job of it for, what it depends on, and what it asks for.
 
+What Snakemake compares with the last run to find what is stale, what a record holds, what ``audit verify`` expects, what a job asks a
+cluster for and which files a study has: all follow from this table. Needs only the standard library.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from pqag.job.provenance import LIBRARY
+from pqag.job.provenance import LIBRARY, code_digest
+from pqag.names import CLEAN
+from pqag.study import resources as asks
+from pqag.study import settings as needs
+from pqag.study.resources import Work
+from pqag.study.scores import TABLES, Score, heat_maps, is_joint, scores, tables, training_of, with_lender
+from pqag.study.settings import maker_of
 
-#: The scripts of rules that do not run one of their own name.
-SCRIPTS = {
-    "extract_shard": "extract",
-    "attack_shard": "attack",
-    "evaluate_clean": "evaluate",
-    "table1": "table",
-    "table2": "table",
-    "table3": "table",
-    "table4": "table",
+#: The wildcards that tell the jobs of a rule apart, by what there is one job for. Most have a dataset and a seed besides.
+WILDCARDS = {
+    "study": (),
+    "data set": (),
+    "network": ("model",),
+    "network and code length": ("model", "bits"),
+    "victim": ("model", "training"),
+    "codebook": ("model", "training", "bits"),
+    "attack": ("model", "training", "bits", "attack"),
+    "source": ("model", "training", "attack", "source_bits"),
+    "score": Score._fields,
+    "figure": ("model",),
+    "strength": ("model", "training", "bits", "attack"),
+    "heat map": ("table", "panel"),
 }
 
 
-def script_of(rule: str) -> Path:
-    """The script that ``rule`` runs."""
-    return LIBRARY.parent / f"{SCRIPTS.get(rule, rule)}.py"
+class Rule(NamedTuple):
+    """A rule: its name, what there is one job of it for (a key of ``WILDCARDS``), which settings and what resources a job has.
+
+    ``script`` is the script of another name. ``network``: it trains or runs a network, and asks for a GPU where there is one. ``local``: it
+    runs where Snakemake does, also on a cluster. ``group``: on a cluster, jobs of such a group run one after the other in a single job.
+    """
+
+    name: str
+    per: str
+    settings: Callable[[Mapping[str, str], Mapping[str, Any]], dict[str, Any]]
+    resources: Callable[[Mapping[str, str], Mapping[str, Any]], Work]
+    script: str = ""
+    network: bool = False
+    local: bool = False
+    group: str = ""
+
+    @property
+    def path(self) -> Path:
+        """The script that the rule runs."""
+        return LIBRARY.parent / f"{self.script or self.name}.py"
+
+
+RULES = {
+    rule.name: rule
+    for rule in (
+        Rule("fetch", "data set", needs.fetch, asks.fetch, local=True),
+        Rule("prepare", "data set", needs.prepare, asks.prepare),
+        Rule("pretrain", "network", needs.pretrain, asks.pretrain, network=True),
+        Rule("train_pqn", "network and code length", needs.train_pqn, asks.train_pqn, network=True),
+        Rule("adopt", "network", needs.adopt, asks.adopt, network=True),
+        Rule("borrow", "network", needs.borrow, asks.light, local=True),
+        Rule("extract", "victim", needs.extract, asks.extract, network=True, group="features"),
+        Rule("extract_shard", "victim", needs.extract, asks.extract, script="extract", network=True),
+        Rule("quantize", "codebook", needs.quantize, asks.quantize, group="codebooks"),
+        Rule("encode", "codebook", needs.nothing, asks.quantize, group="codebooks"),
+        Rule("attack", "attack", needs.attack, asks.attack, network=True, group="attacks"),
+        Rule("attack_shard", "attack", needs.attack, asks.attack, script="attack", network=True),
+        Rule("extract_transfer", "source", needs.extract_transfer, asks.extract_transfer, network=True, group="transfers"),
+        Rule("evaluate", "score", needs.nothing, asks.evaluate, group="scores"),
+        Rule("evaluate_clean", "codebook", needs.nothing, asks.evaluate, script="evaluate", group="scores"),
+        *(Rule(table, "study", needs.table(table), asks.light, script="table", group="paper") for table in TABLES),
+        Rule("heat_map", "heat map", needs.nothing, asks.drawing, group="paper"),
+        Rule("perturbation", "figure", needs.one_query, asks.figure, group="paper"),
+        Rule("centroid_distributions", "figure", needs.chosen_queries, asks.figure, group="paper"),
+        Rule("retrieval_sheet", "figure", needs.chosen_queries, asks.figure, group="paper"),
+        Rule("precision_recall", "figure", needs.figure, asks.drawing, group="paper"),
+        Rule("sweep", "strength", needs.sweep, asks.sweep, network=True, group="sweeps"),
+        Rule("figure_sweep", "figure", needs.figure, asks.drawing, group="paper"),
+        Rule("paper", "study", needs.paper, asks.light, local=True),
+        Rule("study", "study", needs.whole_study, asks.light, local=True),
+        Rule("manifest", "study", needs.nothing, asks.light, local=True),
+    )
+}
+#: Rules without settings or a record: they read what the others made.
+READERS = {"report": asks.report, "all": asks.light}
+#: The rules that draw a victim, or measure what is drawn of it.
+FIGURES = tuple(name for name, rule in RULES.items() if rule.per in ("figure", "strength"))
+
+
+def settings(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of one job of ``rule``, sorted by name, then ``code``, the digest of its code.
+
+    ``study`` is ``Study.resolved()`` of ``pqag.study.model``: every key present. Raises KeyError where the study has no such data set,
+    model or attack, or the rule is unknown.
+    """
+    return dict(sorted(RULES[rule].settings(wildcards, study).items())) | {"code": code_digest(RULES[rule].path)}
+
+
+def work(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any], gpu: bool = False) -> Work:
+    """What a job of ``rule`` is expected to take, without any reserve.
+
+    ``study`` is as in ``settings``, and may have the section ``shards``; ``gpu`` says whether networks run on one.
+    """
+    found = (RULES[rule].resources if rule in RULES else READERS[rule])(wildcards, study)
+    return found.on_gpu() if gpu else found
+
+
+def figure_models(study: Mapping[str, Any], rule: str) -> list[str]:
+    """The models that a rule of ``FIGURES`` has a job for."""
+    return (study["figures"]["sweep"] if "sweep" in rule else study["figures"])["models"]
+
+
+def jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Every job of a finished study, as its rule and its wildcards but for dataset and seed; some come twice.
+
+    Shards are none of them: nothing is left of these.
+    """
+
+    def job(rule: str, **values: Any) -> tuple[str, dict[str, str]]:
+        return rule, {name: str(values[name]) for name in WILDCARDS[RULES[rule].per]}
+
+    for rule in ("study", "manifest", "fetch", "prepare", *tables(study)):
+        yield job(rule)
+    for table, panel in heat_maps(study):
+        yield job("heat_map", table=table, panel=panel)
+    bits = study["figures"]["bits"]
+    for rule in FIGURES:
+        for model in figure_models(study, rule):
+            for attack in study["attacks"] if RULES[rule].per == "strength" else [CLEAN]:
+                yield job(rule, model=model, training=training_of(study, model, bits), bits=bits, attack=attack)
+    if study["figures"]["models"]:
+        yield job("paper")
+    for score in scores(study):
+        its = score._asdict()
+        for model in with_lender(study, score.model):
+            yield job(maker_of(study["models"][model]), **its | {"model": model})
+        yield job("extract", **its)
+        yield job("encode" if is_joint(study, score.model) else "quantize", **its)
+        if score.attack == CLEAN:
+            yield job("evaluate_clean", **its)
+            continue
+        source = {"model": score.source_model, "training": score.source_training, "bits": score.source_bits}
+        yield job("attack", **its | source)
+        yield job("evaluate", **its)
+        if score.transferred:
+            yield job("extract_transfer", **its)

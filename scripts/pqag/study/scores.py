@@ -1,4 +1,4 @@
-"""Which query sets are scored on which victims, for each table and for the figures. Needs the standard library alone."""
+"""Which query sets are scored on which victims, for each table and for the figures. Needs only the standard library."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -60,8 +60,8 @@ def on_itself(study: Mapping[str, Any], model: str) -> Iterator[Score]:
 
 
 def counterpart(study: Mapping[str, Any], model: str) -> str | None:
-    """The model that a jointly trained one is held against: the first of the same network, width and recipe of training whose features
-    are quantized afterwards by plain product quantization into as many sub-spaces, if the study has one."""
+    """The model that a jointly trained one is compared with: the first with the same network, width and training recipe whose features
+    are quantized afterwards, by plain product quantization with as many sub-spaces; None if the study has none."""
 
     def held(name: str, key: str) -> Any:
         lender = study["models"][name]["like"]
@@ -135,8 +135,8 @@ def scores(study: Mapping[str, Any]) -> list[Score]:
 
 
 def transfers(study: Mapping[str, Any], wildcards: Mapping[str, str]) -> list[Score]:
-    """What the queries that ``attack``, at ``source_bits``, made for other networks score on (``model``, ``training``), once for every
-    source: whose queries a victim looks at, besides its own."""
+    """The scores on (``model``, ``training``) of the queries that ``attack`` made at ``source_bits`` for other networks, one for each such
+    network."""
     named = {name: str(wildcards[name]) for name in ("attack", "source_bits", "model", "training")}
     found = (s for s in scores(study) if s.transferred and all(str(getattr(s, name)) == value for name, value in named.items()))
     return list({(s.source_model, s.source_training): s for s in found}.values())
@@ -153,45 +153,7 @@ def heat_maps(study: Mapping[str, Any]) -> list[tuple[str, str]]:
     return of_models + [("table4", dataset) for dataset in study["datasets"] if table_models(study, "table4")]
 
 
-#: The rules of the figures that belong to a victim.
-FIGURES = ("perturbation", "centroid_distributions", "retrieval_sheet", "precision_recall", "sweep", "figure_sweep")
-
-
-def figure_models(study: Mapping[str, Any], rule: str) -> list[str]:
-    """The models that a rule of ``FIGURES`` has a job for."""
-    return (study["figures"]["sweep"] if "sweep" in rule else study["figures"])["models"]
-
-
 def with_lender(study: Mapping[str, Any], model: str) -> list[str]:
     """``model``, after the model of the study that its weights are taken from, if there is one."""
     lender = study["models"][model]["like"]
     return [lender, model] if lender else [model]
-
-
-def needed(study: Mapping[str, Any], rule: str, wildcards: Mapping[str, str]) -> bool:
-    """Whether a job of the study has this rule and these wildcards, as far as its tables decide that."""
-    if rule in ("attack_shard", "extract_shard"):
-        return False  # of which a finished study has nothing left
-    if rule in TABLES:
-        return rule in tables(study)
-    if rule == "heat_map":
-        return (wildcards["table"], wildcards["panel"]) in heat_maps(study)
-    if rule in FIGURES:
-        attack, bits = wildcards.get("attack"), wildcards.get("bits", str(study["figures"]["bits"]))
-        known = (attack is None or attack in study["attacks"]) and bits == str(study["figures"]["bits"])
-        if not known or (model := wildcards["model"]) not in figure_models(study, rule):
-            return False
-        return wildcards.get("training") in (None, training_of(study, model, study["figures"]["bits"]))
-    if rule == "extract_transfer":
-        return bool(transfers(study, wildcards))
-
-    if rule in ("pretrain", "adopt", "borrow"):
-        return wildcards["model"] in {name for s in scores(study) for name in with_lender(study, s.model) if not is_joint(study, name)}
-    if rule == "train_pqn":
-        return (wildcards["model"], f"{JOINT}{wildcards['bits']}") in {(s.model, s.training) for s in scores(study)}
-
-    def part_of(s: Score) -> bool:
-        """Queries are made for no victim that is not scored too, so a job that makes them is named by the same words."""
-        return all(str(value) == wildcards.get(name, str(value)) for name, value in s._asdict().items())
-
-    return any(map(part_of, scores(study)))

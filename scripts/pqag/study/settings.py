@@ -1,25 +1,14 @@
-"""What the result of each rule depends on: its keys of the study and the digest of its code. The only place that says so.
+"""What the result of each rule depends on in a study: exactly those keys. ``pqag.study.rules`` says which function is of which rule.
 
-Snakemake compares these settings with those of the last run to find what is stale, every record holds them, and ``audit verify`` compares
-both. Needs the standard library alone.
+Each takes the wildcards of a job, as text, and the study as ``Study.resolved()`` of ``pqag.study.model`` gives it. It raises KeyError where
+the study has no such data set, model or attack. Needs only the standard library.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from pqag.job.provenance import code_digest
 from pqag.names import PQN, codewords, is_entry_point, is_torchvision
-from pqag.study.rules import script_of
-from pqag.study.scores import TABLES, counterpart, transfers, victims
-
-
-def settings(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of one job of ``rule``, sorted by name, then ``code``.
-
-    ``study`` is ``Study.resolved()`` of ``pqag.study.model``: every key present. Raises KeyError where the study has no such data set,
-    model or attack, or the rule is unknown.
-    """
-    return dict(sorted(_FROM_STUDY[rule](wildcards, study).items())) | {"code": code_digest(script_of(rule))}
+from pqag.study.scores import counterpart, transfers, victims
 
 
 def as_config(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,68 +41,68 @@ def _brought(study: Mapping[str, Any], *names: str | None) -> dict[str, Any]:
     return {"brought": known} if known else {}
 
 
-def _fetch(wildcards, study):
+def fetch(wildcards, study):
     """Where content is pinned by its hash, ``resolved`` leaves no source: a moved archive makes nothing stale."""
     return {key: value for key, value in study["datasets"][wildcards["dataset"]].items() if key not in _SPLIT}
 
 
-def _prepare(wildcards, study):
+def prepare(wildcards, study):
     return _pick(study["datasets"][wildcards["dataset"]], *_SPLIT)
 
 
-def _pretrain(wildcards, study):
+def pretrain(wildcards, study):
     model = study["models"][wildcards["model"]]
     run = {"threads": study["threads"]["pretrain"], "device": study["device"]}
     return model["training"] | _pick(model, "network", "width") | run
 
 
-def _train_pqn(wildcards, study):
+def train_pqn(wildcards, study):
     """The method of the quantizer is no setting: it is why the rule is this one."""
     model = study["models"][wildcards["model"]]
     subspaces = model["quantizer"]["subspaces"]
     start = _pick(model["quantizer"], "subspaces", "iterations") | {"codewords": codewords(int(wildcards["bits"]), subspaces)}
-    return _pretrain(wildcards, study) | start | model["pqn"]
+    return pretrain(wildcards, study) | start | model["pqn"]
 
 
-def _adopt(wildcards, study):
+def adopt(wildcards, study):
     model = study["models"][wildcards["model"]]
     run = {"threads": study["threads"]["attack"], "device": study["device"]}
     return _pick(model, "network", "width", "weights") | run | _brought(study, model["network"], model["weights"])
 
 
-def _borrow(wildcards, study):
+def borrow(wildcards, study):
     return _pick(study["models"][wildcards["model"]], "like")
 
 
-def _extract(wildcards, study):
+def extract(wildcards, study):
     """A network of the user's is built by running their file again."""
     run = {"threads": study["threads"]["attack"], "device": study["device"]}
     return run | _brought(study, study["models"][wildcards["model"]]["network"])
 
 
-def _extract_transfer(wildcards, study):
+def extract_transfer(wildcards, study):
     """``sources``: whose queries, by the names under which their features are stored."""
     sources = [f"{score.source_model}-{score.source_training}" for score in transfers(study, wildcards)]
-    return _extract(wildcards, study) | {"sources": sources}
+    return extract(wildcards, study) | {"sources": sources}
 
 
-def _quantize(wildcards, study):
+def quantize(wildcards, study):
     quantizer = study["models"][wildcards["model"]]["quantizer"]
     number = codewords(int(wildcards["bits"]), quantizer["subspaces"])
     return quantizer | {"codewords": number} | _brought(study, quantizer["method"])
 
 
-def _attack(wildcards, study):
+def attack(wildcards, study):
     attack = study["attacks"][wildcards["attack"]]
     network = study["models"][wildcards["model"]]["network"]
-    return attack | _extract(wildcards, study) | _brought(study, attack["loss"], attack["method"], network)
+    return attack | extract(wildcards, study) | _brought(study, attack["loss"], attack["method"], network)
 
 
-def _none(wildcards, study):
+def nothing(wildcards, study):
     return {}
 
 
-def _table(name):
+def table(name):
     def table(wildcards, study):
         """What a table shows, and in which order; Snakemake itself does not notice when the order of input files changes."""
         shown = study["tables"][name]
@@ -136,59 +125,26 @@ def _table(name):
     return table
 
 
-def _figure(wildcards, study):
+def figure(wildcards, study):
     """Figures are of the first seed. ``attacks``: their names, in the order that gives them their colours."""
     return {"attacks": list(study["attacks"]), "bits": study["figures"]["bits"], "seed": study["seeds"][0]}
 
 
-def _one_query(wildcards, study):
+def one_query(wildcards, study):
     return {"attack": study["figures"]["attack"], "bits": study["figures"]["bits"], "seed": study["seeds"][0]}
 
 
-def _chosen_queries(wildcards, study):
-    return _figure(wildcards, study) | _one_query(wildcards, study)
+def chosen_queries(wildcards, study):
+    return figure(wildcards, study) | one_query(wildcards, study)
 
 
-def _sweep(wildcards, study):
-    return _attack(wildcards, study) | {"sweep": _pick(study["figures"]["sweep"], "queries", "epsilon", "iterations")}
+def sweep(wildcards, study):
+    return attack(wildcards, study) | {"sweep": _pick(study["figures"]["sweep"], "queries", "epsilon", "iterations")}
 
 
-def _paper(wildcards, study):
+def paper(wildcards, study):
     return {"study": study["study"], "models": list(study["models"])}
 
 
-def _study(wildcards, study):
+def whole_study(wildcards, study):
     return dict(study)
-
-
-_FROM_STUDY = {
-    "fetch": _fetch,
-    "prepare": _prepare,
-    "pretrain": _pretrain,
-    "train_pqn": _train_pqn,
-    "adopt": _adopt,
-    "borrow": _borrow,
-    "extract": _extract,
-    "extract_shard": _extract,
-    "quantize": _quantize,
-    "encode": _none,
-    "attack": _attack,
-    "attack_shard": _attack,
-    "extract_transfer": _extract_transfer,
-    "evaluate": _none,
-    "evaluate_clean": _none,
-    **{table: _table(table) for table in TABLES},
-    "heat_map": _none,
-    "perturbation": _one_query,
-    "centroid_distributions": _chosen_queries,
-    "retrieval_sheet": _chosen_queries,
-    "precision_recall": _figure,
-    "sweep": _sweep,
-    "figure_sweep": _figure,
-    "paper": _paper,
-    "study": _study,
-    "manifest": _none,
-}
-
-#: Every rule that computes, in the order of the data.
-RULES = tuple(_FROM_STUDY)

@@ -8,14 +8,16 @@ from typing import Any
 import yaml
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / "scripts"), str(HERE)]
+sys.path[:0] = [str(HERE.parent), str(HERE)]
 
+from planning import ROOT  # noqa: E402
 from rulegraph import arrows  # noqa: E402
 
 from pqag.job import provenance  # noqa: E402
 from pqag.study import model as config  # noqa: E402
-from pqag.study import rules, settings  # noqa: E402
-from pqag.study.scores import FIGURES, TABLES  # noqa: E402
+from pqag.study import rules  # noqa: E402
+from pqag.study.rules import FIGURES, RULES  # noqa: E402
+from pqag.study.scores import TABLES  # noqa: E402
 
 #: A change of every key of a study, as a value other than the one config/tiny.yaml has.
 CHANGES: dict[str, Any] = {
@@ -111,7 +113,7 @@ INSTEAD = {"adopt", "borrow", "train_pqn", "encode", "table2", "attack_shard", "
 
 def tiny() -> dict[str, Any]:
     """The study that the changes are tried on."""
-    return yaml.safe_load((HERE.parent / "config/tiny.yaml").read_text())
+    return yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
 
 
 def changed(study: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
@@ -165,7 +167,7 @@ def of_key(key: str) -> set[str]:
     """The rules whose settings, or whose files' names or number, change with a key; what follows from them is not among them."""
     before, after = tiny(), changed(tiny(), key, CHANGES[key])
     if key == "study":
-        return {rule for rule in settings.RULES if rule not in ALWAYS | SHOWING | INSTEAD | {"fetch"}}
+        return {rule for rule in RULES if rule not in ALWAYS | SHOWING | INSTEAD | {"fetch"}}
     if key == "bits":
         return {"quantize", "evaluate_clean", "attack", "evaluate", "table1", "table3"}
     if key == "seeds":
@@ -174,7 +176,7 @@ def of_key(key: str) -> set[str]:
         return {"extract_transfer", "evaluate", "table4"}  # of queries that are there, on victims they were not made for
     job = _JOB | {"attack": key.split(".")[1] if key.startswith("attacks.") else "apd"}
     resolved = [config.parse_study(study).resolved() for study in (before, after)]
-    return {rule for rule in settings.RULES if rule not in ALWAYS | SHOWING | INSTEAD and _differs(rule, job, resolved)}
+    return {rule for rule in RULES if rule not in ALWAYS | SHOWING | INSTEAD and _differs(rule, job, resolved)}
 
 
 def made_again(key: str) -> set[str]:
@@ -193,23 +195,23 @@ def made_again(key: str) -> set[str]:
 
 
 def _differs(rule: str, job: dict[str, str], resolved: list[dict[str, Any]]) -> bool:
-    one, other = (settings.settings(rule, job, study) for study in resolved)
+    one, other = (rules.settings(rule, job, study) for study in resolved)
     return one != other
 
 
 def of_module(name: str) -> set[str]:
     """The rules whose results are decided by something in a module of the library, by the path of the module within it."""
-    return {rule for rule in settings.RULES if rule not in SHOWING | INSTEAD and reaches(rule, provenance.LIBRARY / name)}
+    return {rule for rule in RULES if rule not in SHOWING | INSTEAD and reaches(rule, provenance.LIBRARY / name)}
 
 
 def reaches(rule: str, module: Path) -> bool:
     """Whether something in ``module`` decides results of ``rule``."""
-    return any(path == module for path, _ in provenance.reached(rules.script_of(rule)))
+    return any(path == module for path, _ in provenance.reached(RULES[rule].path))
 
 
 def in_words(rules: set[str]) -> str:
     """Rules in the order of the workflow."""
-    return ", ".join(rule for rule in settings.RULES if rule in rules) or "nothing"
+    return ", ".join(rule for rule in RULES if rule in rules) or "nothing"
 
 
 def page() -> str:
@@ -267,4 +269,4 @@ of `job/`, which run and record a job, decide no bit of a result and make nothin
 
 
 if __name__ == "__main__":
-    (HERE / "staleness.md").write_text(page())
+    (ROOT / "docs/staleness.md").write_text(page())

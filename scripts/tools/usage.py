@@ -1,4 +1,4 @@
-"""Print what the jobs of a finished study asked for and used: `.venv/bin/python docs/resources.py [CONFIG]`, from the folder it ran in.
+"""Print what the jobs of a finished study asked for and used: `.venv/bin/python scripts/tools/usage.py [CONFIG]`, in the folder it ran in.
 
 For each rule: its jobs, the range of requested MiB over the peak that the benchmark files have, and of requested minutes over those taken.
 A step's memory counts with that of the Snakemakes above it in a job of a cluster, though a run without one has a single one for all.
@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "scripts"), str(HERE)]
+sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 from planning import planned, silence  # noqa: E402
 
 from pqag.study.model import parse_study, read_config  # noqa: E402
-from pqag.study.resources import SNAKEMAKE_MB, work  # noqa: E402
+from pqag.study.resources import SNAKEMAKE_MB  # noqa: E402
+from pqag.study.rules import work  # noqa: E402
 
 LOW, HIGH = 1.2, 4
 

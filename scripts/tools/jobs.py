@@ -1,5 +1,5 @@
 """Write into docs/cluster.md how many jobs profiles/slurm submits, and what they need: `make docs`. A test holds the two equal, another the
-count and SLURM. For another study: `.venv/bin/python docs/jobs.py STUDY.yaml [TARGET ...]`.
+count and SLURM. For another study: `.venv/bin/python scripts/tools/jobs.py STUDY.yaml [TARGET ...]`.
 """
 
 import contextlib
@@ -14,13 +14,14 @@ from unittest.mock import patch
 import yte
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "scripts"), str(HERE)]
+sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 from planning import ROOT, planned, silence  # noqa: E402
 
 from pqag.errors import UserError  # noqa: E402
 from pqag.study.model import parse_study, read_config  # noqa: E402
-from pqag.study.resources import START_SECONDS, work  # noqa: E402
+from pqag.study.resources import START_SECONDS  # noqa: E402
+from pqag.study.rules import work  # noqa: E402
 
 PAGE = ROOT / "docs/cluster.md"
 BEGIN, END = "<!-- jobs -->\n", "<!-- /jobs -->\n"

@@ -1,0 +1,64 @@
+"""The one way in which this workflow changes Snakemake, and what it changes before the Snakefile is read.
+
+Set-up puts the folder of this file on the path of the virtual environment; ``rules/patches.smk``, which makes all later changes, adds it.
+"""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import snakemake
+
+#: The versions of Snakemake that this workflow runs with: from the first on, below the second.
+SUPPORTED = ("9.27", "10")
+
+
+def unsupported(version: str = snakemake.__version__) -> str | None:
+    """Why this version of Snakemake is not supported, in one sentence; None if it is."""
+    first, end = ([int(part) for part in text.split(".")] for text in SUPPORTED)
+    if first <= [int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit()] < end:
+        return None
+    return f"Snakemake {version} is installed, but this workflow needs {SUPPORTED[0]} or later, below {SUPPORTED[1]}: run `make setup`."
+
+
+def replace(owner: Any, name: str, make: Callable[[Callable], Callable], wish: str) -> None:
+    """Replace the function ``name`` of a class or module of Snakemake by what ``make`` returns for the original.
+
+    A second call in the same process, which may read the Snakefile several times, replaces the first replacement and not the original in
+    it. ``wish`` is what Snakemake would have to offer to make this unnecessary. Exits with one sentence if Snakemake has no such function:
+    no run is better than one without what it needs.
+    """
+    original = getattr(owner, name, None)
+    if original is None:
+        sys.exit(f"Snakemake {snakemake.__version__} has no {owner.__name__}.{name}, which this workflow replaces ({wish}).")
+    original = getattr(original, "replaced_by_pqag", original)
+    changed = make(original)
+    changed.replaced_by_pqag = original
+    setattr(owner, name, changed)
+
+
+def _accounting_works() -> bool:
+    """Whether `sacct` can be asked about jobs; where there is no accounting, the command is often there and fails."""
+    return bool(shutil.which("sacct")) and subprocess.run(["sacct", "--starttime=now"], capture_output=True).returncode == 0
+
+
+def slurm_status_command() -> str:
+    """The command that the SLURM plugin is to ask for the status of jobs. Where accounting does not work, the plugin must not turn to it by
+    itself, as it would for good when the controller does not say how long it remembers jobs."""
+    import snakemake_executor_plugin_slurm as plugin
+
+    replace(plugin, "get_min_job_age", _unless_without_accounting, "an option that forbids the SLURM plugin to use sacct")
+    return "sacct" if _accounting_works() else "squeue"
+
+
+def _unless_without_accounting(original: Callable) -> Callable:
+    return lambda *arguments, **options: original(*arguments, **options) if _accounting_works() else float("inf")
+
+
+def checked_gpu_type(gpu_type: str) -> str:
+    """``gpu_type`` of profiles/slurm; exits with one sentence where the SLURM plugin would not take it."""
+    if "-" in gpu_type:
+        sys.exit(f"gpu_type of profiles/slurm is {gpu_type!r}, but the plugin takes no hyphens: name a gpu_partition instead")
+    return gpu_type

@@ -1,0 +1,43 @@
+# Lists of files: what a figure, or the whole study, consists of.
+import time
+
+START = time.time()
+
+
+def files_of(*chosen):
+    """Every file that the jobs of the chosen rules make in the study, or of all rules, with the records."""
+
+    def outputs(wildcards):
+        found = {}
+        for name, of_job in jobs(RESOLVED):
+            if name in chosen or not chosen:
+                seeds = STUDY.seeds[0] if name in FIGURES else STUDY.seeds
+                values = dict(dataset=STUDY.datasets, seed=seeds) | of_job
+                found.update(dict.fromkeys(expand(getattr(rules, name).output, **values)))
+        return list(found)
+
+    return outputs
+
+
+figure_outputs = files_of(*FIGURES, "heat_map")
+
+
+def pictures(suffix):
+    """Every picture, as files with this suffix."""
+    return lambda wildcards: [path for path in figure_outputs(wildcards) if path.endswith(suffix)]
+
+
+def everything(wildcards):
+    """Every file of the study, with the records: each is asked for by name, so that one which was deleted is made again."""
+    left_out = {"manifest"} if shutil.which("pdflatex") else {"manifest", "paper"}
+    return files_of(*RULES.keys() - left_out)(wildcards)
+
+
+def show_results():
+    """Print the tables that this run made, and where they lie, when it ends well."""
+    folder = Path(paths.results(RESOLVED), "tables")
+    made = [table for table in sorted(folder.glob("*.txt")) if table.stat().st_mtime >= START]
+    for table in made:
+        print(table.read_text())
+    if made:
+        print(f"Files: {folder}/")

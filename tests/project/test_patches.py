@@ -1,0 +1,84 @@
+"""What this workflow changes in Snakemake: only through one helper, once, and with a sentence where it cannot."""
+
+import re
+import subprocess
+import sys
+import types
+
+import pqag_snakemake
+import pytest
+import snakemake
+
+from ..workflow.conftest import ROOT
+
+
+def owner():
+    return types.SimpleNamespace(__name__="Owner", greet=lambda name: f"hello {name}")
+
+
+def test_a_replacement_gets_the_original_however_often_it_is_made():
+    """As when one process reads the Snakefile several times: the last replacement counts, and none wraps another."""
+    changed = owner()
+    for mark in ("!", "?"):
+        pqag_snakemake.replace(changed, "greet", lambda every, mark=mark: lambda name: every(name) + mark, "politeness")
+    assert changed.greet("you") == "hello you?"
+
+
+def test_a_name_that_snakemake_no_longer_has_ends_the_run_in_a_sentence():
+    with pytest.raises(
+        SystemExit, match=rf"^Snakemake {snakemake.__version__} has no Owner\.wave, which this workflow replaces \(a wave\)\.$"
+    ):
+        pqag_snakemake.replace(owner(), "wave", lambda every: every, "a wave")
+
+
+@pytest.mark.parametrize(
+    ("version", "fits"), [("9.26.3", False), ("9.27.0", True), ("9.31.2+local", True), ("10.0.0", False), ("8.30", False)]
+)
+def test_versions_of_snakemake_that_are_supported(version, fits):
+    words = pqag_snakemake.unsupported(version)
+    assert (words is None) == fits
+    assert fits or words == f"Snakemake {version} is installed, but this workflow needs 9.27 or later, below 10: run `make setup`."
+
+
+def test_the_pinned_version_is_supported():
+    [pin] = re.findall(r"^snakemake==(.*)$", (ROOT / "envs/requirements.txt").read_text(), re.MULTILINE)
+    assert pqag_snakemake.unsupported(pin) is None
+
+
+def run(folder, *arguments):
+    return subprocess.run([sys.executable, "-m", "snakemake", "--cores", "1", *arguments], cwd=folder, capture_output=True, text=True)
+
+
+def test_an_unsupported_version_is_refused_before_anything_else(tmp_path):
+    (tmp_path / "old.py").write_text(
+        "import sys, snakemake, pqag_snakemake\n"
+        "pqag_snakemake.unsupported.__defaults__ = ('9.1.0',)\n"
+        "from snakemake.cli import main\n"
+        f"sys.argv = ['snakemake', '--snakefile', {str(ROOT / 'Snakefile')!r}, '--cores', '1', '-n', 'all']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "old.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "Snakemake 9.1.0 is installed, but this workflow needs 9.27 or later" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_as_a_module_of_another_workflow_it_is_refused_in_a_sentence(tmp_path):
+    text = f'module pqag:\n    snakefile: "{ROOT}/Snakefile"\n    config: config\n\nuse rule * from pqag as pqag_*\n'
+    (tmp_path / "Snakefile").write_text(text)
+    done = run(tmp_path, "-n")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert (done.stdout + done.stderr).strip().splitlines()[-1].startswith("This workflow cannot be a module of another: ")
+
+
+def test_nothing_else_changes_snakemake():
+    """No assignment to a name of Snakemake's outside of the helper."""
+    for path in [
+        *(ROOT / "rules").glob("*.smk"),
+        ROOT / "Snakefile",
+        *(ROOT / "profiles").rglob("*.yaml"),
+        *(ROOT / "profiles").rglob("*.py"),
+    ]:
+        found = re.findall(
+            r"^\s*(?:PersistenceBase|Job|SpawnedJobArgsFactory|plugin|snakemake[\w.]*)\.\w+ = .*", path.read_text(), re.MULTILINE
+        )
+        assert not found, f"{path}: {found}"
