@@ -118,7 +118,7 @@ def test_what_was_fetched_is_no_result(again):
 
 @pytest.mark.parametrize("name", ["study.json", "MANIFEST.sha256"])
 def test_what_only_tells_of_a_run_is_not_computed_again(again, name):
-    with pytest.raises(UserError, match="only writes down"):
+    with pytest.raises(UserError, match="only describes a run"):
         run(f"results/tiny/{name}")
 
 
@@ -179,5 +179,5 @@ def test_what_the_study_brought_along_goes_into_the_worktree_if_it_is_as_it_was(
     rerun._copy_brought(study, tmp_path / "worktree")
     assert [path.name for path in (tmp_path / "worktree").rglob("*") if path.is_file()] == ["attack.py"], "an absolute path is good anyway"
     (tmp_path / "mine/attack.py").write_text("def run(): return 1\n")
-    with pytest.raises(UserError, match=r"mine/attack.py is missing or is not what the study was run with \(sha256 [0-9a-f]{12}…\)"):
+    with pytest.raises(UserError, match=r"mine/attack.py is missing or differs from the file of the study \(sha256 [0-9a-f]{12}…\)"):
         rerun._copy_brought(study, tmp_path / "worktree")
