@@ -240,7 +240,7 @@ def test_keys_given_on_the_command_line_are_told(there):
     original = Path(FILES["study"]).read_bytes()
     try:
         write(FILES["study"], files.json_text(study | {"overrides": ["bits"]}).encode())
-        assert "['bits'] came by --config, so the config files say otherwise" in verify(STUDY)[1]
+        assert "['bits'] was set with --config and differs from the config files" in verify(STUDY)[1]
     finally:
         write(FILES["study"], original)
 
@@ -374,7 +374,7 @@ def test_jobs_that_the_study_no_longer_has_are_told_once_each(folder):
     for path, rule in LEFT.items():
         assert f"to a job that is not in the study, {rule}" in str(found[path])
         assert found[path].remedy.startswith("delete the named records and their outputs")
-    assert str(found[FILES["record of queries"]]).endswith("and so is what it made, apd.h5 and apd.health.json")
+    assert str(found[FILES["record of queries"]]).endswith("as does its output, apd.h5 and apd.health.json")
     assert "results/tiny/tables/table1.prov.json: was made with attacks.apd, which is not in the study" in told()
     for path in LEFT:
         assert sum(path in line for line in told()) == 1
@@ -441,7 +441,7 @@ def test_changed_code_is_told_with_the_records_of_what_it_made(folder, repositor
         file.write("print()\n")
     done = audit(repository, folder, "verify", "tiny")
     assert done.returncode == 1 and done.stderr == ""
-    lines = [line for line in done.stdout.splitlines() if "other code" in line and not line.startswith("error: ")]
+    lines = [line for line in done.stdout.splitlines() if "code other" in line and not line.startswith("error: ")]
     assert {line.split(": ")[0] for line in lines} == {
         f"results/tiny/synthetic/{model}-pretrained/seed0/16bits/adversarial/{attack}.prov.json"
         for model in ("alexnet", "vgg16")

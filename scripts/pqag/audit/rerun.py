@@ -60,7 +60,7 @@ def _again(study: Study, path: str, deep: bool, cores: int) -> Iterator[Comparis
         for name in needed or records.dependencies(record, "input"):
             if name in outputs:
                 raise UserError(
-                    f"{name} was fetched from outside, so it can be fetched again (`snakemake --forcerun {name}`), but not computed"
+                    f"{name} was fetched from outside: fetch it again with `snakemake --forcerun {name}`; it cannot be computed"
                 )
             _copy(study, name, worktree)
         _copy_user_files(study, worktree)
