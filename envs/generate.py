@@ -6,11 +6,11 @@ HERE = Path(__file__).parent
 
 
 def conda_environment(requirements: str) -> str:
-    """The YAML of an environment with the pins of the section that begins with "# steps"."""
+    """Return the YAML of a conda environment with the pins of the section that begins with "# steps"."""
     section = requirements.split("# steps", 1)[1].split("\n\n", 1)[0].splitlines()[1:]
     return "\n".join(
         [
-            "# Generated from envs/requirements.txt by `make envs`; a test holds the two equal.",
+            "# Generated from envs/requirements.txt by `make envs`; a test checks that the two match.",
             "channels:",
             "  - conda-forge",
             "dependencies:",

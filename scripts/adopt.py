@@ -1,4 +1,4 @@
-"""Take over a network with the weights that the user has: checked, and its accuracy measured where it tells the classes apart."""
+"""Adopt a network with weights of the user: check it, and measure its accuracy if it classifies the images."""
 
 import torch
 

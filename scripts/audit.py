@@ -1,4 +1,4 @@
-"""Audit the results of a study: ``python3 scripts/audit.py VERB …`` from the folder that the workflow ran in. docs/audit.md explains it."""
+"""Audit the results of a study: ``python3 scripts/audit.py VERB …``, from the folder where the workflow ran. See docs/audit.md."""
 
 import argparse
 import os
@@ -18,8 +18,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     faults, remarks, study = verify.verify(arguments.study)
     for fault in faults:
         print(fault)
-    for mend in dict.fromkeys(fault.mend for fault in faults):
-        print(f"to mend: {mend}")
+    for remedy in dict.fromkeys(fault.remedy for fault in faults):
+        print(f"remedy: {remedy}")
     for remark in remarks:
         print(f"note: {remark}")
     checked = f"{len(study.made_by)} files of {len(study.records)} jobs"
@@ -56,7 +56,7 @@ def _rerun(arguments: argparse.Namespace) -> int:
             worst = max(worst, found.difference)
             print(f"{found.name}: {'the same bytes' if found.same else f'numbers differ by {found.difference:.2g} of the largest'}")
     if worst > arguments.tolerance:
-        print(f"error: {arguments.what} came out otherwise: {worst:.2g} is more than the tolerance of {arguments.tolerance:g}")
+        print(f"error: {arguments.what} differs by {worst:.2g}, more than the tolerance of {arguments.tolerance:g}")
         return 1
     return 0
 
@@ -65,9 +65,9 @@ def _export(arguments: argparse.Namespace) -> int:
     try:
         from pqag.audit import export
     except ImportError as error:
-        raise UserError(f"export needs the package {error.name}, which `make setup` installs: call it by .venv/bin/python") from None
+        raise UserError(f"export needs the package {error.name}, which `make setup` installs: run it with .venv/bin/python") from None
     folder, number, left_out = export.export(arguments.study, arguments.output, arguments.all, arguments.force)
-    print(f"{folder}: {number} files{f'; {left_out} others of the study left out, --all puts them in' if left_out else ''}")
+    print(f"{folder}: {number} files{f'; {left_out} other files of the study left out, --all includes them' if left_out else ''}")
     return 0
 
 
@@ -80,20 +80,20 @@ def _html(arguments: argparse.Namespace) -> int:
 
 
 def _study(text: str) -> Path:
-    """A study by its name or by its folder."""
+    """Return the folder of a study given by its name or its folder."""
     named = Path("results", text)
     return Path(text) if "/" in text or (Path(text).is_dir() and not named.is_dir()) else named
 
 
 def _study_of(what: str) -> Path:
-    """The study that a file lies in; of anything else, the default study."""
+    """Return the study that contains the file ``what``, or the default study."""
     parts = Path(os.path.abspath(what)).parts
     inside = "results" in parts[:-2] and Path(what).exists()
     return Path(*parts[: len(parts) - parts[::-1].index("results") + 1]) if inside else DEFAULT
 
 
 def _go_home(arguments: argparse.Namespace) -> None:
-    """Go to the folder that the workflow ran in, for paths in records are relative to it, if the study was given from elsewhere."""
+    """Change to the folder where the workflow ran: paths in records are relative to it."""
     folder = Path(os.path.abspath(arguments.study))
     home = folder.parents[1] if folder.parent.name == "results" else Path.cwd()
     if not home.is_dir():
@@ -107,14 +107,14 @@ def _go_home(arguments: argparse.Namespace) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells a mistake in one sentence."""
+    """Reports a mistake in one sentence."""
 
     def error(self, message: str):
-        raise UserError(f"{message}; `{self.prog} --help` explains")
+        raise UserError(f"{message}; see `{self.prog} --help`")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; the exit status: 0 all is well, 1 a fault or a difference, 2 a mistake in the call."""
+    """Run one verb and return the exit status: 0 all is well, 1 a fault or a difference, 2 a mistake in the call."""
     parser = _Parser(prog="audit", description="Check and trace the results of a study.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
@@ -127,26 +127,26 @@ def main(arguments: list[str] | None = None) -> int:
         to.add_argument(name, type=_study, help="the study's folder or name (results/default)", **options)
 
     study(verb("verify", _verify, "Check every byte, the chain to the raw data, config and code."), nargs="?", default=DEFAULT)
-    added = verb("why", _why, "Tell where a number or a file comes from.")
+    added = verb("why", _why, "Show where a number or a file comes from.")
     added.add_argument("what", help="a cell (table1:aod/vgg16/24/ADC) or a file")
     study(added, "--study")
-    added = verb("rerun", _rerun, "Make a result again, by the recorded code and settings in a clean worktree, and compare.")
+    added = verb("rerun", _rerun, "Compute a result again with the recorded code and settings in a clean worktree, and compare.")
     added.add_argument("what", help="a cell or a file, as for why")
-    added.add_argument("--deep", action="store_true", help="compute everything again that lies between the fetched images and the result")
+    added.add_argument("--deep", action="store_true", help="compute everything between the fetched images and the result again")
     added.add_argument("--cores", type=int, default=1, help="jobs at once (1)")
-    added.add_argument("--tolerance", type=float, default=1e-6, help="of numbers, relative to the largest of their array (1e-6)")
+    added.add_argument("--tolerance", type=float, default=1e-6, help="largest relative difference allowed (1e-6)")
     study(added, "--study")
-    added = verb("diff", _diff, "Tell what differs between two studies.")
+    added = verb("diff", _diff, "Show what differs between two studies.")
     study(added)
     study(added, "other")
     added = verb("export", _export, "Write the study as a folder to deposit, a Workflow Run RO-Crate.")
     study(added, nargs="?", default=DEFAULT)
-    added.add_argument("--output", type=Path, help="the folder to write (crate in the study)")
-    added.add_argument("--all", action="store_true", help="put in images, weights, features and codebooks too")
-    added.add_argument("--force", action="store_true", help="export a study in which verify finds faults as it is")
+    added.add_argument("--output", type=Path, help="the folder to write (default: crate in the study)")
+    added.add_argument("--all", action="store_true", help="also include images, weights, features and codebooks")
+    added.add_argument("--force", action="store_true", help="export the study even if verify finds faults")
     added = verb("html", _html, "Write a page that shows the tables and, for every number, the chain back to the raw files.")
     study(added, nargs="?", default=DEFAULT)
-    added.add_argument("--output", type=Path, help="the page to write (audit.html in the study)")
+    added.add_argument("--output", type=Path, help="the page to write (default: audit.html in the study)")
     try:
         parsed = parser.parse_args(arguments)
         if parsed.study is None:
@@ -158,12 +158,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        print(f"error: this needs the package {error.name}, which `make setup` installs: call it by .venv/bin/python", file=sys.stderr)
+        print(f"error: this needs the package {error.name}, which `make setup` installs: run it with .venv/bin/python", file=sys.stderr)
         return 2
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `audit why … | head` is no error
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `audit why … | head` is no error
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # whatever the locale can show
+        stream.reconfigure(errors="backslashreplace")  # for characters that the locale cannot show
     sys.exit(main())

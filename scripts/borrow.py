@@ -1,4 +1,4 @@
-"""Take over the weights of another model of the study."""
+"""Copy the weights of another model of the study."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Figure 3: the centroid distribution of the first sub-vector before and after each attack, over all queries and of single ones."""
+"""Figure 3: the centroid distribution of the first sub-vector before and after each attack, over all queries and for single queries."""
 
 import numpy as np
 

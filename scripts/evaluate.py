@@ -11,12 +11,12 @@ with step(snakemake):
     wildcards = snakemake.wildcards
     own = f"{wildcards.model}-{wildcards.training}"
     source = f"{wildcards.get('source_model', wildcards.model)}-{wildcards.get('source_training', wildcards.training)}"
-    group = f"{source}/" if source != own else "query/" if wildcards.get("attack") else ""  # as the step that made them wrote
+    group = f"{source}/" if source != own else "query/" if wildcards.get("attack") else ""  # the group in which the step wrote them
     queries, query_labels = storage.read_hdf5(snakemake.input.queries, f"{group}features", f"{group}labels")
     database_labels, ids = storage.read_hdf5(snakemake.input.database, "labels", "ids")
     codebook = codebooks.read(snakemake.input.codebook)
     if not np.array_equal(ids, codebook.ids):
-        raise UserError(f"{snakemake.input.codebook} encodes other images than {snakemake.input.database} holds")
+        raise UserError(f"{snakemake.input.codebook} encodes other images than those in {snakemake.input.database}")
     cell = {
         "dataset": wildcards.dataset,
         "training": kind_of(wildcards.training),

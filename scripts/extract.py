@@ -1,4 +1,4 @@
-"""l2-normalised features of the database and of the clean queries. Of a shard: of some of both, for the job that joins the shards."""
+"""Extract l2-normalised features of the database and of the clean queries, or of one shard of them, or join the shards."""
 
 import h5py
 import numpy as np
@@ -12,7 +12,7 @@ PARTS = ("database", "query")
 
 
 def extracted(settings: dict) -> dict[str, np.ndarray]:
-    """The features that this job is to extract, by the part that the images are of; a shard may have none of one."""
+    """Return the features that this job extracts, by the part of the images; a shard may have no images of a part."""
     device = torch_device(settings)
     network = checkpoints.load_network(snakemake.input.weights, settings.get("brought"))
     found = {}
@@ -26,7 +26,7 @@ def extracted(settings: dict) -> dict[str, np.ndarray]:
 
 
 def joined(paths: list[str]) -> dict[str, np.ndarray]:
-    """The same of all images, as the shards have extracted it."""
+    """Return the features of all images from the files of the shards."""
     paths = [path for path in paths if path.endswith(".h5")]
     log.info("joining %d shards", len(paths))
     names = [(path, name) for path in paths for name in storage.dataset_names(path)]

@@ -1,4 +1,4 @@
-"""l2-normalised features of adversarial queries with a network that they were not made for, those of each source in a group of its own."""
+"""Extract l2-normalised features of adversarial queries made for other networks, with one group per source."""
 
 from pqag import checkpoints, networks, storage
 from pqag.devices import torch_device

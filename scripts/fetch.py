@@ -1,4 +1,4 @@
-"""Get one data set from the first source that has it, decode it and store it whole."""
+"""Get one data set from the first source that has it, decode it, and store all of it."""
 
 import os
 import shutil
@@ -12,9 +12,9 @@ from pqag.job.step import came_from, log, progress, step
 
 
 def fetch_known(file: h5py.File, kind: str, given: str | None, settings: dict) -> dict[str, object]:
-    """Store a known data set, wherever it comes from; gives the attributes of the file."""
+    """Store a known data set from any source. Returns the attributes of the file."""
     fetched = datasets.fetch(kind, given, settings["sha256"])
-    source = Path(given).name if given else fetched.source  # no result names the folders of the machine it was made on
+    source = Path(given).name if given else fetched.source  # results do not contain the folders of this machine
     for name, digest in fetched.files.items():
         came_from(f"{source}/{name}", digest)
     storage.write_dataset(file, "images", fetched.raw.images)
@@ -30,7 +30,7 @@ def fetch_known(file: h5py.File, kind: str, given: str | None, settings: dict) -
 
 
 def fetch_images(file: h5py.File, kind: str, given: str, settings: dict, workers: int) -> dict[str, object]:
-    """Store the images that lie at ``given``; gives the attributes of the file."""
+    """Store the images at ``given``. Returns the attributes of the file."""
     options = {"concepts": settings["concepts"]} if kind == "nuswide" else {}
     listing = images.LISTINGS[kind](Path(os.path.expanduser(given)), **options)
     for note in listing.notes:
@@ -67,12 +67,12 @@ def fetch_images(file: h5py.File, kind: str, given: str, settings: dict, workers
 
 with step(snakemake) as settings, storage.writing_hdf5(snakemake.output[0]) as file:
     name, kind = snakemake.wildcards.dataset, settings["kind"]
-    # From the config itself: the source is no setting where the content is pinned by its hash.
+    # From the config: the source is not a setting if a hash pins the content.
     given = snakemake.config["datasets"][name].get("source")
     if kind in images.LISTINGS:
         attributes = fetch_images(file, kind, given, settings, snakemake.threads)
     else:
         attributes = fetch_known(file, kind, given, settings)
     if name not in (kind, attributes["title"]):
-        attributes["title"] += f", {name}"  # so that two studies of one data set can be told apart
+        attributes["title"] += f", {name}"  # to distinguish two entries with the same data set
     file.attrs.update({"dataset": name} | attributes)

@@ -1,4 +1,4 @@
-"""A figure of its own: mAP against the strength of each attack, as a picture and as CSV."""
+"""Plot mAP against the strength of each attack, as a figure and as CSV."""
 
 import pandas as pd
 

@@ -1,4 +1,4 @@
-"""A panel set of Table 3 or Table 4 as a heat map, from the rows of the table."""
+"""Plot a panel of Table 3 or Table 4 as a heat map, from the rows of the table."""
 
 import pandas as pd
 

@@ -1,4 +1,4 @@
-"""Write down the study as it was understood: every key with its value, and the sha256 of the files it was read from."""
+"""Write the resolved study: every key with its value, and the sha256 of the config files."""
 
 from pqag import files
 from pqag.job.step import step

@@ -60,5 +60,5 @@ def _unless_without_accounting(original: Callable) -> Callable:
 def checked_gpu_type(gpu_type: str) -> str:
     """``gpu_type`` of profiles/slurm; exits with one sentence where the SLURM plugin would not take it."""
     if "-" in gpu_type:
-        sys.exit(f"gpu_type of profiles/slurm is {gpu_type!r}, but the plugin takes no hyphens: name a gpu_partition instead")
+        sys.exit(f"gpu_type of profiles/slurm is {gpu_type!r}, but the plugin accepts no hyphens: set gpu_partition instead")
     return gpu_type

@@ -1,4 +1,4 @@
-"""Codebooks as files: the codewords of a victim, the rotation that comes before them, and the codes of its database."""
+"""Reads and writes codebooks: the codewords of a victim, the rotation applied before them, and the codes of its database."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,10 @@ from pqag import storage
 
 @dataclass(frozen=True)
 class Codebook:
-    """What a victim quantizes by.
+    """The codebook of a victim.
 
-    codewords: float32 (M, K, D/M). codes: of the database, unsigned (N, M). ids: of its images, (N,). rotation: orthogonal, float32 (D, D),
-    or None where features are cut into sub-vectors as they are.
+    codewords: float32 (M, K, D/M). codes: codes of the database, unsigned (N, M). ids: ids of its images, (N,). rotation: orthogonal,
+    float32 (D, D), or None if features are not rotated.
     """
 
     codewords: np.ndarray
@@ -22,18 +22,18 @@ class Codebook:
     rotation: np.ndarray | None = None
 
     def rotated(self, features: np.ndarray) -> np.ndarray:
-        """Features (N, D) in the space of the codewords, (N, D): whatever is compared with codewords goes through here."""
+        """Return features (N, D) in the space of the codewords, (N, D). Call this before any comparison with codewords."""
         return features if self.rotation is None else features @ self.rotation.T
 
 
 def read(path: str | Path) -> Codebook:
-    """The codebook that ``write`` wrote."""
+    """Read a codebook written by ``write``."""
     optional = ["rotation"] if "rotation" in storage.dataset_names(path) else []
     return Codebook(*storage.read_hdf5(path, "codewords", "codes", "ids", *optional))
 
 
 def write(path: str | Path, codebook: Codebook, objective: float, empty: list[int]) -> None:
-    """Write a codebook and how well it fits, see ``pqag.quantizer.Fit``."""
+    """Write a codebook and the quality of its fit, see ``pqag.quantizer.Fit``."""
     arrays = {"codewords": codebook.codewords, "codes": codebook.codes, "ids": codebook.ids}
     if codebook.rotation is not None:
         arrays["rotation"] = codebook.rotation

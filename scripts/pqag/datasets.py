@@ -1,7 +1,7 @@
 """Data sets: from a raw source to train | database | query.
 
-A data set is an entry of ``DATASETS``. It knows the raw files it needs, where to look for them, and how to decode them; everything after
-that is the same for all. The hash that counts is that of the decoded images and labels, so that every source of a data set gives the same.
+A data set is an entry of ``DATASETS``. It defines its raw files, where to find them, and how to decode them; all further steps are the
+same for all data sets. The hash of a data set is that of the decoded images and labels, so every source gives the same hash.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from pqag.names import DATASETS as OFFICIAL
 class Raw:
     """Decoded images and labels of both official splits, in the official order, in memory or as HDF5 datasets.
 
-    images: uint8 (N, 3, H, W). labels: uint8 multi-hot (N, C). The training images come first; ``train`` says how many there are.
+    images: uint8 (N, 3, H, W). labels: uint8 multi-hot (N, C). The training images come first; ``train`` is their number.
     """
 
     images: np.ndarray
@@ -45,9 +45,9 @@ class Dataset:
     """How to get and to read one data set.
 
     files: names of the raw files in a source folder, each optionally with ".gz"; none for a generated data set. decode: turns a folder with
-    them into ``Raw``. train, test: images in the official splits. classes: names in the order of the labels. title: to print above figures.
-    contents: sha256 of known decoded contents and the title of each. strict: whether any other content is an error (it is where the one
-    right content is known). debian, archive, archive_sha256, downloads: further sources, see ``fetch``.
+    them into ``Raw``. train, test: images in the official splits. classes: names in the order of the labels. title: for captions.
+    contents: sha256 of known decoded contents and the title of each. strict: whether any other content is an error (true if the
+    official content is known). debian, archive, archive_sha256, downloads: further sources, see ``fetch``.
     """
 
     files: tuple[str, ...]
@@ -66,8 +66,8 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A data set as fetched: its content, the content's sha256, the title to print above figures, the source it came from, and the sha256
-    of the raw files by name (decompressed) and of the archive or package they came in."""
+    """A data set as fetched: its content, the content's sha256, the title for captions, its source, and the sha256
+    of the raw files by name (decompressed) and of their archive or package."""
 
     raw: Raw
     sha256: str
@@ -84,9 +84,9 @@ def _idx(path: Path, expected: tuple[int, ...]) -> np.ndarray:
     content = path.read_bytes()
     header = 4 + 4 * len(expected)
     if content[:header] != struct.pack(f">4B{len(expected)}i", 0, 0, 8, len(expected), *expected):
-        raise UserError(f"{path.name} is not the IDX file expected: its header must say unsigned bytes of shape {expected}")
+        raise UserError(f"{path.name} is not the expected IDX file: its header must say unsigned bytes of shape {expected}")
     if len(content) != header + int(np.prod(expected)):
-        raise UserError(f"{path.name} is cut short or too long: {len(content)} bytes, expected {header + int(np.prod(expected))}")
+        raise UserError(f"{path.name} is too short or too long: {len(content)} bytes, expected {header + int(np.prod(expected))}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(expected)
 
 
@@ -96,7 +96,7 @@ def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def _decode_fashion_mnist(folder: Path) -> Raw:
-    """28 x 28 grey images with a black border of 2 pixels, the grey value in all three channels (no resampling, so nothing is blurred)."""
+    """28 x 28 grey images with a black border of 2 pixels, the grey value in all three channels (without resampling, so without blur)."""
     images, labels = [], []
     for split, count in (("train", 60_000), ("t10k", 10_000)):
         grey = _idx(folder / f"{split}-images-idx3-ubyte", (count, 28, 28))
@@ -106,19 +106,19 @@ def _decode_fashion_mnist(folder: Path) -> Raw:
 
 
 def _decode_cifar10(folder: Path) -> Raw:
-    """The binary version: records of a label byte and the 1,024 bytes of each of the R, G and B planes, 10,000 a file."""
+    """The binary version: records of a label byte and the 1,024 bytes of each of the R, G and B planes, 10,000 per file."""
     records = []
     for name in DATASETS["cifar10"].files:
         content = np.fromfile(folder / name, np.uint8)
         if content.size != 10_000 * 3073:
-            raise UserError(f"{name} is cut short or too long: {content.size} bytes, expected {10_000 * 3073}")
+            raise UserError(f"{name} is too short or too long: {content.size} bytes, expected {10_000 * 3073}")
         records.append(content.reshape(10_000, 3073))
     rows = np.concatenate(records)
     return Raw(rows[:, 1:].reshape(-1, 3, 32, 32).copy(), _checked_labels(rows[:, 0], 10), 50_000)
 
 
 def _generate_synthetic(_: Path) -> Raw:
-    """Ten classes of colour patterns, each image one of them at random strength under noise: for trying things out, not for results."""
+    """Ten classes of colour patterns, each image shows one at random strength with noise: for trying the workflow out, not for results."""
     size = DATASETS["synthetic"].train + DATASETS["synthetic"].test
     rng = np.random.default_rng(2020)
     patterns = rng.normal(size=(10, 3, 4, 4)).repeat(8, axis=2).repeat(8, axis=3)
@@ -130,10 +130,10 @@ def _generate_synthetic(_: Path) -> Raw:
 
 def _checked_labels(labels: np.ndarray, classes: int) -> np.ndarray:
     if labels.max() >= classes:
-        raise UserError(f"it holds label {labels.max()}, but the classes are 0 to {classes - 1}: the files are damaged")
+        raise UserError(f"it contains label {labels.max()}, but the classes are 0 to {classes - 1}: the files are damaged")
     missing = sorted(set(range(classes)) - set(np.unique(labels).tolist()))
     if missing:
-        raise UserError(f"it holds no image of class {missing[0]}: the files are incomplete")
+        raise UserError(f"it contains no image of class {missing[0]}: the files are incomplete")
     return one_hot(labels, classes)
 
 
@@ -157,7 +157,7 @@ DATASETS: dict[str, Dataset] = {
         test=OFFICIAL["cifar10"].test,
         classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
         title="CIFAR-10",
-        # Not the official content, whose hash we could not take: a copy of all images re-encoded as JPEG that is in circulation.
+        # Not the official content, which was not available for hashing, but a common copy with all images re-encoded as JPEG.
         contents={"1c18e135bbb1716e6e153bc76657819dd35deb3f5c9018cdf9dad511f2fb6b88": "CIFAR-10 (JPEG copy)"},
         strict=OFFICIAL["cifar10"].strict,
         archive="cifar-10-binary.tar.gz",
@@ -181,12 +181,12 @@ DATASETS: dict[str, Dataset] = {
 
 
 def fetch(name: str, source: str | None = None, expected_sha256: str | None = None) -> Fetched:
-    """Get data set ``name`` from the first source that gives the right content.
+    """Get data set ``name`` from the first source with the right content.
 
-    Tried in turn: the folder or archive ``source``, if given (and then nothing else); the Debian package, installed or downloaded and
-    unpacked without root where apt-get and dpkg-deb exist; the official download. The right content has ``expected_sha256`` or, where that
-    is None and the one right content of the data set is known, the known one. Raises UserError naming every source and what was wrong with
-    it.
+    If ``source`` is given, only this folder or archive is tried. Otherwise the sources are, in this order: the Debian package, installed,
+    or downloaded and unpacked without root if apt-get and dpkg-deb exist; the official download. The right content has
+    ``expected_sha256`` or, if that is None, the known hash of the data set, if there is one. Raises UserError with every source and why it
+    failed.
     """
     dataset = DATASETS[name]
     failures = []
@@ -205,14 +205,14 @@ def fetch(name: str, source: str | None = None, expected_sha256: str | None = No
             return Fetched(raw, digest, _title(dataset, digest, official), label, files)
         except (OSError, EOFError, zlib.error, http.client.HTTPException, subprocess.SubprocessError, tarfile.TarError, UserError) as error:
             failures.append(f"{label}: {_reason(error)}")
-    advice = f"set datasets.{name}.source in the config to a folder that holds {dataset.files[0]} and the other files"
+    advice = f"set datasets.{name}.source in the config to a folder with {dataset.files[0]} and the other files"
     if dataset.archive:
         advice += f", or to the archive {dataset.archive}"
-    raise UserError(f"the data set {name} could not be had ({'; '.join(failures)}); {advice}")
+    raise UserError(f"the data set {name} could not be obtained ({'; '.join(failures)}); {advice}")
 
 
 def _title(dataset: Dataset, digest: str, official: bool) -> str:
-    """What to call the content above figures: by its hash; or, where the official archive's hash is known, by whether that was checked."""
+    """Return the title of the content: from its hash, or from whether the hash of the official archive was checked."""
     unverified = dataset.archive_sha256 is not None and not official
     return dataset.contents.get(digest, f"{dataset.title} (unverified copy)" if unverified else dataset.title)
 
@@ -221,14 +221,14 @@ def _check_content(dataset: Dataset, digest: str, expected_sha256: str | None) -
     if expected_sha256 is not None and digest != expected_sha256:
         raise UserError(f"its content has sha256 {digest}, but the config says {expected_sha256}")
     if expected_sha256 is None and dataset.strict and digest not in dataset.contents:
-        raise UserError(f"its content has sha256 {digest}, which is not {dataset.title} (to use it all the same, put that under sha256)")
+        raise UserError(f"its content has sha256 {digest}, which is not {dataset.title} (to use it anyway, set sha256 to this value)")
 
 
 def content_sha256(raw: Raw) -> str:
-    """sha256 of shapes, images and labels as decoded; independent of the source, the compression and the split."""
+    """Return the sha256 of shapes, decoded images and labels; it does not depend on the source, the compression or the split."""
     digest = hashlib.sha256(f"{raw.images.shape} {raw.labels.shape} {raw.train}".encode())
     for array in (raw.images, raw.labels):
-        for start in range(0, len(array), 4096):  # neither needs to fit into memory
+        for start in range(0, len(array), 4096):  # the arrays may be larger than memory
             digest.update(np.ascontiguousarray(array[start : start + 4096]))
     return digest.hexdigest()
 
@@ -241,8 +241,8 @@ def _reason(error: Exception) -> str:
 
 
 def _sources(dataset: Dataset, source: str | None) -> Iterator[tuple[str, Callable, bool]]:
-    """Triples: a label, a context manager that takes a scratch folder and yields one with the raw files, and whether a hash of the whole
-    source is checked on the way (then content of an unknown hash is the official all the same)."""
+    """Yield for each source a label, a context manager that takes a scratch folder and yields a folder with the raw files, and whether
+    it checks the hash of the official archive (then the content is official even if its own hash is unknown)."""
     hashed = dataset.archive_sha256 is not None
     if not dataset.files:
         yield "generated", contextlib.nullcontext, True
@@ -266,21 +266,21 @@ def _sources(dataset: Dataset, source: str | None) -> Iterator[tuple[str, Callab
 
 @contextlib.contextmanager
 def _folder(dataset: Dataset, path: Path) -> Iterator[Path]:
-    """The folder itself, or the one folder below it that holds the files (an unpacked archive's parent is a common slip)."""
+    """Yield the folder itself, or its subfolder with the files (users often name the parent of an unpacked archive)."""
     if not path.is_dir():
         raise UserError("there is no such file or folder")
     for candidate in (path, *sorted(p for p in path.iterdir() if p.is_dir())):
         if any((candidate / (dataset.files[0] + suffix)).is_file() for suffix in ("", ".gz")):
             yield candidate
             return
-    raise UserError(f"it does not hold {dataset.files[0]}")
+    raise UserError(f"it does not contain {dataset.files[0]}")
 
 
 @contextlib.contextmanager
 def _unpacked(dataset: Dataset, archive: Path, scratch: Path) -> Iterator[Path]:
-    """The wanted members of a tar archive, regular files only, whatever folder they claim to be in; nothing else is written."""
+    """Unpack only the required members of a tar archive, only regular files, from any folder in it; write nothing else."""
     if dataset.archive is None:
-        raise UserError("it is a file, but this data set is read from a folder")
+        raise UserError("it is a file, but this data set needs a folder")
     if dataset.archive_sha256:
         with archive.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -297,7 +297,7 @@ def _unpacked(dataset: Dataset, archive: Path, scratch: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _debian(package: str, scratch: Path) -> Iterator[Path]:
-    """The package, downloaded and unpacked in ``scratch`` with package lists of its own: those of a fresh machine are empty, and only root
+    """Download the package and unpack it in ``scratch``, with separate package lists: those of a fresh machine are empty, and only root
     may fill them."""
 
     def run(*command: str | Path) -> None:
@@ -316,7 +316,7 @@ def _debian(package: str, scratch: Path) -> Iterator[Path]:
     run("dpkg-deb", "--extract", debs[0].name, "unpacked")
     folders = list((scratch / "unpacked/usr/share/datasets").glob("*/"))
     if len(folders) != 1:
-        raise UserError(f"the package {package} holds {len(folders)} folders of data where one was expected")
+        raise UserError(f"the package {package} contains {len(folders)} folders of data, but one was expected")
     yield folders[0]
 
 
@@ -343,17 +343,14 @@ def _copy(folder: Path, name: str, target: Path) -> None:
         raise UserError(f"{name} is missing")
 
 
-#: Bytes that no file or archive of a data set reaches: a stream that goes on is a bomb, which would fill the disk.
+#: More bytes than any file or archive of a data set has. A longer stream is a decompression bomb, which would fill the disk.
 LARGEST = 2**28
 
 
 def _write(content: BinaryIO, target: Path) -> None:
-    """Write what a stream holds to a file; raises UserError where it does not end before ``LARGEST``."""
+    """Write a stream to a file; raises UserError if it is longer than ``LARGEST``."""
     with target.open("wb") as out:
         while block := content.read(2**20):
             if out.tell() + len(block) > LARGEST:
-                raise UserError(f"{target.name} is larger than {LARGEST:,} bytes, which no file of a data set is")
+                raise UserError(f"{target.name} is larger than {LARGEST:,} bytes, the limit for files of a data set")
             out.write(block)
-
-
-# --------------------------------------------------------------------------------------------------------------------- splitting

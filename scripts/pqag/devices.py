@@ -1,4 +1,4 @@
-"""The device that torch computes on, and what makes its results the same bits each time: threads and determinism."""
+"""Chooses the device for torch, and sets threads and determinism so that results are the same bits each time."""
 
 import fcntl
 import logging
@@ -12,14 +12,14 @@ log = logging.getLogger("pqag")
 
 
 def torch_device(settings: dict):
-    """The torch device that ``settings["device"]`` asks for ("auto": a GPU where there is one), with threads and determinism set.
+    """Return the torch device for ``settings["device"]`` ("auto": a GPU if there is one), after setting threads and determinism.
 
-    Where there are several GPUs it is one that no other job has: started with ``--resources gpu=2``, two jobs are on two devices.
+    With several GPUs it is one that no other job uses: with ``--resources gpu=2``, two jobs use two devices.
 
-    Threads come from ``settings["threads"]`` and never from the machine's number of cores: sums over another number of threads differ in
-    their last bits. Raises UserError where "cuda" is asked for and none is there.
+    Threads come from ``settings["threads"]``, never from the number of available cores: the last bits of a sum depend on the number of
+    threads. Raises UserError if "cuda" is requested but there is no GPU.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by deterministic CUDA matrix products
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required for deterministic CUDA matrix products
     import torch
 
     torch.set_num_threads(settings["threads"])
@@ -29,7 +29,7 @@ def torch_device(settings: dict):
     torch.backends.cuda.matmul.allow_tf32 = False
     wanted = settings["device"]
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError('device is "cuda" in the config, but torch finds no GPU here; "auto" takes one where there is one')
+        raise UserError('device is "cuda" in the config, but torch finds no GPU; use "auto" to use a GPU only if there is one')
     device = torch.device("cpu")
     if wanted != "cpu" and torch.cuda.is_available():
         names = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
@@ -37,16 +37,16 @@ def torch_device(settings: dict):
         torch.cuda.set_device(device)
     elif wanted == "auto" and os.environ.get("PQAG_GPUS") == "1":
         log.warning(
-            "a GPU was asked for, but torch finds none that it can use; this goes on without, and may take longer than was asked for"
+            "a GPU was requested, but torch finds none that it can use; the job continues without it and may exceed its requested time"
         )
     log.info("torch %s on %s, %d threads", torch.__version__, device, torch.get_num_threads())
     return device
 
 
 def _free_gpu(names: list[str]) -> int:
-    """The place in ``names`` of the first GPU that no other job of this user has; from now until its end this process has it.
+    """Return the index in ``names`` of the first GPU that no other job of this user uses, and reserve it until this process ends.
 
-    The names are those of the hardware, since a scheduler may show each job its own GPU as number 0. Where all are taken they are shared.
+    The names are those of the hardware, because a scheduler may show each job its own GPU as number 0. If all are in use, they are shared.
     """
     for index, name in enumerate(names):
         try:

@@ -1,4 +1,4 @@
-"""Files that are either absent or complete: every writer fills a temporary file beside the target, syncs it and renames it.
+"""Files that are either absent or complete: every writer fills a temporary file next to the target, syncs it and renames it.
 
 Needs only the standard library.
 """
@@ -17,13 +17,13 @@ from pathlib import Path
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; on a clean exit its content becomes ``path``, on an exception it is removed.
 
-    File and folder are synced before and after the rename, so that neither a kill nor a power cut leaves half a file under the final name.
-    What a killed writer of the same path left behind is taken away.
+    The file is synced before and the folder after the rename, so neither a kill nor a power failure leaves half a file at ``path``.
+    Temporary files of killed writers of the same path are removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        if re.fullmatch(r"\.\d+\.part", left.name.removeprefix(f".{path.name}")):  # and not that of "name.txt" when this is "name"
+        if re.fullmatch(r"\.\d+\.part", left.name.removeprefix(f".{path.name}")):  # not those of "name.txt" if path is "name"
             left.unlink(missing_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -55,21 +55,21 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value) -> None:
-    """Write plain Python values as indented JSON, atomically; NaN and infinity are refused (ValueError), being no JSON."""
+    """Write plain Python values as indented JSON, atomically; raises ValueError for NaN and infinity."""
     write_text(path, json_text(value))
 
 
 def json_text(value) -> str:
-    """What ``write_json`` writes."""
+    """Return the text that ``write_json`` writes."""
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 def read_json(path: str | Path):
-    """The value that ``write_json`` wrote."""
+    """Read the value from a file of ``write_json``."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def sha256(path: str | Path) -> str:
-    """Hexadecimal sha256 of the content of a file."""
+    """Return the hexadecimal sha256 of the content of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
 """Data sets of image files: class folders, a manifest, or the official release of NUS-WIDE.
 
-``LISTINGS`` has a function for each kind that finds out which images there are and what they show; ``store`` decodes them, a few at a time,
-into an HDF5 file, so that neither the number of images nor their size is bounded by the memory.
+``LISTINGS`` has a function for each kind that lists the images and their labels. ``store`` decodes the images, a few at a time, into an
+HDF5 file, so memory limits neither their number nor their size.
 """
 
 import csv
@@ -24,23 +24,23 @@ from pqag.datasets import LARGEST
 from pqag.errors import UserError
 from pqag.names import RELEASED
 
-#: What is read, by Pillow's names. Its other decoders are rarely used and rarely tried, and one of them starts a program.
+#: The accepted formats, by Pillow's names. Its other decoders are rarely used and little tested, and one of them starts a program.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-#: Files in class folders that are images; others are left out and told.
+#: Suffixes of images in class folders; other files are left out and reported.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-#: Pixels that no photograph reaches: a small file can unpack to a picture that fills the memory.
+#: More pixels than any photograph has: a small file can unpack to an image that fills the memory.
 LARGEST_IMAGE = 10**8
-#: Bytes of decoded images that are kept before they are written.
+#: Bytes of decoded images to collect before they are written.
 BLOCK = 2**25
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Which images there are, the training images first, and what they show.
+    """The images of a data set, the training images first, with their labels.
 
-    folder: resolved path below which all images lie. names: their paths from there. labels: uint8 multi-hot (N, C). train: how many are
-    training images. classes: names (C). files: sha256 of the lists and label files that were read, by name. notes: sentences for the log.
-    title: what to call the images, None for the user's own. complete: whether these are all images that were released under that title.
+    folder: resolved folder of all images. names: their paths from there. labels: uint8 multi-hot (N, C). train: number of training images.
+    classes: names (C). files: sha256 of the lists and label files, by name. notes: sentences for the log. title: title of the data set,
+    None for images of the user. complete: whether no image of the official release is missing.
     """
 
     folder: Path
@@ -58,41 +58,41 @@ class Listing:
 
 
 def imagefolder(source: Path) -> Listing:
-    """The images in ``source``/train/<class>/ and ``source``/test/<class>/, in folders below these too, sorted by name.
+    """List the images in ``source``/train/<class>/ and ``source``/test/<class>/ and their subfolders, sorted by name.
 
-    Raises UserError where a part or a class has no image, an image lies in no class, or a class has test images alone.
+    Raises UserError if a part or a class has no image, an image is in no class folder, or a class has only test images.
     """
     if not source.is_dir():
-        raise UserError(f"{source} is no folder; name the one that holds train/ and test/")
+        raise UserError(f"{source} is not a folder; use the folder that contains train/ and test/")
     found: list[tuple[str, str]] = []
     others = 0
     sizes = []
     for split in ("train", "test"):
         if not (source / split).is_dir():
-            raise UserError(f"{source} holds no folder {split}; images lie in train/<class>/ and test/<class>/")
+            raise UserError(f"{source} contains no folder {split}; images must be in train/<class>/ and test/<class>/")
         images, left_out = _class_images(source, split)
         found += images
         others += left_out
         sizes.append(len(images))
-    notes = (f"{others} files that are no images by their names are left out",) if others else ()
+    notes = (f"{others} files without the suffix of an image are left out",) if others else ()
     return _listing(source, [name for name, _ in found], [{label} for _, label in found], sizes[0], notes=notes)
 
 
 def _class_images(source: Path, split: str) -> tuple[list[tuple[str, str]], int]:
-    """(name, class) of every image of a part, and the number of other files."""
+    """Return (name, class) of every image of a part, and the number of other files."""
     images, others = [], 0
     for folder in sorted((source / split).iterdir()):
         if folder.name.startswith("."):
             continue
         if not folder.is_dir():
             if folder.suffix.lower() in SUFFIXES:
-                raise UserError(f"{folder} lies in no class folder; images lie in {split}/<class>/")
+                raise UserError(f"{folder} is in no class folder; images must be in {split}/<class>/")
             others += 1
             continue
         files = sorted(path for path in folder.rglob("*") if not path.is_dir() and not path.name.startswith("."))
         inside = [path for path in files if path.suffix.lower() in SUFFIXES]
         if not inside:
-            raise UserError(f"the class folder {folder} holds no image; take it away, or put images in ({', '.join(SUFFIXES)})")
+            raise UserError(f"the class folder {folder} contains no image; remove it, or add images ({', '.join(SUFFIXES)})")
         images += [(path.relative_to(source).as_posix(), folder.name) for path in inside]
         others += len(files) - len(inside)
     return images, others
@@ -104,18 +104,18 @@ COLUMNS = ("path", "split", "labels")
 
 
 def manifest(source: Path) -> Listing:
-    """The images that a CSV file names: columns path (from the folder of the file), split (train or test) and labels (``a|b``).
+    """List the images of a CSV file with the columns path (from the folder of the file), split (train or test) and labels (``a|b``).
 
-    Raises UserError, with the line, where a row is not so.
+    Raises UserError, with the line, for an invalid row.
     """
     if not source.is_file():
-        raise UserError(f"{source} is no file; name the CSV file with the columns {', '.join(COLUMNS)}")
+        raise UserError(f"{source} is not a file; use a CSV file with the columns {', '.join(COLUMNS)}")
     content = _content(source)
     rows: dict[str, tuple[int, str, set[str]]] = {}
     for line, row in _csv_rows(source, content):
         path, split, labels = _checked_row(f"{source}, line {line}", row)
         if path in rows:
-            raise UserError(f"{source}, line {line}: {path} stands in line {rows[path][0]} already")
+            raise UserError(f"{source}, line {line}: {path} is already in line {rows[path][0]}")
         rows[path] = line, split, labels
     names = [path for part in ("train", "test") for path, (_, split, _) in rows.items() if split == part]
     train = sum(split == "train" for _, split, _ in rows.values())
@@ -124,45 +124,45 @@ def manifest(source: Path) -> Listing:
 
 
 def _csv_rows(source: Path, content: bytes) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """Line number and values by column of every row."""
+    """Yield the line number and the values by column of every row."""
     try:
         table = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
         header = table.fieldnames or []
         if missing := [column for column in COLUMNS if column not in header]:
             raise UserError(
-                f"{source}: the first line must name the columns {', '.join(COLUMNS)}, with commas between, "
+                f"{source}: the first line must name the columns {', '.join(COLUMNS)}, separated by commas, "
                 f"but {' and '.join(missing)} are not in {','.join(header)[:80]!r}"
             )
         for row in table:
             yield table.line_num, row
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise UserError(f"{source}, line {line}: byte {content[error.start]:#x} is no text in UTF-8") from None
+        raise UserError(f"{source}, line {line}: byte {content[error.start]:#x} is not valid UTF-8") from None
     except csv.Error as error:
-        raise UserError(f"{source}: it is no CSV file ({error})") from None
+        raise UserError(f"{source}: it is not a CSV file ({error})") from None
 
 
 def _checked_row(where: str, row: dict[str, str | None]) -> tuple[str, str, set[str]]:
-    """Path, split and labels of a row; raises UserError."""
+    """Return path, split and labels of a row; raises UserError if it is invalid."""
     if None in row or None in row.values():
         raise UserError(f"{where}: it has {'more' if None in row else 'fewer'} values than the first line has columns")
     path, split = row["path"].strip(), row["split"].strip()
     labels = {label.strip() for label in row["labels"].split("|")} - {""}
     if not path or "\0" in path:
-        raise UserError(f"{where}: the path is {'empty' if not path else 'no path'}")
+        raise UserError(f"{where}: the path is {'empty' if not path else 'invalid'}")
     if os.path.isabs(path) or ".." in PurePath(path).parts:
-        raise UserError(f"{where}: {path} leads out of the folder of the manifest; paths begin in that folder")
+        raise UserError(f"{where}: {path} is outside the folder of the manifest; paths must be relative to that folder")
     if split not in ("train", "test"):
         raise UserError(f"{where}: the split is {split!r}, but must be train or test")
     if not labels:
-        raise UserError(f"{where}: {path} has no label; leave images without labels out")
+        raise UserError(f"{where}: {path} has no label; remove images without labels")
     return PurePath(path).as_posix(), split, labels
 
 
 def _listing(
     folder: Path, names: list[str], labels: list[set[str]], train: int, files: dict[str, str] | None = None, notes: Sequence[str] = ()
 ) -> Listing:
-    """The user's own images; raises UserError where they make no study of retrieval."""
+    """Return the listing of images of the user; raises UserError if retrieval cannot be studied with them."""
     for part, size in (("training", train), ("test", len(names) - train)):
         if not size:
             raise UserError(f"{folder}: there are no {part} images; both training and test images are needed")
@@ -170,7 +170,7 @@ def _listing(
     if new := sorted(set().union(*labels[train:]) - set(classes)):
         raise UserError(f"{folder}: the class {new[0]!r} has test images, but no training images; every class needs some")
     if len(classes) < 2:
-        raise UserError(f"{folder}: all images are of one class, {classes[0]!r}; at least two are needed")
+        raise UserError(f"{folder}: all images have the same class, {classes[0]!r}; at least two classes are needed")
     column = {name: number for number, name in enumerate(classes)}
     hot = np.zeros((len(names), len(classes)), np.uint8)
     for row, shown in enumerate(labels):
@@ -182,36 +182,36 @@ def _listing(
 
 # ----------------------------------------------------------------------------------------------------------------------- NUS-WIDE
 
-#: Those of the released images with one of the 10 or 21 most frequent concepts, as published.
+#: Published numbers of released images with one of the 10 or 21 most frequent concepts.
 SELECTED = {10: 186_577, 21: 195_834}
 
 
 class _Texts:
-    """Text files below ``folder``, remembered with their sha256."""
+    """Reads text files in ``folder`` and records their sha256."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.files: dict[str, str] = {}
 
     def lines(self, *places: str) -> list[str]:
-        """The lines of the first of ``places`` that is there, but for empty ones; raises UserError where none is there."""
+        """Return the non-empty lines of the first existing file of ``places``; raises UserError if none exists."""
         for place in places:
             if (self.folder / place).is_file():
                 content = _content(self.folder / place)
                 self.files[place] = hashlib.sha256(content).hexdigest()
                 return [line.strip() for line in content.decode("utf-8", "surrogateescape").splitlines() if line.strip()]
-        raise UserError(f"{self.folder} does not hold {places[0]}, which the official release has")
+        raise UserError(f"{self.folder} does not contain {places[0]}, which is in the official release")
 
 
 def nuswide(source: Path, concepts: int = 10) -> Listing:
-    """The images of NUS-WIDE (Chua et al. 2009) with at least one of the ``concepts`` most frequent concepts, split as released.
+    """List the images of NUS-WIDE (Chua et al. 2009) with at least one of the ``concepts`` most frequent concepts, split as released.
 
-    Frequency is counted over all released images, so that it does not depend on which of them the user has. Of several images with one
-    Flickr id the first is kept, training before test, so that no query is in the database. Raises UserError where a file of the release is
-    missing or does not fit its list.
+    Frequencies are counted over all released images, so they do not depend on which images the user has. Of several images with the same
+    Flickr id only the first is kept, training before test, so no query is in the database. Raises UserError if a file of the release is
+    missing or does not match its list.
     """
     if not source.is_dir():
-        raise UserError(f"{source} is no folder; name the one that holds ImageList/ and Groundtruth/")
+        raise UserError(f"{source} is not a folder; use the folder that contains ImageList/ and Groundtruth/")
     texts = _Texts(source)
     known = texts.lines("ConceptsList/Concepts81.txt", "Concepts81.txt", "Groundtruth/Concepts81.txt")
     if concepts > len(known):
@@ -230,7 +230,7 @@ def nuswide(source: Path, concepts: int = 10) -> Listing:
         f"{len(labelled):,} have one of the {concepts} most frequent concepts, officially "
         f"{f'{SELECTED[concepts]:,}' if concepts in SELECTED else 'unknown'}: {', '.join(f'{known[c]} {counts[c]:,}' for c in chosen)}"
     )
-    notes += [f"left out, for {first} has the same id: {name}" for name, first in repeated]
+    notes += [f"left out, because {first} has the same id: {name}" for name, first in repeated]
     complete = all(len(names[split]) == RELEASED[split] for split in RELEASED)
     folder = _image_folder(source, every)
     shown = tuple(known[c] for c in chosen)
@@ -239,7 +239,7 @@ def nuswide(source: Path, concepts: int = 10) -> Listing:
 
 
 def _released(texts: _Texts, concepts: Sequence[str]) -> tuple[dict[str, list[str]], np.ndarray]:
-    """Names of the images by split, with forward slashes, and the labels of all of them in that order, uint8 (N, concepts)."""
+    """Return the names of the images by split, with forward slashes, and the labels of all of them in that order, uint8 (N, concepts)."""
     names = {split: _image_list(texts, f"{split}Imagelist.txt") for split in RELEASED}
     folders = [folder for folder in ("Groundtruth/TrainTestLabels", "TrainTestLabels") if (texts.folder / folder).is_dir()]
     if folders:
@@ -252,7 +252,7 @@ def _released(texts: _Texts, concepts: Sequence[str]) -> tuple[dict[str, list[st
     rows = {name: row for row, name in reversed(list(enumerate(every)))}
     wanted = [name for part in names.values() for name in part]
     if unknown := next((name for name in wanted if name not in rows), None):
-        raise UserError(f"{texts.folder}: {unknown} stands in the lists of training and test images, but not in Imagelist.txt")
+        raise UserError(f"{texts.folder}: {unknown} is in the lists of training and test images, but not in Imagelist.txt")
     labels = [_ground_truth(texts, f"Groundtruth/AllLabels/Labels_{concept}.txt", len(every)) for concept in concepts]
     return names, np.stack(labels, axis=1)[[rows[name] for name in wanted]]
 
@@ -262,17 +262,17 @@ def _image_list(texts: _Texts, name: str) -> list[str]:
 
 
 def _ground_truth(texts: _Texts, place: str, images: int) -> np.ndarray:
-    """The zeros and ones of a label file, uint8 (images,)."""
+    """Return the zeros and ones of a label file, uint8 (images,)."""
     values = texts.lines(place)
     if len(values) != images:
-        raise UserError(f"{texts.folder / place} has {len(values):,} lines, but the list of its images {images:,}")
+        raise UserError(f"{texts.folder / place} has {len(values):,} lines, but the list of its images has {images:,}")
     if wrong := sorted(set(values) - {"0", "1"}):
-        raise UserError(f"{texts.folder / place} holds {wrong[0][:20]!r}, but only 0 and 1 are allowed")
+        raise UserError(f"{texts.folder / place} contains {wrong[0][:20]!r}, but only 0 and 1 are allowed")
     return (np.array(values) == "1").astype(np.uint8)
 
 
 def _first_of_each_id(names: Sequence[str], rows: np.ndarray) -> tuple[np.ndarray, list[tuple[str, str]]]:
-    """Those of ``rows`` whose Flickr id (``…/0001_2124494179.jpg``) comes first, and the others: name, and name of the first."""
+    """Return the first of ``rows`` with each Flickr id (``…/0001_2124494179.jpg``), and the name of every other with that of the first."""
     first: dict[str, str] = {}
     kept, repeated = [], []
     for row in rows.tolist():
@@ -286,17 +286,17 @@ def _first_of_each_id(names: Sequence[str], rows: np.ndarray) -> tuple[np.ndarra
 
 
 def _image_folder(source: Path, names: Sequence[str]) -> Path:
-    """The folder in which the folders of the images lie."""
+    """Return the folder that contains the folders of the images."""
     tops = {PurePath(name).parts[0] for name in names}
     for candidate in ("Flickr", "images", "Images", "."):
         if any((source / candidate / top).exists() for top in tops):
             return (source / candidate).resolve()
     raise UserError(
-        f"{source} holds none of the images; they lie in Flickr/<folder>/, images/<folder>/ or <folder>/, as the lists name them"
+        f"{source} contains none of the images; they must be in Flickr/<folder>/, images/<folder>/ or <folder>/, as named in the lists"
     )
 
 
-#: For each kind the function that lists its images, from the source and the settings of fetch.
+#: The function of each kind that lists its images, from the source and the settings of fetch.
 LISTINGS: dict[str, Callable[..., Listing]] = {"imagefolder": imagefolder, "manifest": manifest, "nuswide": nuswide}
 
 
@@ -304,22 +304,22 @@ LISTINGS: dict[str, Callable[..., Listing]] = {"imagefolder": imagefolder, "mani
 
 
 def decode(content: bytes, size: int) -> np.ndarray:
-    """The image in ``content`` as uint8 (3, size, size): upright, on white where it is transparent, in RGB, the whole of it resized.
+    """Decode the image in ``content`` as uint8 (3, size, size): upright, on white if transparent, in RGB, resized without cropping.
 
-    Of an animation the first picture. Raises UserError for an image that is too large or has pixels of 32 bits, and whatever Pillow raises
-    for what it cannot read.
+    Takes the first frame of an animation. Raises UserError for an image that is too large or has pixels of 32 bits, and any exception of
+    Pillow for an image that it cannot read.
     """
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         if image.width * image.height > LARGEST_IMAGE:
             raise UserError(f"it has {image.width} x {image.height} pixels, more than {LARGEST_IMAGE:,}")
-        image.draft(None, (2 * size, 2 * size))  # a JPEG is reduced while it is decoded, in a fraction of the time
+        image.draft(None, (2 * size, 2 * size))  # a JPEG is reduced while it is decoded, which is much faster
         upright = _rgb(ImageOps.exif_transpose(image))
         return np.asarray(upright.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))  # Pillow would cut off what is brighter than 255
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))  # Pillow would clip values above 255
     if image.mode in ("I", "F"):
         raise UserError("its pixels have 32 bits, but only 8 or 16 are allowed")
     if image.has_transparency_data:
@@ -328,34 +328,34 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _read(folder: Path, size: int, name: str) -> tuple[str, np.ndarray] | str:
-    """sha256 of an image file and the image, or why there is none."""
+    """Return the sha256 of an image file and the image, or the reason why it cannot be used."""
     try:
         path = (folder / name).resolve()
         if not path.is_relative_to(folder):
-            return "it leads out of the folder"
+            return "it is outside the folder"
         if not path.is_file():
             return "there is no such file"
         content = _content(path)
         return hashlib.sha256(content).hexdigest(), decode(content, size)
     except UnidentifiedImageError:
-        return f"it is no image that can be read ({', '.join(FORMATS)})"
-    except Exception as error:  # of a broken file Pillow's decoders raise anything
+        return f"it is not a readable image ({', '.join(FORMATS)})"
+    except Exception as error:  # Pillow's decoders may raise anything for a broken file
         return " ".join(str(error).split()) or type(error).__name__
 
 
 def _content(path: Path) -> bytes:
-    """The bytes of a file; raises UserError where there are more than any file of a data set has."""
+    """Return the bytes of a file; raises UserError if there are more than ``LARGEST``."""
     with path.open("rb") as file:
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
-        raise UserError(f"{path.name} is larger than {LARGEST:,} bytes, which no file of a data set is")
+        raise UserError(f"{path.name} is larger than {LARGEST:,} bytes, the limit for files of a data set")
     return content
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What came of a listing. rows: numbers (N,) of the images that are stored. hashes: sha256 of their files. skipped: why the others are
-    not, by name."""
+    """The result of ``store``. rows: row numbers (N,) of the stored images. hashes: sha256 of their files. skipped: for every other image
+    the reason, by name."""
 
     rows: np.ndarray
     hashes: list[str]
@@ -371,16 +371,16 @@ def store(
     on_images: Callable[[int], object] = lambda _: None,
 ) -> Stored:
     """Decode the images of ``listing`` with ``workers`` threads and write them to ``file``: images uint8 (N, 3, size, size), labels uint8
-    (N, C), names as bytes (N,). A few times ``BLOCK`` bytes are in memory; ``on_images`` is told how many images each block had.
+    (N, C), names as bytes (N,). It uses a few times ``BLOCK`` bytes of memory. ``on_images`` gets the number of images of each block.
 
-    Raises UserError where more than a share ``missing`` of the files is absent or cannot be read, or too little is left.
+    Raises UserError if more than a share ``missing`` of the files is absent or unreadable, or if too few images are left.
     """
     images = storage.growing_dataset(file, "images", (3, size, size))
     rows, hashes = [], []
-    absent = [name for name in listing.names if not (listing.folder / name).is_file()]  # told before an hour of decoding
+    absent = [name for name in listing.names if not (listing.folder / name).is_file()]  # reported before an hour of decoding
     skipped = dict.fromkeys(absent, "there is no such file")
     _check_share(listing, skipped, missing)
-    with ThreadPoolExecutor(workers) as pool:  # Pillow decodes without holding the interpreter's lock
+    with ThreadPoolExecutor(workers) as pool:  # Pillow releases the interpreter's lock while it decodes
         for start in range(0, len(listing.names), count := max(1, BLOCK // (3 * size**2))):
             block = listing.names[start : start + count]
             read = list(pool.map(partial(_read, listing.folder, size), block))
@@ -406,7 +406,7 @@ def _check_share(listing: Listing, skipped: dict[str, str], missing: float) -> N
     if len(skipped) > missing * len(listing.names):
         name, reason = next(iter(skipped.items()))
         raise UserError(
-            f"{listing.folder}: {len(skipped):,} of {len(listing.names):,} images are missing or cannot be read, more than the share "
+            f"{listing.folder}: {len(skipped):,} of {len(listing.names):,} images are missing or unreadable, more than the share "
             f"`missing` = {missing:g} allows; the first is {name}: {reason}"
         )
 
@@ -424,12 +424,12 @@ def _check_what_is_left(listing: Listing, stored: Stored) -> None:
 
 
 def digest_of_all(listing: Listing, stored: Stored) -> str:
-    """One sha256 for all image files: that of the lines ``<sha256>  <name>``, sorted by name, as the program sha256sum prints them."""
+    """Return one sha256 for all image files: that of the lines ``<sha256>  <name>``, sorted by name, as sha256sum prints them."""
     named = sorted((os.fsencode(listing.names[row]), digest) for row, digest in zip(stored.rows.tolist(), stored.hashes))
     return hashlib.sha256(b"".join(digest.encode() + b"  " + name + b"\n" for name, digest in named)).hexdigest()
 
 
 def copies(listing: Listing, stored: Stored) -> int:
-    """How many test images have the bytes of another image: what retrieval finds of these it knew before."""
+    """Return the number of test images with the same bytes as another image, which make retrieval easier."""
     counts = Counter(stored.hashes)
     return sum(counts[digest] > 1 for row, digest in zip(stored.rows.tolist(), stored.hashes) if row >= listing.train)

@@ -1,12 +1,12 @@
 """The backbones of the study, for small images: AlexNet, VGG and ResNet with batch normalisation.
 
-Every network is built from torchvision's own blocks (``torchvision.models``), with the stem replaced by one for 32 x 32 pixels, because
-the originals reduce a 224-pixel image 32-fold and would leave nothing of a small one. Of larger images the first convolution takes every
-second, fourth or eighth pixel, so that what follows it has 32 to 63 on a side. Two things differ from torchvision on purpose:
+Every network is built from torchvision's own blocks (``torchvision.models``), with a stem for 32 x 32 pixels, because the originals reduce
+a 224-pixel image 32-fold and would leave nothing of a small image. For larger images the first convolution has stride 2, 4 or 8, so the
+following layers see 32 to 63 pixels on a side. Two things differ from torchvision on purpose:
 
-* normalisation by the mean and standard deviation of the training images is the first layer of the network, so that the input is pixels in
+* normalisation by the mean and standard deviation of the training images is the first layer of the network, so the input is pixels in
   [0, 1] and the radius of an attack is in pixels (docs/protocol.md);
-* ``features`` gives the penultimate layer, which retrieval quantizes (PQ-AG, Implementations: "features from the top layer").
+* ``features`` returns the penultimate layer, which retrieval quantizes (PQ-AG, Implementations: "features from the top layer").
 """
 
 import numpy as np
@@ -30,7 +30,7 @@ _VGGS = {"vgg11": "A", "vgg13": "B", "vgg16": "D"}
 
 
 class Backbone(nn.Module):
-    """A classifier whose penultimate layer is the feature that retrieval ranks by.
+    """A classifier with its penultimate layer as the feature for retrieval.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ class Backbone(nn.Module):
     feature_size: D, the length of a feature.
     classes: number of logits.
     mean, std: per channel, in pixels of [0, 1], length 3. Stored with the weights.
-    image_size: pixels on a side of the images that it was built for.
+    image_size: size of its images, in pixels on a side.
 
-    ``feature_groups``, 1 unless set, is the number of equal parts of a feature of which each is normalised by itself, see ``normalise``.
+    ``feature_groups``, 1 unless set, is the number of equal parts of a feature that are normalised separately, see ``normalise``.
     """
 
     feature_groups = 1
@@ -69,8 +69,8 @@ def pixels(images: Tensor) -> Tensor:
 
 
 def normalise(z: Tensor, groups: int = 1) -> Tensor:
-    """Features (N, D) with each of their ``groups`` parts scaled to l2-norm 1: of one part the whole vector, of M parts every sub-vector
-    (intra-normalisation, which a network trained with its codebook may ask for, see ``pqag.pqn``)."""
+    """Scale each of the ``groups`` parts of features (N, D) to l2-norm 1: with one part the whole vector, with M parts every sub-vector
+    (intra-normalisation, an option for networks trained with their codebook, see ``pqag.pqn``)."""
     return F.normalize(z.reshape(len(z), groups, -1), dim=2).flatten(1) if groups > 1 else F.normalize(z, dim=1)
 
 
@@ -81,7 +81,7 @@ def features(network: Backbone, images: Tensor, normalised: bool = True) -> Tens
 
 
 def groups_of(network: nn.Module) -> int:
-    """In how many parts the features of ``network`` are normalised; a network of the user's says nothing, and its are normalised whole."""
+    """Return the number of parts in which the features of ``network`` are normalised: 1 for a network of the user."""
     return getattr(network, "feature_groups", 1)
 
 
@@ -90,7 +90,7 @@ def extract(
 ) -> np.ndarray:
     """l2-normalised features, float32 (N, D), of ``images``, uint8 (N, 3, H, W), by ``network``, which moves to ``device``.
 
-    ``images`` may be an HDF5 dataset: it is read a batch at a time. Of a ``share`` of them, which holds one at least, if one is given.
+    ``images`` may be an HDF5 dataset: it is read one batch at a time. ``share`` selects some of the images, at least one.
     """
     network = network.to(device, memory_format=torch.channels_last)
     batches = []
@@ -111,7 +111,7 @@ def build(name: str, classes: int, width: float = 1.0, mean=(0.5,) * 3, std=(0.2
     """The network ``name`` (one of ``pqag.names.NETWORKS``) with freshly drawn weights from torch's global generator.
 
     ``width`` multiplies the channels of every layer; D is then 4096 x width for AlexNet, 2048 x width for ResNet-50 and 512 x width for the
-    others. ``image_size`` (at least 32) decides the stride of the first convolution. Raises ValueError for an unknown name.
+    others. ``image_size`` (at least 32) determines the stride of the first convolution. Raises ValueError for an unknown name.
     """
     stem = {"kernel_size": max(3, 2 * reduction(image_size) - 1), "stride": reduction(image_size)}
     if name == "alexnet":
@@ -128,15 +128,15 @@ def build(name: str, classes: int, width: float = 1.0, mean=(0.5,) * 3, std=(0.2
 
 
 def last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
-    """The last linear layer of a classifier, with its name; raises ValueError where there is none."""
+    """Return the name of the last linear layer of a classifier, and the layer; raises ValueError if there is none."""
     found = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not found:
-        raise ValueError("has no linear layer, so what comes before the last one cannot be its feature")
+        raise ValueError("has no linear layer, but the feature is the input of the last linear layer")
     return found[-1]
 
 
 def of_torchvision(network: nn.Module) -> Backbone:
-    """A classifier of torchvision as a backbone: what goes into its last linear layer is the feature.
+    """Return a classifier of torchvision as a backbone: its feature is the input of its last linear layer.
 
     Images are enlarged to 224 x 224 (bilinear) and normalised as for torchvision's ImageNet weights. ``network`` loses its last layer.
     """
@@ -174,7 +174,7 @@ def _alexnet(width: float, stem: dict[str, int]) -> tuple[nn.Module, int]:
 
 
 def _vgg(configuration: str, width: float, stem: dict[str, int]) -> tuple[nn.Module, int]:
-    """VGG with batch normalisation; five poolings bring 32 pixels to one, and the two large linear layers fall away."""
+    """VGG with batch normalisation; five poolings reduce 32 pixels to one, and the two large linear layers are left out."""
     plan = [c if c == "M" else scaled(c, width) for c in vgg.cfgs[configuration]]
     layers = vgg.make_layers(plan, batch_norm=True)
     if stem["stride"] > 1:
@@ -183,7 +183,7 @@ def _vgg(configuration: str, width: float, stem: dict[str, int]) -> tuple[nn.Mod
 
 
 def _resnet(block: type[nn.Module], blocks: tuple[int, ...], width: float, stem: dict[str, int]) -> tuple[nn.Module, int]:
-    """ResNet whose stem is a 3 x 3 convolution without stride or pooling (He et al. 2016, section 4.2)."""
+    """ResNet with a stem of one 3 x 3 convolution without pooling (He et al. 2016, section 4.2)."""
     channels = scaled(64, width)
     layers: list[nn.Module] = [Conv2dNormActivation(3, channels, **stem)]
     for stage, count in enumerate(blocks):

@@ -1,9 +1,10 @@
 """Product quantization (Jegou, Douze & Schmid 2011): codebooks by k-means in each sub-space, encoding and decoding.
 
-A codebook may be fitted to rotated features, as OPQ does (Ge et al. 2013); all but ``opq`` and ``by_user`` take features already rotated.
+A codebook may be fitted to rotated features, as in OPQ (Ge et al. 2013). ``opq`` and ``by_user`` rotate features themselves; all other
+functions take rotated features.
 
 Symbols as in PQ-AG: a feature of D numbers is cut into M sub-vectors of D/M; each is replaced by the nearest of the K codewords of its
-sub-space (Eq. 1), so that a code takes M log2 K bits.
+sub-space (Eq. 1), so a code takes M log2 K bits.
 """
 
 from collections.abc import Callable
@@ -18,10 +19,10 @@ from pqag.errors import UserError
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted codebook and how well it fits.
+    """A fitted codebook and the quality of its fit.
 
     codewords: float32 (M, K, D/M). codes: (N, M), smallest unsigned integer that holds K - 1.
-    objective: mean squared distance of a feature to its reconstruction. empty: per sub-space, codewords that no feature is assigned to.
+    objective: mean squared distance of a feature to its reconstruction. empty: number of codewords without a feature, per sub-space.
     rotation: orthogonal, float32 (D, D), to be applied to features before they are cut into sub-vectors; None for none.
     """
 
@@ -70,7 +71,7 @@ def fit(features: np.ndarray, subspaces: int, codewords: int, seed: int, iterati
 
 
 def fitted(features: np.ndarray, codewords: np.ndarray) -> Fit:
-    """How well ``codewords`` (M, K, D/M) fit ``features`` (N, D)."""
+    """Encode ``features`` (N, D) with ``codewords`` (M, K, D/M) and return the fit."""
     codes = encode(features, codewords)
     empty = [codewords.shape[1] - len(np.unique(codes[:, m])) for m in range(len(codewords))]
     error = features - decode(codes, codewords)
@@ -78,11 +79,11 @@ def fitted(features: np.ndarray, codewords: np.ndarray) -> Fit:
 
 
 def opq(features: np.ndarray, subspaces: int, codewords: int, seed: int, iterations: int = 25) -> Fit:
-    """Optimized product quantization (Ge et al. 2013, non-parametric) by faiss: a rotation found in turn with codebooks, then ``fit``.
+    """Optimized product quantization (Ge et al. 2013, non-parametric) by faiss: alternate between rotation and codebooks, then ``fit``.
 
-    ``iterations`` is the number of turns, of 4 k-means steps each, and that of the k-means afterwards. A turn decomposes a D x D matrix: of
-    1,024 numbers in some 7 seconds. Raises ValueError as ``fit`` does, and UserError where there are fewer features than numbers in one,
-    for which faiss would end the process.
+    ``iterations`` is the number of alternations, with 4 k-means steps each, and of the k-means iterations afterwards. Each alternation
+    decomposes a D x D matrix, in about 7 seconds for D = 1,024. Raises ValueError as ``fit`` does, and UserError if there are fewer than D
+    features, because faiss would then end the process.
     """
     size = split(features, subspaces).shape[2] * subspaces
     if len(features) < codewords:
@@ -98,13 +99,13 @@ def opq(features: np.ndarray, subspaces: int, codewords: int, seed: int, iterati
     return replace(fit(features @ rotation.T, subspaces, codewords, seed, iterations), rotation=rotation)
 
 
-#: Product quantizers by name: functions of features (N, D), M, K, seed and iterations. The result depends on faiss' thread count too.
+#: Product quantizers by name: functions of features (N, D), M, K, seed and iterations. The result also depends on faiss' thread count.
 METHODS = dict(zip(names.FITTED, (fit, opq), strict=True))
 
 
 def by_user(function: Callable, name: str, features: np.ndarray, subspaces: int, codewords: int, seed: int, iterations: int) -> Fit:
-    """The fit by a function of the user's, checked: it gets what those of ``METHODS`` get, and returns an object with ``codewords``,
-    (M, K, D/M), and ``rotation``, (D, D) or None. Raises UserError, which calls it ``name``, where that is something else."""
+    """Return the checked fit by a function of the user. It gets the same arguments as ``METHODS`` and returns an object with ``codewords``,
+    (M, K, D/M), and ``rotation``, (D, D) or None. Raises UserError, with its ``name``, if it returns anything else."""
     size = features.shape[1]
     result = function(features.copy(), subspaces, codewords, seed, iterations)
     words = _checked(name, "codewords", getattr(result, "codewords", None), (subspaces, codewords, size // subspaces))
@@ -117,7 +118,7 @@ def by_user(function: Callable, name: str, features: np.ndarray, subspaces: int,
 
 
 def _checked(name: str, what: str, array: object, shape: tuple[int, ...]) -> np.ndarray:
-    """An array of the user's as float32; raises UserError unless it has this shape and finite numbers."""
+    """Return an array of the user as float32; raises UserError unless it has this shape and finite numbers."""
     if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype.kind != "f":
         got = f"an array {array.shape} of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
         got = "none" if array is None else got
@@ -145,7 +146,7 @@ def encode(features: np.ndarray, codewords: np.ndarray) -> np.ndarray:
 
 
 def decode(codes: np.ndarray, codewords: np.ndarray) -> np.ndarray:
-    """Reconstructions, float32 (N, D), of ``codes`` (N, M): their codewords side by side."""
+    """Reconstructions, float32 (N, D), of ``codes`` (N, M): the concatenation of their codewords."""
     return np.concatenate([codewords[m][codes[:, m]] for m in range(len(codewords))], axis=1)
 
 
@@ -160,7 +161,7 @@ def soft_assignment(features: np.ndarray, codewords: np.ndarray) -> np.ndarray:
 def mean_by_rank(distribution: np.ndarray, clean: np.ndarray) -> np.ndarray:
     """Mean, float64 (K,), of distributions (N, K) over queries, at each rank of a codeword in the query's ``clean`` distribution (N, K).
 
-    Every query has another peak, so that a mean of each codeword would be flat and show none. Figure 3, averaged over queries.
+    Every query has its peak at another codeword, so a mean for each codeword would be flat. Figure 3 shows this mean over queries.
     """
     order = np.argsort(-clean, axis=1, kind="stable")
     return np.take_along_axis(distribution, order, 1).mean(0)

@@ -1,12 +1,12 @@
-"""Exact retrieval with product-quantized databases and its evaluation: SDC and ADC, average precision that knows of ties, PR curves.
+"""Exact retrieval with product-quantized databases and its evaluation: SDC and ADC, average precision with ties, PR curves.
 
-Items that share a code lie at the same distance from any query, so the *distinct* codes are ranked and not the items: a 16-bit database
-of 9,000 images has a few hundred. Within a tie every order is equally right; what is reported is the expectation over all of them
-(McSherry & Najork 2008) and, beside it, the worst and the best order.
+Items with the same code have the same distance from any query, so the *distinct* codes are ranked instead of the items: a 16-bit database
+of 9,000 images has a few hundred of them. Within a tie every order is equally right. The result is the expectation over all orders
+(McSherry & Najork 2008), and the values for the worst and the best order.
 
-Counting rules, the same everywhere: average precision runs over the whole ranking and divides by the number of relevant items in the
+The counting rules are the same everywhere: average precision covers the whole ranking and divides by the number of relevant items in the
 database; an item is relevant if it shares at least one label with the query; a query without a relevant item has no average precision and
-is left out of the mean (``queries_without_relevant`` says how many).
+is left out of the mean (``queries_without_relevant`` is the number of these queries).
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ import numpy as np
 from pqag.quantizer import decode, encode, split, squared_distances
 
 DISTANCES = ("SDC", "ADC")
-#: Rank down to which average precision is taken besides the whole ranking, as work on NUS-WIDE does.
+#: Average precision is also computed for this many first items, as is usual for NUS-WIDE.
 CUT = 5000
 DEFINITIONS = {
     "map": "mean over queries of the average precision over the whole ranking, in expectation over the orders of tied items",
@@ -38,7 +38,7 @@ RECALL_LEVELS = np.arange(1, 101) / 100
 
 @dataclass(frozen=True)
 class Index:
-    """A database as the distinct codes in it.
+    """A database, grouped by its distinct codes.
 
     codes: distinct codes (U, M). order: item numbers (N,) sorted by code. starts: position (U,) in ``order`` at which each code begins.
     counts: items per code (U,).
@@ -52,9 +52,9 @@ class Index:
 
 @dataclass(frozen=True)
 class Precision:
-    """Average precision of each query, float64 (Q,), NaN where nothing is relevant, and the mean precision-recall curve (100,).
+    """Average precision of each query, float64 (Q,), NaN if nothing is relevant, and the mean precision-recall curve (100,).
 
-    within: expected average precision of the first items alone.
+    within: expected average precision of only the first items.
     """
 
     expected: np.ndarray
@@ -72,7 +72,7 @@ def index(codes: np.ndarray) -> Index:
 
 
 def distances(queries: np.ndarray, codes: np.ndarray, codewords: np.ndarray, kind: str) -> np.ndarray:
-    """Squared distances, float64 (Q, U), of query features (Q, D) to items with ``codes`` (U, M); squaring leaves the ranking as it is.
+    """Squared distances, float64 (Q, U), of query features (Q, D) to items with ``codes`` (U, M); squaring does not change the ranking.
 
     ``kind`` "ADC": ||y - q(x)||^2, "SDC": ||q(y) - q(x)||^2 (PQ-AG, Related Work). Equal codes get equal distances bit for bit.
     """
@@ -90,7 +90,7 @@ def distances(queries: np.ndarray, codes: np.ndarray, codewords: np.ndarray, kin
 def nearest(queries: np.ndarray, codewords: np.ndarray, codes: np.ndarray, count: int, kind: str) -> np.ndarray:
     """The ``count`` nearest items, int64 (Q, count), of the database with ``codes`` (N, M), nearest first, as for ``distances``.
 
-    Tied items come in the order of the database, which is that of a random split; fewer than ``count`` where the database has fewer.
+    Tied items are in the order of the database, which is random because of the split. A smaller database gives fewer than ``count``.
     """
     database = index(codes)
     of_code = np.empty(len(codes), dtype=np.int64)
@@ -99,17 +99,17 @@ def nearest(queries: np.ndarray, codewords: np.ndarray, codes: np.ndarray, count
     return np.argsort(ranking, axis=1, kind="stable")[:, :count]
 
 
-#: Where the queries that figures show stand, of what average precision loses by an attack.
+#: Quantiles, of the loss of average precision under an attack, at which figures show queries.
 QUANTILES = (0.25, 0.5, 0.75)
 
 
 def at_quantiles_of_loss(
     clean: Sequence[float | None], attacked: Sequence[float | None], quantiles: Sequence[float] = QUANTILES
 ) -> list[int]:
-    """The queries at ``quantiles`` (of 0 ... 1) of what their average precision loses, from the least to the most: a rule to choose by.
+    """The queries at ``quantiles`` (of 0 ... 1) of their loss of average precision, from the smallest to the largest loss.
 
-    ``clean`` and ``attacked``: average precision of the same queries, None where nothing is relevant. Of equal losses the first query
-    comes first.
+    ``clean`` and ``attacked``: average precision of the same queries, None if nothing is relevant. Equal losses are in
+    the order of the queries.
     """
     losses = {q: before - after for q, (before, after) in enumerate(zip(clean, attacked)) if before is not None and after is not None}
     order = sorted(losses, key=losses.__getitem__)
@@ -117,7 +117,7 @@ def at_quantiles_of_loss(
 
 
 def relevant_counts(database: Index, database_labels: np.ndarray, query_labels: np.ndarray) -> np.ndarray:
-    """How many items of each distinct code are relevant to each query, int64 (Q, U); labels are multi-hot, (N, C) and (Q, C)."""
+    """Return the number of items of each distinct code relevant to each query, int64 (Q, U); labels are multi-hot, (N, C) and (Q, C)."""
     relevant = query_labels.astype(np.float32) @ database_labels[database.order].astype(np.float32).T > 0
     return np.add.reduceat(relevant, database.starts, axis=1, dtype=np.int64)
 
@@ -125,17 +125,17 @@ def relevant_counts(database: Index, database_labels: np.ndarray, query_labels: 
 def average_precision(ranking: np.ndarray, counts: np.ndarray, relevant: np.ndarray, cut: int = CUT) -> Precision:
     """Average precision of queries from the distances to distinct codes.
 
-    ranking: float64 (Q, U), smaller is nearer; equal numbers are a tie. counts: items per code, int (U,). relevant: of them relevant, int
-    (Q, U). With n items of which r are relevant in a tie behind N0 items of which R0 are relevant, and H the harmonic numbers, the
-    sum over the tie of the precision at each relevant item is, over its orders,
+    ranking: float64 (Q, U), smaller is nearer; equal numbers are a tie. counts: items per code, int (U,). relevant: relevant items per
+    code, int (Q, U). A tie has n items, r of them relevant, after N0 items, R0 of them relevant; H are the harmonic numbers. The sum of the
+    precision at each relevant item of the tie is, over its orders,
 
         expected  r/n [b n + (R0 + 1 - b (N0 + 1)) (H(N0 + n) - H(N0))],  b = (r - 1)/(n - 1)
         best      r + (R0 - N0) (H(N0 + r) - H(N0))
         worst     r + (R0 - N0 - n + r) (H(N0 + n) - H(N0 + n - r))
 
     (McSherry & Najork 2008, section 3.3; the closed forms follow by writing (R0 + ...)/(N0 + j) as a constant plus a multiple of
-    1/(N0 + j)). Of the first ``cut`` items a tie has t = min(n, cut - N0) places; their share of the expected sum is the same with t for n
-    in the bracket, and the divisor is min(R, cut), so that a perfect ranking has 1.
+    1/(N0 + j)). Among the first ``cut`` items a tie has t = min(n, cut - N0) places. Their expected sum has t instead of n in the
+    bracket, and the divisor is min(R, cut), so a perfect ranking has 1.
     """
     total = int(counts.sum())
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, total + 1))])
@@ -166,15 +166,15 @@ def average_precision(ranking: np.ndarray, counts: np.ndarray, relevant: np.ndar
 def _precision_at_recall(items: np.ndarray, hits: np.ndarray) -> np.ndarray:
     """Precision at ``RECALL_LEVELS`` of one query from the cumulated items and relevant items at the end of each tie.
 
-    Within a tie the relevant items are spread evenly, which is where they lie on average; nothing is interpolated over a maximum.
+    Within a tie the relevant items are spread evenly, their average positions; there is no interpolation by a maximum.
     """
     wanted = np.arange(1, 101) * hits[-1] / 100  # not 0.07 * 100, which is more than 7
     position = np.interp(wanted, *_increasing(np.concatenate([[0], hits]), np.concatenate([[0], items])))
-    return np.minimum(wanted / position, 1)  # where all that is found is relevant the position may be rounded to below `wanted`
+    return np.minimum(wanted / position, 1)  # if all found items are relevant, rounding may put the position below `wanted`
 
 
 def _increasing(hits: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The points of the curve items(hits) without vertical pieces but the jump kept: a tie without hits only shifts what follows.
+    """Return the points of the curve items(hits) without vertical segments: a tie without hits only shifts the points after it.
 
     np.interp needs increasing abscissae; between a point and the next with more hits the segment starts where the hitless ties end.
     """
@@ -189,14 +189,14 @@ def _increasing(hits: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.nda
 def constant_average_precision(total: int, positives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Average precision (Q,) of the worst possible ranking and of a random one, for ``positives`` (Q,) relevant items among ``total``.
 
-    For ten balanced classes these are 5.18 % and about 10 %: what any measured mAP must be read against. NaN where nothing is relevant.
+    For ten balanced classes these are 5.18 % and about 10 %: the reference for any measured mAP. NaN if nothing is relevant.
     """
     precision = average_precision(np.zeros((len(positives), 1)), np.array([total]), np.asarray(positives)[:, None])
     return precision.worst, precision.expected
 
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0, resamples: int = 10_000, level: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap interval (Efron 1979) of the mean of ``values`` (Q,), resampling queries; NaN are left out first."""
+    """Percentile bootstrap interval (Efron 1979) of the mean of ``values`` (Q,) without NaN, by resampling queries."""
     values = values[~np.isnan(values)]
     rng = np.random.default_rng(seed)
     means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
@@ -214,8 +214,8 @@ def evaluate(
 ) -> dict:
     """Score query features (Q, D) on a quantized database, by SDC and by ADC.
 
-    ``codewords`` (M, K, D/M), ``database_codes`` (N, M), labels multi-hot (Q, C) and (N, C). Queries are taken ``block`` at a time, which
-    bounds the memory (and may change the last bits of a number). Gives plain numbers, shares in [0, 1], ready for JSON.
+    ``codewords`` (M, K, D/M), ``database_codes`` (N, M), labels multi-hot (Q, C) and (N, C). Processes ``block`` queries at a time, which
+    bounds the memory (and may change the last bits of a number). Returns plain numbers, shares in [0, 1], ready for JSON.
     """
     database = index(database_codes)
     positives, scored = [], {kind: [] for kind in DISTANCES}
@@ -243,7 +243,7 @@ def evaluate(
 
 
 def _summary(blocks: Sequence[Precision], weights: Sequence[int]) -> dict:
-    """What ``evaluate`` tells of one kind of distance, from blocks of queries of which ``weights`` have a relevant item."""
+    """Return the scores of one kind of distance, from blocks of queries; ``weights`` are their numbers of queries with a relevant item."""
     expected, worst, best, within = (
         np.concatenate([getattr(block, name) for block in blocks]) for name in ("expected", "worst", "best", "within")
     )

@@ -1,4 +1,4 @@
-"""Which images a job gets: the split of a data set into training, database and query images, and the share of a shard."""
+"""Splits a data set into training, database and query images, and assigns images to shards."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,18 +24,18 @@ def split(
     """Draw queries and database without overlap from the test images, and training images, by ``seed``.
 
     PQ-AG, Datasets: "the test set is randomly divided into 9000 images as a database and 1000 images as queries". Of the ``total`` images
-    the first ``official`` are training images; ``train`` of these are trained on (None: all). The database is drawn from the test images
-    that are no queries, or, with ``database_from`` "all", from those and all training images (None: all of them). Raises UserError where
-    more images are asked for than there are.
+    the first ``official`` are training images; ``train`` of these are used for training (None: all). The database is drawn from the test
+    images that are no queries, or, with ``database_from`` "all", from those and all training images (None: all of them). Raises UserError
+    if the request exceeds the number of images.
     """
     tests = total - official
     if train is not None and train > official:
-        raise UserError(f"{train} training images were asked for, but there are {official}")
+        raise UserError(f"{train} training images were requested, but there are {official}")
     drawn = official + np.random.default_rng(seed).permutation(tests)
     query, rest = drawn[:queries], drawn[queries:]
     if database_from == "all":
         rest = np.random.default_rng([seed, 2]).permutation(np.concatenate([rest, np.arange(official)]))
-    wanted = f"{queries} queries and {'some' if database is None else database} database images were asked for"
+    wanted = f"{queries} queries and {'some' if database is None else database} database images were requested"
     if queries > tests or len(rest) < (database or 1):
         raise UserError(f"{wanted}, but there are {tests} test images" + f" and {official} training images" * (database_from == "all"))
     train_ids = np.arange(official)
@@ -47,9 +47,9 @@ def split(
 
 
 def share(rule: str, count: int, wildcards: Mapping[str, str]) -> slice:
-    """The part of ``count`` images that a job does: with the wildcards ``shard``, from 1 on, and ``shards`` its batches, else all of them.
+    """Return the part of ``count`` images for a job: its batches if it has the wildcards ``shard`` (from 1) and ``shards``, else all.
 
-    The batches go to the shards in order and as evenly as may be; a shard is empty where there are more shards than batches.
+    The batches go to the shards in order and as evenly as possible; a shard is empty if there are more shards than batches.
     """
     if not wildcards.get("shard"):
         return slice(0, count)

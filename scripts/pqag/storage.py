@@ -1,4 +1,4 @@
-"""Arrays as HDF5 files, written atomically, in the form in which a reader notices every flipped byte."""
+"""Reads and writes arrays as HDF5 files, atomically, in a format that lets a reader detect every flipped byte."""
 
 import contextlib
 import io
@@ -12,9 +12,10 @@ from pqag.files import atomic
 
 
 class _Disk(io.FileIO):
-    """A new file that keeps the error of a write, and from then on writes nothing.
+    """A new file that stores the first write error and then ignores all further writes.
 
-    h5py must not see the error, as on a full disk: while it closes an object it drops one, and closing the file after one it crashes.
+    h5py must not see such an error, for example on a full disk: it loses an error while it closes an object, and it crashes when it
+    closes the file after one.
     """
 
     def __init__(self, path: str | Path):
@@ -34,10 +35,10 @@ class _Disk(io.FileIO):
 
 @contextlib.contextmanager
 def writing_hdf5(path: str | Path) -> Iterator[h5py.File]:
-    """Yield a new HDF5 file in the newest format, which becomes ``path`` on a clean exit. Raises OSError if any of it could not be written.
+    """Yield a new HDF5 file in the newest format, which becomes ``path`` on a clean exit. Raises OSError if a write failed.
 
-    Format "latest" with chunks and checksums (``write_dataset``) is what lets a reader notice every flipped byte. What is written goes to
-    the disk at once, so that a file may be larger than the memory.
+    The format "latest" with chunks and checksums (``write_dataset``) lets a reader detect every flipped byte. Data go to the disk at once,
+    so a file may be larger than the memory.
     """
     with atomic(path) as part, _Disk(part) as disk:
         try:
@@ -49,7 +50,7 @@ def writing_hdf5(path: str | Path) -> Iterator[h5py.File]:
 
 
 def write_dataset(file: h5py.File, name: str, array: np.ndarray) -> None:
-    """Add ``array`` under ``name`` in chunks of about 1 MiB with a Fletcher-32 checksum each; one value, or none, is stored whole."""
+    """Add ``array`` under ``name`` in chunks of about 1 MiB with a Fletcher-32 checksum each; scalars and empty arrays have no chunks."""
     array = np.asarray(array)
     if array.size == 0 or array.ndim == 0:
         file.create_dataset(name, data=array)
@@ -59,12 +60,12 @@ def write_dataset(file: h5py.File, name: str, array: np.ndarray) -> None:
 
 
 def chunk_rows(row: int) -> int:
-    """How many rows of ``row`` bytes make a chunk of about 1 MiB; at least one."""
+    """Return the number of rows of ``row`` bytes in a chunk of about 1 MiB; at least one."""
     return max(1, 2**20 // max(1, row))
 
 
 def growing_dataset(file: h5py.File, name: str, shape: tuple[int, ...], dtype=np.uint8) -> h5py.Dataset:
-    """Add an empty array of rows of ``shape`` under ``name``, chunked as by ``write_dataset``, for ``append`` to fill."""
+    """Add an empty array of rows of ``shape`` under ``name``, chunked as in ``write_dataset``; ``append`` fills it."""
     rows = chunk_rows(int(np.prod(shape)) * np.dtype(dtype).itemsize)
     return file.create_dataset(name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape), fletcher32=True)
 
@@ -76,7 +77,7 @@ def append(dataset: h5py.Dataset, rows: np.ndarray) -> None:
 
 
 def copy_rows(file: h5py.File, name: str, source: h5py.Dataset, rows: np.ndarray) -> None:
-    """Add the ``rows`` (sorted numbers) of ``source``, a dataset of another file, as ``write_dataset`` does, some 64 MiB at a time."""
+    """Add the ``rows`` (sorted numbers) of ``source``, a dataset of another file, as in ``write_dataset``, about 64 MiB at a time."""
     size = chunk_rows(int(np.prod(source.shape[1:])) * source.dtype.itemsize)
     shape = (len(rows), *source.shape[1:])
     target = file.create_dataset(name, shape, source.dtype, chunks=(min(size, len(rows)), *source.shape[1:]), fletcher32=True)
@@ -96,13 +97,13 @@ def write_hdf5(path: str | Path, arrays: Mapping[str, np.ndarray], attributes: M
 
 
 def read_hdf5(path: str | Path, *names: str) -> list[np.ndarray]:
-    """The arrays stored under ``names``, in that order."""
+    """Read the arrays with the given ``names``, in that order."""
     with h5py.File(path) as file:
         return [file[name][()] for name in names]
 
 
 def dataset_names(path: str | Path) -> list[str]:
-    """The names of all arrays in the HDF5 file, sorted; those in groups with slashes."""
+    """Return the sorted names of all arrays in the HDF5 file, with slashes for groups."""
     names: list[str] = []
     with h5py.File(path) as file:
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
@@ -110,11 +111,11 @@ def dataset_names(path: str | Path) -> list[str]:
 
 
 def titles(paths: Iterable[str | Path]) -> dict[str, str]:
-    """What a reader is to call each data set (a copy that is not the original says so), by its name, from the images.h5 of each."""
+    """Return the title of each data set (the title of a copy says that it is one) by its name, from the images.h5 files in ``paths``."""
     return {one["dataset"]: one["title"] for one in map(read_attributes, paths)}
 
 
 def read_attributes(path: str | Path) -> dict[str, object]:
-    """The attributes of the HDF5 file, numpy scalars and arrays turned into plain Python values."""
+    """Return the attributes of the HDF5 file as plain Python values."""
     with h5py.File(path) as file:
         return {name: value.tolist() if isinstance(value, np.generic | np.ndarray) else value for name, value in file.attrs.items()}

@@ -1,8 +1,8 @@
-"""What a study brings along: functions by entry points, and files of weights, each known by the sha256 of its file.
+"""The files of the user that a study names: functions by entry points, and files of weights, each identified by its sha256.
 
-An entry point is written ``module:function``. The module is one Python file in the folder that the workflow runs in, with dots for folders:
-``mine.attack:run`` is the function ``run`` of ``mine/attack.py``. It may import installed packages and this library, but no file beside it:
-so its sha256 tells all of it. Calling ``function`` runs the file; nothing else here does. Needs only the standard library.
+An entry point is written ``module:function``. The module is one Python file in the folder where the workflow runs, with dots for folders:
+``mine.attack:run`` is the function ``run`` of ``mine/attack.py``. It may import installed packages and this library, but no other file of
+the user, so its sha256 covers all of it. Only ``function`` runs the file. Needs only the standard library.
 """
 
 import hashlib
@@ -19,21 +19,21 @@ from pqag.names import is_entry_point
 
 
 def file_of(name: str) -> Path:
-    """The file that an entry point, or the path of a checkpoint, names; relative to the folder that the workflow runs in."""
+    """Return the file of an entry point or of a path of a checkpoint, relative to the folder where the workflow runs."""
     return Path(*name.split(":")[0].split(".")).with_suffix(".py") if is_entry_point(name) else Path(name)
 
 
 def digests(named: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """sha256 of the file of each entry point or checkpoint, by name, without running anything.
+    """Return the sha256 of the file of each entry point or checkpoint, by name, without running anything.
 
-    ``named`` are pairs of a key of the study and what stands there. Raises UserError, with the key, where there is no such file.
+    ``named`` are pairs of a key of the study and its value. Raises UserError, with the key, if the file does not exist.
     """
     found = {}
     for key, name in named:
         path = file_of(name)
         if not path.is_file():
             what = f"{path}, the file of {name}," if is_entry_point(name) else str(path)
-            raise UserError(f"{key}: {what} is no file; it is looked for in {Path.cwd()}, where the workflow runs")
+            raise UserError(f"{key}: {what} does not exist; it must be in {Path.cwd()}, where the workflow runs")
         try:
             found[name] = files.sha256(path)
         except OSError as error:
@@ -42,9 +42,9 @@ def digests(named: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def function(name: str, sha256: str) -> Callable:
-    """The function that an entry point names, by running its file, which must still have the ``sha256`` that the study was read with.
+    """Run the file of an entry point and return its function. The file must still have the ``sha256`` from when the study was read.
 
-    Raises UserError where the file has changed, cannot be run (the log has the traceback), or has no such function.
+    Raises UserError if the file has changed, cannot be run (the log has the traceback), or has no such function.
     """
     path = file_of(name)
     content = path.read_bytes() if path.is_file() else b""
@@ -52,12 +52,12 @@ def function(name: str, sha256: str) -> Callable:
         raise UserError(f"{path} is missing or was changed after the run began: start again")
     module = types.ModuleType(f"brought_{path.with_suffix('').as_posix().replace('/', '_')}")
     module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # where dataclasses look for their own module
+    sys.modules[module.__name__] = module  # dataclasses look up their module here
     try:
         exec(compile(content, path, "exec"), module.__dict__)
     except Exception as error:
         logging.getLogger("pqag").info("%s", traceback.format_exc())
-        words = " ".join(str(error).split()) or "no further words"
+        words = " ".join(str(error).split()) or "no message"
         raise UserError(f"{path} cannot be loaded for {name}: {type(error).__name__}: {words}") from error
     wanted = name.split(":")[1]
     if not callable(getattr(module, wanted, None)):

@@ -1,4 +1,4 @@
-"""Networks that the user brings: weights in a file, a network of torchvision, or a function that returns a network; checked before use."""
+"""Networks of the user: weights in a file, a network of torchvision, or a function that returns a network; checked before use."""
 
 import difflib
 import urllib.error
@@ -14,26 +14,24 @@ from pqag.names import is_name_of_weights
 
 
 def read_weights(path: str | Path, network: str, width: float, image_size: int | None = None) -> dict[str, Tensor]:
-    """The tensors of a file of weights by name: a state dict as .pt or .safetensors, or a weights.pt of ours.
+    """Return the tensors of a file of weights by name: a state dict as .pt or .safetensors, or a weights.pt of this workflow.
 
-    Raises UserError where the file is damaged, holds code or something else, or says that it is of another network than ``network`` with
-    ``width``, or of one that reduces images of ``image_size`` pixels otherwise. Nothing in the file is run.
+    Raises UserError if the file is damaged or contains code or something else, if it is for another network than ``network`` with
+    ``width``, or if that network reduces images of ``image_size`` pixels differently. Nothing in the file runs.
     """
     content = _read_safetensors(path) if Path(path).suffix == ".safetensors" else checkpoints.load(path)
     if isinstance(content, dict) and content.keys() == {"model", "width", "classes", "image_size", "feature_groups", "weights"}:
         if (content["model"], content["width"]) != (network, width):
             theirs = f"{content['model']} of width {content['width']:g}"
-            raise UserError(f"{path} holds the weights of {theirs}, but the study says {network} of width {width:g}")
+            raise UserError(f"{path} contains the weights of {theirs}, but the study says {network} of width {width:g}")
         if image_size and networks.reduction(content["image_size"]) != networks.reduction(image_size):
-            raise UserError(f"{path} holds weights for images of {content['image_size']} pixels, but those of the study have {image_size}")
+            raise UserError(f"{path} is for images of {content['image_size']} pixels, but those of the study have {image_size}")
         if content["feature_groups"] > 1:
-            raise UserError(
-                f"{path} holds a network trained with its codebook, which is nothing without that: name weights trained without"
-            )
+            raise UserError(f"{path} contains a network trained with its codebook, which is useless without it: use other weights")
         content = content["weights"]
     if not isinstance(content, Mapping) or not content or not all(isinstance(value, Tensor) for value in content.values()):
         there = f"the keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
-        raise UserError(f"{path} holds {there} instead of the tensors of a network: save network.state_dict() alone")
+        raise UserError(f"{path} contains {there} instead of the tensors of a network: save only network.state_dict()")
     return dict(content)
 
 
@@ -44,25 +42,25 @@ def _read_safetensors(path: str | Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is no file of safetensors that can be read: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not a readable safetensors file: {' '.join(str(error).split())}") from None
 
 
 def put_weights(network: nn.Module, weights: Mapping[str, Tensor], path: str | Path, name: str) -> None:
-    """Give ``network`` its weights; raises UserError that says where ``weights``, from ``path``, do not fit the network called ``name``."""
+    """Load ``weights``, from ``path``, into ``network``. Raises UserError with the reason if they do not fit the network ``name``."""
     own = network.state_dict()
     for key in filter(weights.__contains__, own):
         theirs, ours = tuple(weights[key].shape), tuple(own[key].shape)
         if theirs != ours:
             raise UserError(f"{path} does not fit {name}: {key} has the shape {theirs} in the file and {ours} in the network")
-    for what, keys in (("lacks", own.keys() - weights.keys()), ("has beside them", weights.keys() - own.keys())):
+    for what, keys in (("lacks", own.keys() - weights.keys()), ("has in addition", weights.keys() - own.keys())):
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise UserError(f"{path} does not fit {name}: of the network's {len(own)} tensors it {what} {min(keys)}{more}")
+            raise UserError(f"{path} does not fit {name}: compared with the network's {len(own)} tensors it {what} {min(keys)}{more}")
     network.load_state_dict(weights)
 
 
 def ours(name: str, width: float, path: str, image_size: int = 32) -> networks.Backbone:
-    """A network of ours for images of ``image_size`` pixels with weights from a file; raises UserError where they do not fit."""
+    """Return a built-in network for images of ``image_size`` pixels with weights from a file; raises UserError if they do not fit."""
     weights = read_weights(path, name, width, image_size)
     classes = len(weights["head.weight"]) if "head.weight" in weights else 1
     network = networks.build(name, classes, width, image_size=image_size)
@@ -71,9 +69,9 @@ def ours(name: str, width: float, path: str, image_size: int = 32) -> networks.B
 
 
 def of_torchvision(name: str, weights: str) -> tuple[networks.Backbone, str | None]:
-    """A network of torchvision (``torchvision:resnet18``) with weights by torchvision's name, or from a file of its state dict.
+    """Return a network of torchvision (``torchvision:resnet18``) with weights by torchvision's name, or from a file of its state dict.
 
-    Gives the network, and the path of the file if it was downloaded. Raises UserError for unknown names, weights that do not fit, and where
+    The second value is the path of the downloaded file, or None. Raises UserError for unknown names, for weights that do not fit, and if
     the download fails.
     """
     from torchvision import models
@@ -84,13 +82,13 @@ def of_torchvision(name: str, weights: str) -> tuple[networks.Backbone, str | No
         near = difflib.get_close_matches(short, known, n=3)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise UserError(
-            f"torchvision has no network {short}: {hint}it has {len(known)} that classify images, named as in its documentation"
+            f"torchvision has no network {short}: {hint}it has {len(known)} image classifiers; its documentation lists their names"
         )
     downloaded = None
     if is_name_of_weights(weights):
         state, downloaded = _downloaded(short, weights)
     else:
-        state = read_weights(weights, name, 1.0)  # the width that a network of torchvision has in a file of ours
+        state = read_weights(weights, name, 1.0)  # our files store torchvision networks with this width
     plain = models.get_model(short, weights=None)
     try:
         last, layer = networks.last_linear(plain)
@@ -103,7 +101,7 @@ def of_torchvision(name: str, weights: str) -> tuple[networks.Backbone, str | No
 
 
 def _downloaded(short: str, weights: str) -> tuple[dict[str, Tensor], str]:
-    """Weights by torchvision's name, from its cache or its site, and the file where they lie."""
+    """Return weights by torchvision's name, from its cache or its site, and the path of their file."""
     from torchvision import models
 
     choices = models.get_model_weights(short)
@@ -117,12 +115,12 @@ def _downloaded(short: str, weights: str) -> tuple[dict[str, Tensor], str]:
         state = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True, map_location="cpu")
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{chosen.url} could not be downloaded ({reason}): get it elsewhere, and name the file as weights") from None
+        raise UserError(f"{chosen.url} could not be downloaded ({reason}): get the file elsewhere, and set weights to its path") from None
     return state, str(path)
 
 
 def by_user(function: Callable[[], nn.Module], name: str) -> nn.Module:
-    """The network that a function of the user's returns; raises UserError where it is none."""
+    """Return the network that a function of the user returns; raises UserError if it returns anything else."""
     network = function()
     if not isinstance(network, nn.Module) or not callable(getattr(network, "features", None)):
         what = "without a method features" if isinstance(network, nn.Module) else "instead of a torch.nn.Module with a method features"
@@ -131,7 +129,7 @@ def by_user(function: Callable[[], nn.Module], name: str) -> nn.Module:
 
 
 def check(network: nn.Module, images: Tensor, name: str) -> int:
-    """D, the length of a feature, having tried ``network`` on ``images``, float32 (N, 3, H, W) in [0, 1].
+    """Test ``network`` on ``images``, float32 (N, 3, H, W) in [0, 1], and return D, the length of a feature.
 
     Raises UserError unless its features are float (N, D), finite, the same each time, and have a gradient by the images.
     """
@@ -141,7 +139,7 @@ def check(network: nn.Module, images: Tensor, name: str) -> int:
     try:
         z = network.features(x)
     except Exception as error:
-        words = " ".join(str(error).split()) or "no further words"
+        words = " ".join(str(error).split()) or "no message"
         raise UserError(f"features of {name} fails for images {shape}: {type(error).__name__}: {words}") from error
     if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != len(x) or not z.is_floating_point():
         got = f"a tensor {tuple(z.shape)} of {str(z.dtype).removeprefix('torch.')}" if isinstance(z, Tensor) else f"a {type(z).__name__}"
@@ -149,22 +147,22 @@ def check(network: nn.Module, images: Tensor, name: str) -> int:
     if not z.isfinite().all():
         raise UserError(f"features of {name} returned NaN or infinite numbers, but must return finite ones")
     if not z.requires_grad:
-        raise UserError(f"features of {name} has no gradient by the images: it may neither detach them nor leave torch")
+        raise UserError(f"features of {name} has no gradient by the images: it must not detach them or leave torch")
     [gradient] = torch.autograd.grad((z.double() ** 2).sum(), x, allow_unused=True)
     if gradient is None or not gradient.isfinite().all() or not gradient.any():
         raise UserError(
             f"features of {name} has a gradient by the images that is zero everywhere, NaN or infinite, so no attack could use it"
         )
     if not torch.allclose(z.detach(), network.features(images).detach(), rtol=1e-3, atol=1e-4):
-        raise UserError(f"features of {name} are other ones the second time: something in it is random in evaluation mode")
+        raise UserError(f"features of {name} differ between two calls: something in it is random in evaluation mode")
     return z.shape[1]
 
 
 def classes_of(network: nn.Module, images: Tensor) -> int | None:
-    """The number of logits that ``network`` gives for ``images``; None where it is no classifier."""
+    """Return the number of logits of ``network`` for ``images``, or None if it is no classifier."""
     try:
         with torch.no_grad():
             logits = network(images)
-    except Exception:  # whatever a network without a forward of its own raises
+    except Exception:  # a network without its own forward may raise anything
         return None
     return logits.shape[1] if isinstance(logits, Tensor) and logits.ndim == 2 else None

@@ -1,5 +1,5 @@
-"""Write into docs/cluster.md how many jobs profiles/slurm submits, and what they need: `make docs`. A test holds the two equal, another the
-count and SLURM. For another study: `.venv/bin/python scripts/tools/jobs.py STUDY.yaml [TARGET ...]`.
+"""Write into docs/cluster.md how many jobs profiles/slurm submits, and what they need: `make docs`. One test checks that the page is up to
+date, another compares the count with SLURM. For another study: `.venv/bin/python scripts/tools/jobs.py STUDY.yaml [TARGET ...]`.
 """
 
 import contextlib
@@ -29,9 +29,9 @@ TARGETS = ("table1", "table3", "table4", "figures", "all")
 
 
 def submitted(config: Path, folder: Path, target: str) -> list[list[Any]]:
-    """What is submitted for ``target`` of the study in ``config`` if everything is to be made: of each job Snakemake's steps.
+    """Return the jobs submitted for ``target`` of the study in ``config`` if everything is made, each as a list of Snakemake's steps.
 
-    ``folder`` is where the study would run: there are the images that are counted, and what a user has brought.
+    ``folder`` is the folder where the study would run. It has the images, which are counted, and the files of the user.
     """
     from snakemake.settings import types
 
@@ -47,8 +47,8 @@ def submitted(config: Path, folder: Path, target: str) -> list[list[Any]]:
 
 
 class Needs(NamedTuple):
-    """What a target needs: its steps and jobs, and the jobs with a GPU; hours of GPUs, and of processors in the other steps, as
-    ``pqag.study.resources`` expects them; what the greediest jobs ask for at first.
+    """The needs of a target: its steps, its jobs, its jobs with a GPU, the hours of GPUs and (for the other steps) of processors
+    expected by ``pqag.study.resources``, and the largest first requests of its jobs.
     """
 
     steps: int
@@ -61,7 +61,7 @@ class Needs(NamedTuple):
 
 
 def needs(config: Path, folder: Path, target: str) -> Needs:
-    """What all of ``target`` needs, see ``submitted``."""
+    """Return the needs of the whole ``target``, see ``submitted``."""
     study = parse_study(read_config(config), str(config))
     workload = study.resolved() | {"shards": study.shards.model_dump()}
     jobs = submitted(config, folder, target)
@@ -86,7 +86,7 @@ HEAD = ["steps", "jobs", "with a GPU", "GPU hours", "core hours", "longest job a
 
 
 def table(named: dict[str, tuple[Path, str]], folder: Path) -> Iterator[str]:
-    """What targets of studies (the names of rows, and the files of the studies) need, as lines of Markdown."""
+    """Yield the lines of a Markdown table of needs. ``named`` maps the name of a row to the file of a study and a target."""
     yield " | ".join(["| ", *HEAD]) + " |"
     yield "|---" * (1 + len(HEAD)) + "|"
     for name, (config, target) in named.items():
@@ -97,12 +97,12 @@ def table(named: dict[str, tuple[Path, str]], folder: Path) -> Iterator[str]:
 
 
 def with_table(text: str) -> str:
-    """``text`` with what stands between the marks replaced by the table as it is now: the default study, Table 2, the paper's size."""
+    """Return ``text`` with the current table between the marks: the default study, Table 2, and the study of the paper's size."""
     shown = {f"`{target}`": (ROOT / "config.yaml", target) for target in TARGETS}
     shown["`table2` of `config/joint.yaml`"] = (ROOT / "config/joint.yaml", "table2")
     shown["`all` of `config/paper.yaml`"] = (ROOT / "config/paper.yaml", "all")
     before, rest = text.split(BEGIN)
-    with tempfile.TemporaryDirectory() as folder:  # in which nothing is there yet
+    with tempfile.TemporaryDirectory() as folder:  # an empty folder
         return before + BEGIN + "\n".join([*table(shown, Path(folder)), END]) + rest.split(END)[1]
 
 

@@ -1,4 +1,4 @@
-"""What Snakemake would do with a study, asked in this process: shared by the pages that are generated, and by tests."""
+"""Plan a study with Snakemake in this process; used by the generated pages and by tests."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Keep a plan off the terminal, but for why there is none."""
+    """Hide the output of a plan, except the reason why planning failed."""
     with contextlib.redirect_stderr(io.StringIO()) as said:
         try:
             yield
@@ -22,9 +22,9 @@ def silence() -> Iterator[None]:
 
 
 def planned(config: Path, folder: Path, targets: Iterable[str], groups: Any = None, handler: logging.Handler | None = None, **dag: Any):
-    """Snakemake's workflow after a dry run for ``targets`` of the study in ``config`` in ``folder``: its ``dag`` has the jobs.
+    """Return Snakemake's workflow after a dry run for ``targets`` of the study in ``config`` in ``folder``. Its ``dag`` has the jobs.
 
-    ``groups`` are ``GroupSettings`` and ``dag`` further ``DAGSettings`` of Snakemake; ``handler`` gets its messages.
+    ``groups`` are ``GroupSettings`` and ``dag`` further ``DAGSettings`` of Snakemake; ``handler`` receives its messages.
     """
     from snakemake.api import SnakemakeApi
     from snakemake.logging import logger
@@ -32,7 +32,7 @@ def planned(config: Path, folder: Path, targets: Iterable[str], groups: Any = No
 
     silence = {types.Quietness.ALL} if handler else set()
     with SnakemakeApi(types.OutputSettings(quiet=silence, dryrun=True)) as api, contextlib.ExitStack() as stack:
-        if handler:  # not before: Snakemake takes away what is there when it begins
+        if handler:  # not earlier: Snakemake removes existing handlers when it starts
             logger.addHandler(handler)
             stack.callback(logger.removeHandler, handler)
         workflow = api.workflow(

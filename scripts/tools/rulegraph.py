@@ -1,4 +1,4 @@
-"""Write the rule graph into README.md, between its two marks: `make docs`. A test holds the two equal."""
+"""Write the rule graph into README.md, between its two marks: `make docs`. A test checks that the README is up to date."""
 
 import functools
 import shlex
@@ -12,8 +12,8 @@ BEGIN, END = "<!-- rulegraph -->\n", "<!-- /rulegraph -->\n"
 
 @functools.cache
 def arrows() -> set[tuple[str, str]]:
-    """The pairs (rule, rule that uses its result) of the default study; the manifest and `all` use every result, and of that only the end
-    is shown. `paper` and `report` show every table and figure, and are left out (`paper` is not made where LaTeX is missing)."""
+    """Return the pairs (rule, rule that uses its result) of the default study. The manifest and `all` use every result; only the last of
+    these pairs are included. `paper` and `report` use every table and figure and are left out (without LaTeX there is no `paper`)."""
     command = shlex.split("-m snakemake --rulegraph mermaid-js --forceall --quiet all --workflow-profile none -- all")
     done = subprocess.run([sys.executable, *command], cwd=README.parent, capture_output=True, text=True, check=True)
     lines = [line.strip() for line in done.stdout.splitlines()]
@@ -24,12 +24,12 @@ def arrows() -> set[tuple[str, str]]:
 
 
 def rulegraph() -> str:
-    """The rule graph as a Mermaid block of Markdown."""
+    """Return the rule graph as a Mermaid block of Markdown."""
     return "\n".join(["```mermaid", "flowchart TB", *sorted(f"  {a} --> {b}" for a, b in arrows()), "```", ""])
 
 
 def with_rulegraph(text: str) -> str:
-    """``text`` with what stands between the marks replaced by the rule graph as it is now."""
+    """Return ``text`` with the current rule graph between the marks."""
     before, rest = text.split(BEGIN)
     return before + BEGIN + rulegraph() + END + rest.split(END)[1]
 

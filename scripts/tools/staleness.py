@@ -1,4 +1,4 @@
-"""Write docs/staleness.md, what a change makes stale: `make docs`. tests/workflow/test_plan.py holds it against Snakemake's plans."""
+"""Write docs/staleness.md, which lists what a change makes stale: `make docs`. tests/workflow/test_plan.py checks it against real plans."""
 
 import copy
 import sys
@@ -19,7 +19,7 @@ from pqag.study import rules  # noqa: E402
 from pqag.study.rules import FIGURES, RULES  # noqa: E402
 from pqag.study.scores import TABLES  # noqa: E402
 
-#: A change of every key of a study, as a value other than the one config/tiny.yaml has.
+#: A change for every key of a study: a value different from that in config/tiny.yaml.
 CHANGES: dict[str, Any] = {
     "study": "other",
     "datasets.synthetic.sha256": "0" * 64,
@@ -77,14 +77,14 @@ CHANGES: dict[str, Any] = {
     "anonymous": True,
 }
 
-#: Keys that a generated data set does not have, or whose change would need files. The source counts where no hash pins the content. The
-#: decay is a key of momentum_pgd alone, and other keys are of victims that the tiny study does not have.
+#: Keys that a generated data set does not have, and keys that need files. The source counts if no hash pins the content. The decay is only
+#: a key of momentum_pgd, and the other keys belong to victims that the tiny study does not have.
 UNTRIED = {
     **{
         f"datasets.*.{key}": ("fetch", "the same as `datasets.*.sha256`")
         for key in ("kind", *(key for key in config.NusWide.model_fields if key not in config.Dataset.model_fields))
     },
-    "datasets.*.source": ("fetch", "the same as `datasets.*.sha256`, and nothing where the content is pinned by its hash"),
+    "datasets.*.source": ("fetch", "the same as `datasets.*.sha256`, and nothing if a hash pins the content"),
     "models.*.network": ("pretrain, or adopt", "the same as `models.*.width`"),
     "models.*.weights": ("adopt", "the same as `models.*.width`, by what is in the file"),
     "models.*.like": ("borrow", "the same as `models.*.width`"),
@@ -102,22 +102,22 @@ UNTRIED = {
     ),
 }
 
-#: Rules that every change of a study file brings, of its comments even: they write down the study and list the files.
+#: Rules that run after every change of a study file, even of a comment: they record the study and list the files.
 ALWAYS = {"study", "manifest", "all"}
-#: Rules that follow every table and figure, or the study itself.
+#: Rules that depend on every table and figure, or on the study itself.
 SHOWING = {"paper", "report"}
-#: Rules that take the place of `pretrain` and `quantize` for victims that the tiny study does not have, the table of such, and the rules
-#: of shards, which it has none of.
+#: Rules that replace `pretrain` and `quantize` for victims that the tiny study does not have, the table of such victims, and the rules of
+#: shards, which the tiny study does not use.
 INSTEAD = {"adopt", "borrow", "train_pqn", "encode", "table2", "attack_shard", "extract_shard"}
 
 
 def tiny() -> dict[str, Any]:
-    """The study that the changes are tried on."""
+    """Return the study to which the changes are applied."""
     return yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
 
 
 def changed(study: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """A copy of ``study`` with one key, written with dots, set to ``value``."""
+    """Return a copy of ``study`` with one key, written with dots, set to ``value``."""
     result = section = copy.deepcopy(study)
     *path, last = key.split(".")
     for part in path:
@@ -127,13 +127,13 @@ def changed(study: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 def general(key: str) -> str:
-    """The key of the schema: names of data sets, models and attacks as a star."""
+    """Return the key of the schema: names of data sets, models and attacks replaced by a star."""
     first, *rest = key.split(".")
     return ".".join([first, "*", *rest[1:]]) if first in ("datasets", "models", "attacks") else key
 
 
 def schema_keys(section: type = config.Study, prefix: str = "") -> list[str]:
-    """Every key of the schema, in its order, written with dots and stars."""
+    """Return every key of the schema in order, written with dots and stars."""
     keys = []
     for name, field in section.model_fields.items():
         kind = field.annotation
@@ -150,7 +150,7 @@ def schema_keys(section: type = config.Study, prefix: str = "") -> list[str]:
 
 
 def downstream(rules: set[str], without: set[str] = frozenset()) -> set[str]:
-    """``rules`` and all that use their results, but for ``without`` and what follows from those alone."""
+    """Return ``rules`` and all rules that use their results, except ``without`` and rules that only use results of those."""
     edges = [(a, b) for a, b in arrows() if b not in without]
     reached, grown = set(), set(rules)
     while reached != grown:
@@ -159,12 +159,12 @@ def downstream(rules: set[str], without: set[str] = frozenset()) -> set[str]:
     return reached
 
 
-#: A job of each rule, to compare settings of.
+#: The wildcards with which settings are compared.
 _JOB = {"dataset": "synthetic", "model": "vgg16", "training": "pretrained", "bits": "16", "source_bits": "16", "seed": "0"}
 
 
 def of_key(key: str) -> set[str]:
-    """The rules whose settings, or whose files' names or number, change with a key; what follows from them is not among them."""
+    """Return the rules with settings, file names or numbers of files that change with a key, without the rules that use their results."""
     before, after = tiny(), changed(tiny(), key, CHANGES[key])
     if key == "study":
         return {rule for rule in RULES if rule not in ALWAYS | SHOWING | INSTEAD | {"fetch"}}
@@ -173,14 +173,14 @@ def of_key(key: str) -> set[str]:
     if key == "seeds":
         return {"pretrain", *TABLES} - INSTEAD
     if key == "tables.table4.attack":
-        return {"extract_transfer", "evaluate", "table4"}  # of queries that are there, on victims they were not made for
+        return {"extract_transfer", "evaluate", "table4"}  # existing queries, on victims for which they were not made
     job = _JOB | {"attack": key.split(".")[1] if key.startswith("attacks.") else "apd"}
     resolved = [config.parse_study(study).resolved() for study in (before, after)]
     return {rule for rule in RULES if rule not in ALWAYS | SHOWING | INSTEAD and _differs(rule, job, resolved)}
 
 
 def made_again(key: str) -> set[str]:
-    """The rules with jobs that a change of a key makes stale: ``of_key`` and what follows from them, but for tables that do not show it."""
+    """Return the rules with stale jobs after a change of a key: ``of_key`` and its followers, except tables that do not show the key."""
     direct, resolved = of_key(key), config.parse_study(tiny()).resolved()
     tables, figures = resolved["tables"], resolved["figures"]
     attack = key.split(".")[1] if key.startswith("attacks.") else None
@@ -200,22 +200,22 @@ def _differs(rule: str, job: dict[str, str], resolved: list[dict[str, Any]]) -> 
 
 
 def of_module(name: str) -> set[str]:
-    """The rules whose results are decided by something in a module of the library, by the path of the module within it."""
+    """Return the rules with results that depend on the module ``name``, a path within the library."""
     return {rule for rule in RULES if rule not in SHOWING | INSTEAD and reaches(rule, provenance.LIBRARY / name)}
 
 
 def reaches(rule: str, module: Path) -> bool:
-    """Whether something in ``module`` decides results of ``rule``."""
+    """Whether results of ``rule`` depend on something in ``module``."""
     return any(path == module for path, _ in provenance.reached(RULES[rule].path))
 
 
 def in_words(rules: set[str]) -> str:
-    """Rules in the order of the workflow."""
+    """Return the names of rules in the order of the workflow, as text."""
     return ", ".join(rule for rule in RULES if rule in rules) or "nothing"
 
 
 def page() -> str:
-    """The whole of docs/staleness.md."""
+    """Return the whole text of docs/staleness.md."""
     lines = [HEAD]
     lines += ["| key | read by | made again |", "|---|---|---|"]
     rows = {general(key): key for key in CHANGES}
@@ -236,35 +236,36 @@ def page() -> str:
 
 
 HEAD = """\
-<!-- Generated by `make docs`; tests/workflow/test_plan.py holds every line against what Snakemake plans. -->
+<!-- Generated by `make docs`; tests/workflow/test_plan.py checks every line against Snakemake's plans. -->
 # What a change makes stale
 
-Snakemake makes a result again when its settings, its inputs or its environment changed. The settings of a rule
-(`scripts/pqag/study/settings.py`) are exactly the keys of the study that it depends on, and the digest of its code: of its script and of
-every function, class and constant of the library that the script reaches, by meaning. Comments, docstrings and layout do not count, nor do
-the texts of errors, log lines and progress titles, nor the times of source files: a fresh checkout makes nothing stale. The rerun triggers
-are set in `profiles/default/config.yaml`: `params` (the settings), `input`, `mtime` (of inputs and outputs, not of code) and
-`software-env`; not `code`, which goes by the time stamps of scripts. Package versions in `.venv` are no trigger: they are in every record,
-and `audit diff` and `audit rerun` tell them.
+Snakemake makes a result again if its settings, its inputs or its environment changed. The settings of a rule
+(`scripts/pqag/study/settings.py`) are exactly the keys of the study that it depends on, and the digest of its code. The digest covers the
+script and every function, class and constant of the library that the script reaches, by meaning. Comments, docstrings, layout, the texts of
+errors, log lines and progress titles, and the times of source files do not count: a fresh checkout makes nothing stale.
+`profiles/default/config.yaml` sets the rerun triggers: `params` (the settings), `input`, `mtime` (of inputs and outputs, not of code) and
+`software-env`. It leaves out `code`, which uses the time stamps of scripts. Package versions in `.venv` are not a trigger: every record
+contains them, and `audit diff` and `audit rerun` report differences.
 
 ## Keys of a study
 
-A change of the file, of a comment even, also makes `study.json` and `MANIFEST.sha256` again; `all` always runs, for it verifies. Of a
-key that belongs to one data set, model or attack only the jobs of that one are made again, and the tables and figures that show it; here
-Table 3, Table 4 and Figure 1 show AOD, and the changed attack is APD or Basic. A table or figure that is to show more brings what it lacks.
-`paper.pdf` and `report.zip` follow every table and figure, and are left out below. A victim with weights of yours, or with those of another
-model, has a job of `adopt` or `borrow` instead of `pretrain`; one that is trained with its codebook, those of `train_pqn` and `encode`
-instead of `pretrain` and `quantize`, and stands in Table 2, which is made again like Table 1. A file of yours that the study names counts
-by its content, as the key does.
-Over how many shards a job is split makes nothing stale, for its result is the same bits; shards are stale where it is, and left out below.
+Any change of the file, even of a comment, makes `study.json` and `MANIFEST.sha256` again. `all` always runs, because it verifies the
+results. If a key belongs to one data set, model or attack, only the jobs of that one are made again, and the tables and figures that show
+it. Here Table 3, Table 4 and Figure 1 show AOD, and the changed attack is APD or Basic. A table or figure that is to show more also makes
+the results that it lacks. `paper.pdf` and `report.zip` depend on every table and figure and are left out below. A victim with your own
+weights has a job of `adopt` instead of `pretrain`, and a victim with the weights of another model has a job of `borrow`. A victim trained
+with its codebook has jobs of `train_pqn` and `encode` instead of `pretrain` and `quantize`, and appears in Table 2, which is made again
+like Table 1. For a file of yours that the study names, the content counts like the key. The number of shards of a job makes nothing stale,
+because its result is the same bits. Shards become stale together with the job and are left out below.
 """
 
 MODULES = """
 ## Modules of the library
 
-Of a module, only what a script reaches counts. The table shows the most that a change can make stale: what it does where it touches code
-that runs whenever the module is imported. Adding a function makes nothing stale, and changing one only the rules that use it. The modules
-of `job/`, which run and record a job, decide no bit of a result and make nothing stale; the sha256 of their files is in every record.
+Only the part of a module that a script reaches counts. The table shows the most that a change can make stale: the effect of a change to
+code that runs whenever the module is imported. A new function makes nothing stale, and a changed function only affects the rules that use
+it. The modules of `job/` run and record jobs. They decide no bit of a result and make nothing stale; every record has the sha256 of their
+files.
 """
 
 

@@ -1,10 +1,10 @@
-"""Print what the jobs of a finished study asked for and used: `.venv/bin/python scripts/tools/usage.py [CONFIG]`, in the folder it ran in.
+"""Print the requested and used resources of a finished study: `.venv/bin/python scripts/tools/usage.py [CONFIG]`, in its folder.
 
-For each rule: its jobs, the range of requested MiB over the peak that the benchmark files have, and of requested minutes over those taken.
-A step's memory counts with that of the Snakemakes above it in a job of a cluster, though a run without one has a single one for all.
-Exits with 1 where a job asked for less than 1.2 or more than 4 times what it used. More than 4 times is no fault where a job asks for the
-least minutes that its kind asks for: 1, or 3 where it runs a network. Memory counts only where the job took a second: benchmarks look every
-half second, and of a shorter job see the start.
+For each rule it prints the number of jobs, the range of requested MiB divided by the peak in the benchmark files, and the range of
+requested minutes divided by the minutes taken. The memory of a step includes the Snakemake processes above it in a cluster job, although a
+run without a cluster has one process for all steps. Exits with 1 if a job requested less than 1.2 times or more than 4 times its use. More
+than 4 times is no fault if a job requests the minimum for its kind: 1 minute, or 3 if it runs a network. Memory only counts if the job took
+at least a second: benchmarks measure every half second, and in a shorter job they only measure the start.
 """
 
 import json
@@ -27,8 +27,8 @@ LOW, HIGH = 1.2, 4
 
 
 class Job(NamedTuple):
-    """What a job asked for and used: its rule and benchmark file, MiB and minutes. ``used_mb`` is that of its step and of ``SNAKEMAKE_MB``;
-    of a job of less than a second it is not known. ``least_minutes`` is what it would have asked for however short it were."""
+    """The requested and used MiB and minutes of a job, with its rule and benchmark file. ``used_mb`` is the memory of its step plus
+    ``SNAKEMAKE_MB``, or None for a job of less than a second. ``least_minutes`` is the smallest request of a job of its kind."""
 
     rule: str
     benchmark: str
@@ -39,7 +39,7 @@ class Job(NamedTuple):
     used_minutes: float
 
     def faults(self) -> Iterator[str]:
-        """What it asked too little or too much of, in words."""
+        """Yield a message for each request that was too low or too high."""
         both = (("MiB", self.mb, self.used_mb, 0), ("minutes", self.minutes, self.used_minutes, self.least_minutes))
         for unit, asked, used, least in both:
             if used is not None and (asked < LOW * used or asked > max(HIGH * used, least)):
@@ -47,8 +47,8 @@ class Job(NamedTuple):
 
 
 def requests(config: Path, folder: Path = Path()) -> Iterator[tuple[str, str, int, int, int]]:
-    """Of every job of the study in ``config``: its rule, its benchmark file, the MiB and minutes that it asks for at first, and the minutes
-    that it would ask for at least."""
+    """Yield for every job of the study in ``config`` its rule, its benchmark file, the MiB and minutes of its first request, and the
+    smallest request of minutes of its kind."""
     with silence():
         jobs = planned(config, folder, ["all"], forceall=True).dag.jobs
     study = parse_study(read_config(config), str(config))
@@ -60,7 +60,7 @@ def requests(config: Path, folder: Path = Path()) -> Iterator[tuple[str, str, in
 
 
 def measured(config: Path, folder: Path = Path()) -> list[Job]:
-    """The jobs of the study that have a benchmark file in ``folder``, with what stands in the last line of it."""
+    """Return the jobs of the study with a benchmark file in ``folder``, with the values in its last line."""
     found = []
     for rule, benchmark, *asked in requests(config.absolute(), folder):
         if (folder / benchmark).exists():
@@ -70,7 +70,7 @@ def measured(config: Path, folder: Path = Path()) -> list[Job]:
 
 
 def table(jobs: list[Job]) -> Iterator[str]:
-    """A line for each rule: of memory and of time the most that was used and asked for, and the least and largest ratio."""
+    """Yield a line for each rule: the largest use and request, and the smallest and largest ratio, for memory and for time."""
     by_rule: Mapping[str, list[Job]] = defaultdict(list)
     for job in jobs:
         by_rule[job.rule].append(job)
@@ -82,7 +82,7 @@ def table(jobs: list[Job]) -> Iterator[str]:
 
 
 def _columns(pairs: list[tuple[int, float]]) -> str:
-    """Of (asked, used): the most that was used and asked for, and the least and largest ratio."""
+    """Return the columns for pairs (asked, used): the largest use and request, and the smallest and largest ratio."""
     if not pairs:
         return f"{'?':>10}{'?':>7}{'?':>20}"
     ratios = [asked / used for asked, used in pairs]

@@ -27,26 +27,26 @@ def folder(study, tmp_path, monkeypatch):
 BAD = {
     "": "the following arguments are required: VERB",
     "frobnicate": "invalid choice: 'frobnicate' (choose from ",
-    "verify nowhere": "results/nowhere is no folder of results; studies that were run: results/tiny",
-    "verify results/nowhere": "results/nowhere is no folder of results",
-    "verify": "results/default is no folder of results; studies that were run: results/tiny",
-    "verify results": "results holds several studies, give one of them; studies that were run: results/tiny",
-    "verify empty": "empty holds no record of any job: run the study first; studies that were run: results/tiny",
-    "verify results/empty": "results/empty holds no record of any job",
-    "verify results/tiny/study.json": "results/tiny/study.json is no folder of results",
-    "verify config.yaml": "is no folder of results",
+    "verify nowhere": "results/nowhere is not a folder of results; existing studies: results/tiny",
+    "verify results/nowhere": "results/nowhere is not a folder of results",
+    "verify": "results/default is not a folder of results; existing studies: results/tiny",
+    "verify results": "results contains several studies, name one of them; existing studies: results/tiny",
+    "verify empty": "empty contains no record of any job: run the study first; existing studies: results/tiny",
+    "verify results/empty": "results/empty contains no record of any job",
+    "verify results/tiny/study.json": "results/tiny/study.json is not a folder of results",
+    "verify config.yaml": "is not a folder of results",
     "verify tiny tiny": "unrecognized arguments: tiny",
     "verify --deep": "unrecognized arguments: --deep",
     "why": "the following arguments are required: what",
-    "why aod": "results/default is no folder of results; studies that were run: results/tiny",
-    "why nonsense --study tiny": "nonsense means no cell of results/tiny; nearest are ",
-    "why aod --study nowhere": "results/nowhere is no folder of results",
+    "why aod": "results/default is not a folder of results; existing studies: results/tiny",
+    "why nonsense --study tiny": "nonsense matches no cell of results/tiny; the nearest are ",
+    "why aod --study nowhere": "results/nowhere is not a folder of results",
     "why aod --study": "expected one argument",
     "why config.yaml --study tiny": "config.yaml was made by no recorded job of results/tiny",
     "diff tiny": "the following arguments are required: other",
-    "diff tiny nowhere": "results/nowhere is no study: ",
-    "diff tiny empty": "empty is no study: ",
-    "diff tiny config.yaml": "is no study: ",
+    "diff tiny nowhere": "results/nowhere is not a study: ",
+    "diff tiny empty": "empty is not a study: ",
+    "diff tiny config.yaml": "is not a study: ",
 }
 
 
@@ -80,15 +80,15 @@ def test_the_exit_status_says_what_was_found(folder, capsys):
         assert command.main(call) == 1
     shown = capsys.readouterr()
     assert shown.err == ""
-    assert f"fault: {FILES['metrics']}: is missing, or no longer what its job made" in shown.out
+    assert f"fault: {FILES['metrics']}: is missing, or is no longer what its job made" in shown.out
 
 
 def test_what_verify_ends_with(folder, capsys):
     edits.flip(FILES["weights"])
     assert command.main(["verify", "tiny"]) == 1
-    first, mend, *notes, last = capsys.readouterr().out.splitlines()
+    first, remedy, *notes, last = capsys.readouterr().out.splitlines()
     assert first.startswith(f"{FILES['weights']}: is not what its job made")
-    assert mend.startswith("to mend: delete the files named and run the study again")
+    assert remedy.startswith("remedy: delete the named files and run the study again")
     assert all(note.startswith("note: ") for note in notes)
     assert last == f"error: 1 fault in 39 files of 25 jobs of results/tiny; first: {first}"
 

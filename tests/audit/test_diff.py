@@ -135,5 +135,5 @@ def test_what_is_damaged_is_told_in_a_sentence(folder, path):
     write(path, b"{")
     with pytest.raises(UserError) as error:
         found()
-    assert path in str(error.value) or "results/tiny is no study" in str(error.value)
+    assert path in str(error.value) or "results/tiny is not a study" in str(error.value)
     assert len(str(error.value).splitlines()) == 1

@@ -404,7 +404,7 @@ def test_persons_are_named_with_their_place(run, repository, cache):
 )
 def test_a_citation_that_says_too_little_is_refused(run, repository, content):
     repository(content)
-    with pytest.raises(UserError, match="CITATION.cff must say title, license and authors"):
+    with pytest.raises(UserError, match="CITATION.cff must contain title, license and authors"):
         export(STUDY)
     assert not (STUDY / "crate").exists() and not (STUDY / ".crate.part").exists()
 
@@ -544,7 +544,7 @@ def test_a_link_is_not_followed_into_the_crate(run):
     table = STUDY / "tables/table1.csv"
     table.unlink()
     table.symlink_to(Path("../secret").absolute())
-    with pytest.raises(UserError, match="results/tiny/tables/table1.csv lies outside of this folder or is a link"):
+    with pytest.raises(UserError, match="results/tiny/tables/table1.csv is outside this folder or is a link"):
         export(STUDY, force=True)
     assert not (STUDY / "crate").exists() and not (STUDY / ".crate.part").exists()
 
@@ -557,7 +557,7 @@ def test_an_input_from_another_folder_is_refused_with_its_record(run):
     forge("../elsewhere/secret.prov.json", lambda record: record.update(subject=[one]))
     inputs = {**one, "annotations": {"role": "input"}}
     forge(STUDY / "tables/table1.prov.json", lambda record: record["predicate"]["buildDefinition"]["resolvedDependencies"].append(inputs))
-    with pytest.raises(UserError, match=r"\.\./elsewhere/secret\S* lies outside of this folder"):
+    with pytest.raises(UserError, match=r"\.\./elsewhere/secret\S* is outside this folder"):
         export(STUDY, force=True)
 
 
@@ -589,7 +589,7 @@ def test_the_command_says_what_it_wrote_and_what_it_left_out(run):
     large = sum(path.suffix in (".h5", ".pt") for path in run.rglob("*"))
     status, out, _ = audit("export", "tiny")
     number = len(tree(STUDY / "crate")) - 1
-    assert (status, out) == (0, f"results/tiny/crate: {number} files; {large} others of the study left out, --all puts them in\n")
+    assert (status, out) == (0, f"results/tiny/crate: {number} files; {large} other files of the study left out, --all includes them\n")
     status, out, _ = audit("export", "tiny", "--all", "--output", "../whole")
     assert (status, out) == (0, f"../whole: {number + large} files\n")
 

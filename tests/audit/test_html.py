@@ -266,7 +266,7 @@ def test_the_command_runs_on_the_standard_library_alone(finished, tmp_path):
 def test_a_study_that_is_not_there_is_one_sentence(finished):
     done = audit("nowhere")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: results/nowhere is no folder of results; studies that were run: results/tiny\n"
+    assert done.stderr == "error: results/nowhere is not a folder of results; existing studies: results/tiny\n"
 
 
 def test_all_faults_stand_on_the_page(copied):
@@ -279,7 +279,7 @@ def test_all_faults_stand_on_the_page(copied):
     assert number == len(faults) > 2
     assert next(details.all("summary")).text == f"{len(faults)} faults in {len(study.made_by)} files of {len(study.records)} jobs"
     assert [item.text for item in details.all("li")] == [f"{fault.file} {fault.what}" for fault in faults]
-    assert [one.text for one in details.all("p")] == [f"To mend: {mend}." for mend in dict.fromkeys(fault.mend for fault in faults)]
+    assert [one.text for one in details.all("p")] == [f"Remedy: {remedy}." for remedy in dict.fromkeys(fault.remedy for fault in faults)]
     assert data_of(tree)["faults"] == [[fault.file, fault.what] for fault in faults]
 
 

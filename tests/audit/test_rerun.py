@@ -107,18 +107,18 @@ def test_other_settings_than_the_studys_are_told(again):
     study = json.loads(Path("results/tiny/study.json").read_text())
     study["attacks"]["apd"]["iterations"] = 7
     files.write_json("results/tiny/study.json", study)
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match="settings other than"):
         run("results/tiny/synthetic/vgg16-pretrained/seed0/16bits/adversarial/apd.h5")
 
 
 def test_what_was_fetched_is_no_result(again):
-    with pytest.raises(UserError, match="comes from outside"):
+    with pytest.raises(UserError, match="was fetched from outside"):
         run("data/synthetic.h5", deep=True)
 
 
 @pytest.mark.parametrize("name", ["study.json", "MANIFEST.sha256"])
 def test_what_only_tells_of_a_run_is_not_computed_again(again, name):
-    with pytest.raises(UserError, match="only writes down"):
+    with pytest.raises(UserError, match="only describes a run"):
         run(f"results/tiny/{name}")
 
 
@@ -176,8 +176,8 @@ def test_what_the_study_brought_along_goes_into_the_worktree_if_it_is_as_it_was(
     brought = {"mine.attack:run": files.sha256("mine/attack.py"), str(tmp_path / "w.pt"): files.sha256("w.pt")}
     files.write_json("results/a/study.json", {"study": "a", "brought": brought})
     study = rerun.Study(Path("results/a"), {}, {}, [])
-    rerun._copy_brought(study, tmp_path / "worktree")
+    rerun._copy_user_files(study, tmp_path / "worktree")
     assert [path.name for path in (tmp_path / "worktree").rglob("*") if path.is_file()] == ["attack.py"], "an absolute path is good anyway"
     (tmp_path / "mine/attack.py").write_text("def run(): return 1\n")
-    with pytest.raises(UserError, match=r"mine/attack.py is missing or is not what the study was run with \(sha256 [0-9a-f]{12}…\)"):
-        rerun._copy_brought(study, tmp_path / "worktree")
+    with pytest.raises(UserError, match=r"mine/attack.py is missing or differs from the file of the study \(sha256 [0-9a-f]{12}…\)"):
+        rerun._copy_user_files(study, tmp_path / "worktree")

@@ -240,7 +240,7 @@ def test_keys_given_on_the_command_line_are_told(there):
     original = Path(FILES["study"]).read_bytes()
     try:
         write(FILES["study"], files.json_text(study | {"overrides": ["bits"]}).encode())
-        assert "['bits'] came by --config, so the config files say otherwise" in verify(STUDY)[1]
+        assert "['bits'] was set with --config and differs from the config files" in verify(STUDY)[1]
     finally:
         write(FILES["study"], original)
 
@@ -326,14 +326,14 @@ def test_a_study_that_was_not_run_to_its_end(folder):
     Path("results/tiny/study.prov.json").unlink()
     assert told() == [
         "results/tiny/study.json: is missing or damaged, so no setting can be checked",
-        "results/tiny/MANIFEST.sha256: is missing: the study was not run to its end",
+        "results/tiny/MANIFEST.sha256: is missing: no run of the study has finished",
     ]
 
 
 def test_settings_that_differ_are_told_one_by_one(folder):
     edits.ONCE["a setting changed in study.json, and record and list made to fit"]()
     assert sorted(told()) == [
-        f"results/tiny/{path}: was made with {key} 5, but the study says 7"
+        f"results/tiny/{path}: was made with {key} 5, but the study has 7"
         for path, key in (
             ("study.prov.json", "attacks.apd.iterations"),
             ("synthetic/alexnet-pretrained/seed0/16bits/adversarial/apd.prov.json", "iterations"),
@@ -372,10 +372,10 @@ def test_jobs_that_the_study_no_longer_has_are_told_once_each(folder):
     found = {fault.file: fault for fault in verify(STUDY)[0]}
     assert set(found) == {*LEFT, "results/tiny/tables/table1.prov.json"}
     for path, rule in LEFT.items():
-        assert f"of a job that the study does not have, {rule}" in str(found[path])
-        assert found[path].mend.startswith("delete the records named and what they say was made")
-    assert str(found[FILES["record of queries"]]).endswith("and so is what it made, apd.h5 and apd.health.json")
-    assert "results/tiny/tables/table1.prov.json: was made with attacks.apd, which the study does not have" in told()
+        assert f"to a job that is not in the study, {rule}" in str(found[path])
+        assert found[path].remedy.startswith("delete the named records and their outputs")
+    assert str(found[FILES["record of queries"]]).endswith("as does its output, apd.h5 and apd.health.json")
+    assert "results/tiny/tables/table1.prov.json: was made with attacks.apd, which is not in the study" in told()
     for path in LEFT:
         assert sum(path in line for line in told()) == 1
 
@@ -386,7 +386,7 @@ def test_left_over_jobs_may_be_those_of_a_run_that_has_not_come_so_far(folder):
     edits.ONCE["the config edited"]()
     found = {fault.file: fault for fault in verify(STUDY)[0]}
     assert "config.yaml" in found
-    assert all(found[path].mend.startswith("run the study to its end; then delete") for path in LEFT)
+    assert all(found[path].remedy.startswith("run the study to its end; if the fault remains, delete") for path in LEFT)
 
 
 @pytest.mark.parametrize(
@@ -402,18 +402,18 @@ def test_left_over_jobs_may_be_those_of_a_run_that_has_not_come_so_far(folder):
 )
 def test_whatever_was_taken_out_of_the_study_is_left_over(folder, change):
     study_becomes(change)
-    assert "of a job that the study does not have, quantize (bits=16, dataset=synthetic, model=vgg16, seed=0" in " ".join(told())
+    assert "to a job that is not in the study, quantize (bits=16, dataset=synthetic, model=vgg16, seed=0" in " ".join(told())
     assert not any("no recorded job" in line or "no record" in line for line in told())
 
 
 def test_another_order_of_rows_is_another_table(folder):
     study_becomes(lambda study: study.update(attacks=dict(reversed(study["attacks"].items()))))
-    assert told() == ["results/tiny/tables/table1.prov.json: was made with its settings in another order than the study's"]
+    assert told() == ["results/tiny/tables/table1.prov.json: was made with its settings in another order than in the study"]
 
 
 def test_a_copy_under_another_name_is_refused(folder):
     os.rename("results/tiny", "results/mine")
-    with pytest.raises(UserError, match=r"results/mine is a copy: .* tells how results/tiny/.* was made; give it the name"):
+    with pytest.raises(UserError, match=r"results/mine is a copy: .* is the record of results/tiny/.*; restore its original name"):
         verify(Path("results/mine"))
 
 
@@ -441,15 +441,15 @@ def test_changed_code_is_told_with_the_records_of_what_it_made(folder, repositor
         file.write("print()\n")
     done = audit(repository, folder, "verify", "tiny")
     assert done.returncode == 1 and done.stderr == ""
-    lines = [line for line in done.stdout.splitlines() if "other code" in line and not line.startswith("error: ")]
+    lines = [line for line in done.stdout.splitlines() if "code other" in line and not line.startswith("error: ")]
     assert {line.split(": ")[0] for line in lines} == {
         f"results/tiny/synthetic/{model}-pretrained/seed0/16bits/adversarial/{attack}.prov.json"
         for model in ("alexnet", "vgg16")
         for attack in ("basic", "apd", "aod")
     }
-    assert all(line.endswith(": was made by other code than today's: scripts/pqag/attacks.py") for line in lines)
+    assert all(line.endswith(": was made with code other than the current code: scripts/pqag/attacks.py") for line in lines)
     assert done.stdout.splitlines()[-1].startswith("error: 6 faults in 39 files of 25 jobs of results/tiny; first: ")
-    assert any(line.startswith("to mend: run the study again") for line in done.stdout.splitlines())
+    assert any(line.startswith("remedy: run the study again") for line in done.stdout.splitlines())
 
 
 def test_verify_why_and_diff_need_the_standard_library_alone(study, repository, tmp_path):
@@ -499,7 +499,7 @@ def test_a_forged_memory_of_snakemake_is_found_out(study, tmp_path, monkeypatch,
     assert snakemake(folder, "--configfile", folder / "config.yaml", "--cores", 1, "--touch", "all").returncode == 0
     assert plan(folder, tiny) == [("all", {})]
     [fault] = verify(STUDY)[0]
-    assert fault.file == "config.yaml" and "delete study.json of the study first" in fault.mend
+    assert fault.file == "config.yaml" and "first delete study.json of the study" in fault.remedy
     resolved = parse_study(tiny).resolved() | {"configfiles": {"config.yaml": files.sha256("config.yaml")}}
     study_becomes(lambda study: study.update(resolved))
     assert {fault.file for fault in verify(STUDY)[0]} == {

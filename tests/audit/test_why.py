@@ -115,20 +115,20 @@ def test_as_many_words_as_tell_it_from_the_others(folder, query):
 def test_a_whole_id_means_itself_though_it_is_part_of_another(folder):
     """ "table1:bits/16" has the words of no other cell, "table1:synthetic/queries" neither; "16" alone has those of many."""
     assert why.find(STUDY, "table1:bits/16")["id"] == "table1:bits/16"
-    with pytest.raises(UserError, match="16 means 17 cells: "):
+    with pytest.raises(UserError, match="16 matches 17 cells: "):
         why.find(STUDY, "16")
 
 
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("apd/vgg16", "apd/vgg16 means 2 cells: table1:synthetic/apd/vgg16/16/SDC, table1:synthetic/apd/vgg16/16/ADC"),
-        ("table1:apd/vgg16/24/ADC", f"table1:apd/vgg16/24/ADC means no cell of results/tiny; nearest are {CELL}, "),
-        ("apd apd vgg16 adc", f"means no cell of results/tiny; nearest are {CELL}, "),
-        ("table2:apd/vgg16/16/ADC", "table2:apd/vgg16/16/ADC means no cell of results/tiny; nearest are table1:"),
-        ("", " means 29 cells: table1:synthetic/clean/alexnet/16/SDC, "),
-        ("nonsense", "nonsense means no cell of results/tiny; nearest are table1:"),
-        ("results/tiny/tables", "results/tiny/tables means no cell"),
+        ("apd/vgg16", "apd/vgg16 matches 2 cells: table1:synthetic/apd/vgg16/16/SDC, table1:synthetic/apd/vgg16/16/ADC"),
+        ("table1:apd/vgg16/24/ADC", f"table1:apd/vgg16/24/ADC matches no cell of results/tiny; the nearest are {CELL}, "),
+        ("apd apd vgg16 adc", f"matches no cell of results/tiny; the nearest are {CELL}, "),
+        ("table2:apd/vgg16/16/ADC", "table2:apd/vgg16/16/ADC matches no cell of results/tiny; the nearest are table1:"),
+        ("", " matches 29 cells: table1:synthetic/clean/alexnet/16/SDC, "),
+        ("nonsense", "nonsense matches no cell of results/tiny; the nearest are table1:"),
+        ("results/tiny/tables", "results/tiny/tables matches no cell"),
         ("config.yaml", "config.yaml was made by no recorded job of results/tiny"),
     ],
 )
@@ -186,7 +186,7 @@ def test_a_file_without_a_record_ends_the_chain(folder):
     Path(FILES["record of data"]).unlink()
     lines = explain(CELL)
     [place] = [number for number, line in enumerate(lines) if line.strip() == "data/synthetic.h5"]
-    assert lines[place + 1].strip() == "no record says how it was made"
+    assert lines[place + 1].strip() == "has no record"
 
 
 def test_a_mean_over_seeds_names_all_its_sources(folder):
@@ -214,7 +214,7 @@ NO_CELLS = ["", "{}", '{"cells": 1}', '{"cells": [{"id": "x"}]}', "[" * 10**5, '
 @pytest.mark.parametrize("text", NO_CELLS)
 def test_a_damaged_list_of_cells_is_told_in_a_sentence(folder, text):
     write(CELLS, text.encode())
-    with pytest.raises(UserError, match="table1.cells.json is no list of cells: "):
+    with pytest.raises(UserError, match="table1.cells.json is not a list of cells: "):
         explain("aod")
 
 

@@ -116,4 +116,4 @@ def test_a_file_that_is_missing_is_told_before_anything_runs(tmp_path, followed)
     write_config(tmp_path / "config.yaml", followed[1])
     done = snakemake(tmp_path, "--configfile", tmp_path / "config.yaml", "--cores", 1, "all")
     assert done.returncode == 1 and not (tmp_path / "results").exists()
-    assert "attacks.aod_shrinking.method: mine/attack.py, the file of mine.attack:shrinking_steps, is no file" in done.stderr
+    assert "attacks.aod_shrinking.method: mine/attack.py, the file of mine.attack:shrinking_steps, does not exist" in done.stderr

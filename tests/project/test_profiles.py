@@ -121,7 +121,7 @@ def test_status_comes_from_accounting_where_it_works(tmp_path, monkeypatch, stat
 
 
 def test_a_type_of_gpu_that_the_plugin_does_not_take_is_told_in_a_sentence():
-    with pytest.raises(SystemExit, match="gpu_type of profiles/slurm is 'a100-sxm', but the plugin takes no hyphens"):
+    with pytest.raises(SystemExit, match="gpu_type of profiles/slurm is 'a100-sxm', but the plugin accepts no hyphens"):
         profile(gpu_type="a100-sxm")
 
 

@@ -152,7 +152,7 @@ def test_the_archive_must_have_the_known_hash(toy, tmp_path):
 def test_an_archive_for_a_data_set_of_folders_is_an_error(toy, tmp_path):
     toy(archive=None)
     archive = packed(tmp_path / "a.tar.gz", *TOY_FILES.items())
-    words = fails("it is a file, but this data set is read from a folder", source=str(archive))
+    words = fails("it is a file, but this data set needs a folder", source=str(archive))
     assert "or to the archive" not in words
 
 
@@ -326,7 +326,7 @@ def test_what_unpacks_to_more_than_any_data_set_is_not_unpacked_to_its_end(toy, 
         cleanup(self)
 
     monkeypatch.setattr(tempfile.TemporaryDirectory, "cleanup", weigh)
-    fails("toy-labels is larger than 10,000,000 bytes, which no file of a data set is", source=source)
+    fails("toy-labels is larger than 10,000,000 bytes, the limit for files of a data set", source=source)
     assert 0 < sum(written) <= 10**7 + len(TOY_FILES["toy-images"])
 
 
@@ -361,10 +361,10 @@ def test_the_python_version_of_cifar10_is_refused_and_its_pickles_are_not_loaded
     python.mkdir()
     for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"):
         (python / name).write_bytes(content)
-    fails("does not hold data_batch_1.bin", "cifar-10-binary.tar.gz", name="cifar10", source=str(python))
+    fails("does not contain data_batch_1.bin", "cifar-10-binary.tar.gz", name="cifar10", source=str(python))
     for path in list(python.iterdir()):  # under the names of the binary version
         path.rename(path.with_name(path.name + ".bin"))
-    fails(f"data_batch_1.bin is cut short or too long: {len(content)} bytes, expected 30730000", name="cifar10", source=str(python))
+    fails(f"data_batch_1.bin is too short or too long: {len(content)} bytes, expected 30730000", name="cifar10", source=str(python))
     archive = packed(tmp_path / "cifar-10-python.tar.gz", ("cifar-10-batches-py/data_batch_1", content))
     fails(
         hashlib.sha256(archive.read_bytes()).hexdigest(),
@@ -387,7 +387,7 @@ def test_a_missing_file_is_named(toy, folder):
 
 def test_a_folder_without_the_data_set_is_an_error_that_says_what_to_set(toy, folder):
     (folder / "toy-images").unlink()
-    fails(f"{folder}: it does not hold toy-images", "datasets.toy.source", "or to the archive toy.tar.gz", source=str(folder))
+    fails(f"{folder}: it does not contain toy-images", "datasets.toy.source", "or to the archive toy.tar.gz", source=str(folder))
 
 
 def test_a_missing_folder_is_an_error(toy, tmp_path):
@@ -735,23 +735,23 @@ def test_fashion_mnist_from_another_folder_has_the_same_hash(fashion, fashion_fo
 @pytest.mark.parametrize(
     ("change", "fragment"),
     [
-        (lambda content: content[:-1], "train-images-idx3-ubyte is cut short or too long: 47040015 bytes, expected 47040016"),
-        (lambda content: content + b"\0", "train-images-idx3-ubyte is cut short or too long: 47040017 bytes, expected 47040016"),
-        (lambda content: content[:16], "train-images-idx3-ubyte is cut short or too long: 16 bytes, expected 47040016"),
-        (lambda content: content[:8], "train-images-idx3-ubyte is not the IDX file expected"),
-        (lambda content: b"", "train-images-idx3-ubyte is not the IDX file expected"),
-        (lambda content: b"\0\0\x0d\3" + content[4:], "train-images-idx3-ubyte is not the IDX file expected"),
-        (lambda content: b"\0\1\x08\3" + content[4:], "train-images-idx3-ubyte is not the IDX file expected"),
-        (lambda content: b"\0\0\x08\2" + content[4:], "train-images-idx3-ubyte is not the IDX file expected"),
+        (lambda content: content[:-1], "train-images-idx3-ubyte is too short or too long: 47040015 bytes, expected 47040016"),
+        (lambda content: content + b"\0", "train-images-idx3-ubyte is too short or too long: 47040017 bytes, expected 47040016"),
+        (lambda content: content[:16], "train-images-idx3-ubyte is too short or too long: 16 bytes, expected 47040016"),
+        (lambda content: content[:8], "train-images-idx3-ubyte is not the expected IDX file"),
+        (lambda content: b"", "train-images-idx3-ubyte is not the expected IDX file"),
+        (lambda content: b"\0\0\x0d\3" + content[4:], "train-images-idx3-ubyte is not the expected IDX file"),
+        (lambda content: b"\0\1\x08\3" + content[4:], "train-images-idx3-ubyte is not the expected IDX file"),
+        (lambda content: b"\0\0\x08\2" + content[4:], "train-images-idx3-ubyte is not the expected IDX file"),
         (
             lambda content: content[:4] + struct.pack(">3i", 60_000, 32, 32) + content[16:],
-            "train-images-idx3-ubyte is not the IDX file expected",
+            "train-images-idx3-ubyte is not the expected IDX file",
         ),
         (
             lambda content: content[:4] + struct.pack("<3i", 60_000, 28, 28) + content[16:],
-            "train-images-idx3-ubyte is not the IDX file expected",
+            "train-images-idx3-ubyte is not the expected IDX file",
         ),
-        (lambda content: content[:6], "train-images-idx3-ubyte is not the IDX file expected"),
+        (lambda content: content[:6], "train-images-idx3-ubyte is not the expected IDX file"),
     ],
     ids=[
         "cut",
@@ -776,8 +776,8 @@ def test_an_idx_file_that_is_not_as_expected_is_an_error(fashion_folder, tmp_pat
 @pytest.mark.parametrize(
     ("labels", "fragment"),
     [
-        (np.arange(10_000) % 11, "holds label 10, but the classes are 0 to 9"),
-        (np.where(np.arange(10_000) == 17, 255, np.arange(10_000) % 10), "holds label 255"),
+        (np.arange(10_000) % 11, "contains label 10, but the classes are 0 to 9"),
+        (np.where(np.arange(10_000) == 17, 255, np.arange(10_000) % 10), "contains label 255"),
     ],
 )
 def test_a_label_beyond_the_classes_is_an_error(fashion_folder, tmp_path, labels, fragment):
@@ -791,7 +791,7 @@ def test_a_class_without_an_image_is_an_error(fashion_folder, tmp_path):
     for name, count in (("train", 60_000), ("t10k", 10_000)):
         idx(tmp_path / "labels", np.where(np.arange(count) % 10 == 4, 5, np.arange(count) % 10).astype(np.uint8))
         files[f"{name}_labels_idx1_ubyte"] = (tmp_path / "labels").read_bytes()
-    fails("holds no image of class 4", name="fashion_mnist", source=str(changed(fashion_folder, tmp_path / "changed", **files)))
+    fails("contains no image of class 4", name="fashion_mnist", source=str(changed(fashion_folder, tmp_path / "changed", **files)))
 
 
 @pytest.mark.network
@@ -869,7 +869,7 @@ def test_cifar10_from_its_archive_has_the_same_hash(cifar, cifar_folder, tmp_pat
 def test_a_cut_file_of_cifar10_is_an_error(cifar_folder, tmp_path):
     content = (cifar_folder / "data_batch_3.bin").read_bytes()[:-3073]
     source = changed(cifar_folder, tmp_path / "changed", data_batch_3=content)
-    fails(f"{source}: data_batch_3.bin is cut short or too long: 30726927 bytes, expected 30730000", name="cifar10", source=str(source))
+    fails(f"{source}: data_batch_3.bin is too short or too long: 30726927 bytes, expected 30730000", name="cifar10", source=str(source))
 
 
 def test_a_missing_file_of_cifar10_is_an_error(cifar_folder, tmp_path):
@@ -882,7 +882,7 @@ def test_a_label_of_cifar10_beyond_the_classes_is_an_error(cifar_folder, tmp_pat
     content = bytearray((cifar_folder / "data_batch_2.bin").read_bytes())
     content[3073 * 4321] = 10
     source = changed(cifar_folder, tmp_path / "changed", data_batch_2=content)
-    fails("holds label 10, but the classes are 0 to 9", name="cifar10", source=str(source))
+    fails("contains label 10, but the classes are 0 to 9", name="cifar10", source=str(source))
 
 
 # ----------------------------------------------------------------------------------------------------------------------- synthetic
@@ -999,9 +999,9 @@ def test_training_images_and_queries_are_not_drawn_alike():
 @pytest.mark.parametrize(
     ("train", "database", "queries", "words"),
     [
-        (None, 8, 3, "3 queries and 8 database images were asked for, but there are 10 test images"),
-        (21, 5, 5, "21 training images were asked for, but there are 20"),
-        (None, None, 10, "10 queries and some database images were asked for, but there are 10 test images"),
+        (None, 8, 3, "3 queries and 8 database images were requested, but there are 10 test images"),
+        (21, 5, 5, "21 training images were requested, but there are 20"),
+        (None, None, 10, "10 queries and some database images were requested, but there are 10 test images"),
     ],
 )
 def test_more_images_than_there_are_is_an_error(train, database, queries, words):

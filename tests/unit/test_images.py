@@ -165,16 +165,16 @@ def bomb(width, height):
 
 UNREADABLE = {
     # what: (bytes, fragment of the reason)
-    "empty": (b"", "no image that can be read (JPEG, PNG"),
-    "text": (b"this is no image\n", "no image that can be read"),
+    "empty": (b"", "not a readable image (JPEG, PNG"),
+    "text": (b"this is no image\n", "not a readable image"),
     "cut JPEG": (encoded(quarters((300, 300)), "JPEG")[:1500], "truncated"),
     "cut PNG": (encoded(Image.effect_noise((90, 90), 50))[:1500], "truncated"),
     "damaged PNG": (encoded(plain()).replace(b"IDAT", b"IDAX"), ""),
     "too many pixels": (bomb(20_000, 5_001), "it has 20000 x 5001 pixels, more than 100,000,000"),
     "far too many pixels": (bomb(60_000, 60_000), "exceeds limit"),
     "32 bits": (encoded(Image.new("F", (40, 40), 0.5), "TIFF"), "32 bits, but only 8 or 16 are allowed"),
-    "PostScript, which a program would have to draw": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image that can be read"),
-    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no image that can be read"),
+    "PostScript, which a program would have to draw": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a readable image"),
+    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a readable image"),
 }
 
 
@@ -203,8 +203,8 @@ def test_links_are_followed_within_the_folder_and_not_out_of_it(tmp_path):
     (folder / "circle.png").symlink_to("circle.png")
     os.mkfifo(folder / "pipe.png")
     assert images._read(folder, 32, "link.png")[0] == hashlib.sha256(encoded(plain())).hexdigest()
-    assert images._read(folder, 32, "out.png") == images._read(folder, 32, "above/outside.png") == "it leads out of the folder"
-    assert images._read(folder, 32, "../outside.png") == images._read(folder, 32, str(outside)) == "it leads out of the folder"
+    assert images._read(folder, 32, "out.png") == images._read(folder, 32, "above/outside.png") == "it is outside the folder"
+    assert images._read(folder, 32, "../outside.png") == images._read(folder, 32, str(outside)) == "it is outside the folder"
     for name in ("nowhere.png", "pipe.png", "missing.png"):
         assert images._read(folder, 32, name) == "there is no such file"
     assert isinstance(images._read(folder, 32, "circle.png"), str)
@@ -237,7 +237,7 @@ def test_other_files_are_left_out_and_told_and_hidden_ones_passed_over(birds):
         put(birds / name)
     listing = images.imagefolder(birds)
     assert len(listing.names) == 6
-    assert listing.notes == ("2 files that are no images by their names are left out",)
+    assert listing.notes == ("2 files without the suffix of an image are left out",)
 
 
 def test_a_class_without_test_images_is_told(birds):
@@ -252,13 +252,13 @@ def without(birds, name):
 
 FOLDERS = [
     # (what is done to the folder, fragments of the sentence)
-    (lambda b: b.rename(b.with_name("other")), ["birds is no folder", "train/ and test/"]),
-    (lambda b: (b / "test").rename(b / "val"), ["birds holds no folder test", "train/<class>/ and test/<class>/"]),
-    (lambda b: (b / "train").rename(b / "Train"), ["birds holds no folder train"]),
-    (lambda b: put(b / "train/1.png"), ["train/1.png lies in no class folder", "train/<class>/"]),
-    (lambda b: (b / "train/wren").mkdir(), ["the class folder", "train/wren holds no image", ".jpg, .jpeg, .png"]),
-    (lambda b: (b / "test/wren").mkdir(), ["test/wren holds no image"]),
-    (lambda b: put(b / "train/wren/a.txt"), ["train/wren holds no image"]),
+    (lambda b: b.rename(b.with_name("other")), ["birds is not a folder", "train/ and test/"]),
+    (lambda b: (b / "test").rename(b / "val"), ["birds contains no folder test", "train/<class>/ and test/<class>/"]),
+    (lambda b: (b / "train").rename(b / "Train"), ["birds contains no folder train"]),
+    (lambda b: put(b / "train/1.png"), ["train/1.png is in no class folder", "train/<class>/"]),
+    (lambda b: (b / "train/wren").mkdir(), ["the class folder", "train/wren contains no image", ".jpg, .jpeg, .png"]),
+    (lambda b: (b / "test/wren").mkdir(), ["test/wren contains no image"]),
+    (lambda b: put(b / "train/wren/a.txt"), ["train/wren contains no image"]),
     (lambda b: put(b / "test/wren/1.png"), ["the class 'wren' has test images, but no training images"]),
     (lambda b: shutil.rmtree(b / "test") or (b / "test").mkdir(), ["there are no test images"]),
     (lambda b: shutil.rmtree(b / "train") or (b / "train").mkdir(), ["there are no training images"]),
@@ -275,7 +275,7 @@ def test_a_folder_that_is_not_so_gets_one_sentence(birds, change, fragments):
 def test_a_single_class_is_refused(tmp_path):
     put(tmp_path / "train/jay/1.png")
     put(tmp_path / "test/jay/1.png")
-    assert "all images are of one class, 'jay'; at least two are needed" in refused(images.imagefolder, tmp_path)
+    assert "all images have the same class, 'jay'; at least two classes are needed" in refused(images.imagefolder, tmp_path)
 
 
 # ----------------------------------------------------------------------------------------------------------------------- manifest
@@ -321,7 +321,7 @@ ROWS = [
     # (the manifest, fragments of the sentence)
     ("", ["the first line must name the columns path, split, labels", "path and split and labels are not in ''"]),
     ("a.png,train,cat\nb.png,test,cat\n", ["the first line must name the columns", "'a.png,train,cat'"]),
-    ("path;split;labels\na.png;train;cat\n", ["with commas between", "'path;split;labels'"]),
+    ("path;split;labels\na.png;train;cat\n", ["separated by commas", "'path;split;labels'"]),
     ("path,split\na.png,train\n", ["labels are not in 'path,split'"]),
     ("path,split,labels\n", ["there are no training images"]),
     (MANIFEST + "d.png,train\n", ["list.csv, line 5: it has fewer values than the first line has columns"]),
@@ -329,18 +329,18 @@ ROWS = [
     (MANIFEST + ",train,cat\n", ["line 5: the path is empty"]),
     (MANIFEST + "d.png,val,cat\n", ["line 5: the split is 'val', but must be train or test"]),
     (MANIFEST + "d.png,,cat\n", ["line 5: the split is '', but must be train or test"]),
-    (MANIFEST + "d.png,train,\n", ["line 5: d.png has no label; leave images without labels out"]),
+    (MANIFEST + "d.png,train,\n", ["line 5: d.png has no label; remove images without labels"]),
     (MANIFEST + "d.png,train,|\n", ["line 5: d.png has no label"]),
-    (MANIFEST + "../d.png,train,cat\n", ["line 5: ../d.png leads out of the folder of the manifest"]),
-    (MANIFEST + "sub/../../d.png,train,cat\n", ["line 5: sub/../../d.png leads out of the folder"]),
-    (MANIFEST + "/etc/passwd,train,cat\n", ["line 5: /etc/passwd leads out of the folder"]),
-    (MANIFEST + "./a.png,test,cat\n", ["line 5: a.png stands in line 2 already"]),
+    (MANIFEST + "../d.png,train,cat\n", ["line 5: ../d.png is outside the folder of the manifest"]),
+    (MANIFEST + "sub/../../d.png,train,cat\n", ["line 5: sub/../../d.png is outside the folder"]),
+    (MANIFEST + "/etc/passwd,train,cat\n", ["line 5: /etc/passwd is outside the folder"]),
+    (MANIFEST + "./a.png,test,cat\n", ["line 5: a.png is already in line 2"]),
     (MANIFEST + "d.png,test,fox\n", ["the class 'fox' has test images, but no training images"]),
     (MANIFEST.replace("train", "test"), ["there are no training images"]),
     (MANIFEST.replace("test", "train"), ["there are no test images"]),
-    ("path,split,labels\na.png,train,cat\nb.png,test,cat\n", ["all images are of one class, 'cat'"]),
-    (MANIFEST.encode() + b"d.png,train,caf\xe9\n", ["line 5: byte 0xe9 is no text in UTF-8"]),
-    (MANIFEST + 'd.png,train,"cat\n', ["it is no CSV file"]),
+    ("path,split,labels\na.png,train,cat\nb.png,test,cat\n", ["all images have the same class, 'cat'"]),
+    (MANIFEST.encode() + b"d.png,train,caf\xe9\n", ["line 5: byte 0xe9 is not valid UTF-8"]),
+    (MANIFEST + 'd.png,train,"cat\n', ["it is not a CSV file"]),
 ]
 
 
@@ -351,7 +351,7 @@ def test_a_manifest_that_is_not_so_gets_one_sentence(table, text, fragments):
 
 
 def test_a_manifest_that_is_not_there_gets_one_sentence(tmp_path):
-    assert f"{tmp_path} is no file; name the CSV file with the columns path, split, labels" in refused(images.manifest, tmp_path)
+    assert f"{tmp_path} is not a file; use a CSV file with the columns path, split, labels" in refused(images.manifest, tmp_path)
 
 
 # ----------------------------------------------------------------------------------------------------------------------- NUS-WIDE
@@ -400,7 +400,7 @@ def test_nuswide_as_released(nus):
         "3 train images were released here, officially 161,789",
         "4 test images were released here, officially 107,859",
         "5 have one of the 3 most frequent concepts, officially unknown: clouds 1, person 3, sky 3",
-        "left out, for actor/0001_111.jpg has the same id: zebra/0003_111.jpg",
+        "left out, because actor/0001_111.jpg has the same id: zebra/0003_111.jpg",
     )
     used = {"ConceptsList/Concepts81.txt", "ImageList/TrainImagelist.txt", "ImageList/TestImagelist.txt"}
     used |= {f"Groundtruth/TrainTestLabels/Labels_{concept}_{split}.txt" for concept in CONCEPTS for split in ("Train", "Test")}
@@ -446,18 +446,18 @@ def rewrite(place, change):
 SKY = "Groundtruth/TrainTestLabels/Labels_sky_Test.txt"
 RELEASES = [
     # (what is done to the release, concepts, fragments of the sentence)
-    (lambda nus: nus.rename(nus.with_name("elsewhere")), 3, ["NUS-WIDE is no folder", "ImageList/ and Groundtruth/"]),
-    (lambda nus: without(nus, SKY), 3, [f"does not hold {SKY}"]),
-    (lambda nus: without(nus, "ConceptsList/Concepts81.txt"), 3, ["does not hold ConceptsList/Concepts81.txt"]),
-    (lambda nus: without(nus, "ImageList/TestImagelist.txt"), 3, ["does not hold ImageList/TestImagelist.txt"]),
-    (rewrite(SKY, lambda text: text + "1\n"), 3, ["Labels_sky_Test.txt has 5 lines, but the list of its images 4"]),
+    (lambda nus: nus.rename(nus.with_name("elsewhere")), 3, ["NUS-WIDE is not a folder", "ImageList/ and Groundtruth/"]),
+    (lambda nus: without(nus, SKY), 3, [f"does not contain {SKY}"]),
+    (lambda nus: without(nus, "ConceptsList/Concepts81.txt"), 3, ["does not contain ConceptsList/Concepts81.txt"]),
+    (lambda nus: without(nus, "ImageList/TestImagelist.txt"), 3, ["does not contain ImageList/TestImagelist.txt"]),
+    (rewrite(SKY, lambda text: text + "1\n"), 3, ["Labels_sky_Test.txt has 5 lines, but the list of its images has 4"]),
     (rewrite(SKY, lambda text: ""), 3, ["Labels_sky_Test.txt has 0 lines"]),
-    (rewrite(SKY, lambda text: text.replace("1", "2")), 3, ["Labels_sky_Test.txt holds '2', but only 0 and 1 are allowed"]),
+    (rewrite(SKY, lambda text: text.replace("1", "2")), 3, ["Labels_sky_Test.txt contains '2', but only 0 and 1 are allowed"]),
     (lambda nus: None, 5, ["concepts is 5, but Concepts81.txt names 4"]),
-    (lambda nus: (nus / "Flickr").rename(nus / "pictures"), 3, ["holds none of the images", "Flickr/<folder>/"]),
+    (lambda nus: (nus / "Flickr").rename(nus / "pictures"), 3, ["contains none of the images", "Flickr/<folder>/"]),
     (lambda nus: [(nus / "Groundtruth/TrainTestLabels").rename(nus / "away"),
                   rewrite("ImageList/Imagelist.txt", lambda text: text.replace("0004", "0040"))(nus)],
-     3, ["beach/0004_444.jpg stands in the lists of training and test images, but not in Imagelist.txt"]),
+     3, ["beach/0004_444.jpg is in the lists of training and test images, but not in Imagelist.txt"]),
 ]  # fmt: skip
 
 
@@ -520,7 +520,7 @@ def test_more_missing_images_than_allowed_are_refused_before_any_is_decoded(nus,
     (nus / "Flickr/beach/0007_777.jpg").unlink()
     monkeypatch.setattr(images, "decode", lambda *_: pytest.fail("an image was decoded"))
     words = refused(stored, listing, tmp_path / "a.h5", missing=0.19)
-    assert "1 of 5 images are missing or cannot be read" in words and "`missing` = 0.19" in words
+    assert "1 of 5 images are missing or unreadable" in words and "`missing` = 0.19" in words
     assert "the first is beach/0007_777.jpg: there is no such file" in words
     assert not (tmp_path / "a.h5").exists()
 
@@ -534,7 +534,7 @@ def test_as_many_missing_images_as_allowed_are_right(nus, tmp_path):
 def test_nothing_is_left_out_where_nothing_may(birds, tmp_path):
     put(birds / "train/jay/1.png", b"broken")
     words = refused(stored, images.imagefolder(birds), tmp_path / "a.h5", missing=0)
-    assert "the first is train/jay/1.png: it is no image that can be read" in words
+    assert "the first is train/jay/1.png: it is not a readable image" in words
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_a_file_that_is_missing_is_told_with_the_key(mine, tmp_path, name):
         user_code.digests([("attacks.strong.method", name)])
     words = str(error.value)
     assert words.startswith("attacks.strong.method: ") and str(user_code.file_of(name)) in words
-    assert words.endswith(f"is no file; it is looked for in {tmp_path}, where the workflow runs")
+    assert words.endswith(f"does not exist; it must be in {tmp_path}, where the workflow runs")
 
 
 #: What may be wrong with a module, and the sentence that it gets.

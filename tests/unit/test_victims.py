@@ -72,30 +72,30 @@ WRONG_FILES = {
     ),
     "of ours, another width": (
         lambda n, p: checkpoints.save_network(p, networks.build("vgg11", 5, 0.125), "vgg11", 0.125, 5),
-        r"holds the weights of vgg11 of width 0.125, but the study says vgg11 of width 0.05$",
+        r"contains the weights of vgg11 of width 0.125, but the study says vgg11 of width 0.05$",
     ),
     "of ours, another network": (
         lambda n, p: checkpoints.save_network(p, networks.build("vgg13", 5, 0.05), "vgg13", 0.05, 5),
-        r"holds the weights of vgg13 of width 0.05, but the study says vgg11 of width 0.05$",
+        r"contains the weights of vgg13 of width 0.05, but the study says vgg11 of width 0.05$",
     ),
     "a tensor missing": (
         lambda n, p: torch.save(state_with(n, body__0__0__weight=None), p),
-        r"of the network's \d+ tensors it lacks body.0.0.weight$",
+        r"compared with the network's \d+ tensors it lacks body.0.0.weight$",
     ),
     "a tensor too many": (
         lambda n, p: torch.save(state_with(n, extra=torch.ones(1)), p),
-        r"of the network's \d+ tensors it has beside them extra$",
+        r"compared with the network's \d+ tensors it has in addition extra$",
     ),
     "a whole training": (
         lambda n, p: torch.save({"epoch": 3, "state_dict": n.state_dict()}, p),
-        r"holds the keys epoch, state_dict instead of the tensors of a network: save network.state_dict\(\) alone",
+        r"contains the keys epoch, state_dict instead of the tensors of a network: save only network.state_dict\(\)",
     ),
-    "a whole network": (lambda n, p: torch.save(n, p), r"is no checkpoint that can be read safely: it holds more than tensors"),
-    "pickle with code": (lambda n, p: torch.save({"w": Evil(p.with_name("ran"))}, p), r"it holds more than tensors and plain values"),
-    "a list": (lambda n, p: torch.save([1, 2], p), r"holds a list instead of the tensors of a network"),
-    "nothing": (lambda n, p: torch.save({}, p), r"holds the keys  instead of the tensors of a network"),
-    "text": (lambda n, p: p.write_text("hello"), r"is no checkpoint that can be read safely: "),
-    "missing": (lambda n, p: None, r"is no checkpoint that can be read safely: .*No such file"),
+    "a whole network": (lambda n, p: torch.save(n, p), r"cannot be read safely as a checkpoint: it contains more than tensors"),
+    "pickle with code": (lambda n, p: torch.save({"w": Evil(p.with_name("ran"))}, p), r"it contains more than tensors and plain values"),
+    "a list": (lambda n, p: torch.save([1, 2], p), r"contains a list instead of the tensors of a network"),
+    "nothing": (lambda n, p: torch.save({}, p), r"contains the keys  instead of the tensors of a network"),
+    "text": (lambda n, p: p.write_text("hello"), r"cannot be read safely as a checkpoint: "),
+    "missing": (lambda n, p: None, r"cannot be read safely as a checkpoint: .*No such file"),
 }  # fmt: skip
 
 
@@ -113,9 +113,9 @@ def test_weights_that_are_wrong_are_told_in_a_sentence(network, tmp_path, kind):
 @pytest.mark.parametrize("content", [b"", b"hello", bytes(100)])
 def test_what_is_no_file_of_safetensors_is_told(tmp_path, content):
     (tmp_path / "w.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match="w.safetensors is no file of safetensors that can be read: "):
+    with pytest.raises(UserError, match="w.safetensors is not a readable safetensors file: "):
         victims.ours("vgg11", 0.05, str(tmp_path / "w.safetensors"))
-    with pytest.raises(UserError, match="nowhere.safetensors is no file of safetensors that can be read: "):
+    with pytest.raises(UserError, match="nowhere.safetensors is not a readable safetensors file: "):
         victims.ours("vgg11", 0.05, str(tmp_path / "nowhere.safetensors"))
 
 
@@ -130,7 +130,7 @@ def test_a_network_of_torchvision_gives_what_goes_into_its_last_layer(tmp_path, 
     plain = models.get_model(name, weights=None, num_classes=classes).eval()
     path = save_tensors(plain.state_dict(), tmp_path / "w.pt")
     if size is None:
-        with pytest.raises(UserError, match="torchvision:squeezenet1_0 has no linear layer, so what comes before the last one cannot be"):
+        with pytest.raises(UserError, match="torchvision:squeezenet1_0 has no linear layer, but the feature is the input"):
             victims.of_torchvision(f"torchvision:{name}", path)
         return
     got, downloaded = victims.of_torchvision(f"torchvision:{name}", path)
@@ -153,7 +153,7 @@ WRONG_NAMES = [
     ("torchvision:resnet19", "w.pt", r"torchvision has no network resnet19: did you mean resnet1"),
     ("torchvision:xyz", "w.pt", r"torchvision has no network xyz: it has \d+"),
     ("torchvision:resnet18", "IMAGENET22K", r"has no weights IMAGENET22K for resnet18: allowed are IMAGENET1K_V1, DEFAULT, or the path"),
-    ("torchvision:resnet18", "nowhere.pt", r"nowhere.pt is no checkpoint that can be read safely: .*No such file"),
+    ("torchvision:resnet18", "nowhere.pt", r"nowhere.pt cannot be read safely as a checkpoint: .*No such file"),
 ]  # fmt: skip
 
 
@@ -172,7 +172,10 @@ def test_without_internet_access_it_is_told_what_to_do(monkeypatch, tmp_path):
     with pytest.raises(UserError) as error:
         victims.of_torchvision("torchvision:resnet18", "IMAGENET1K_V1")
     words = str(error.value)
-    assert "resnet18-f37072fd.pth could not be downloaded (<urlopen error Name or service not known>): get it elsewhere, and name" in words
+    assert (
+        "resnet18-f37072fd.pth could not be downloaded (<urlopen error Name or service not known>): get the file elsewhere, and set"
+        in words
+    )
 
 
 def test_downloaded_weights_are_used_and_their_file_is_named(monkeypatch, tmp_path):
@@ -231,10 +234,10 @@ WRONG_FEATURES = {
     "whole numbers": (lambda net, x: net.layer(x.flatten(1)).long(), r"returned a tensor \(4, 8\) of int64"),
     "no tensor": (lambda net, x: net.layer(x.flatten(1)).detach().numpy(), r"returned a ndarray"),
     "NaN": (lambda net, x: net.layer(x.flatten(1)) * torch.nan, r"features of mine returned NaN or infinite numbers, but must"),
-    "detached": (lambda net, x: net.layer(x.flatten(1)).detach(), r"features of mine has no gradient by the images: it may neither detach"),
+    "detached": (lambda net, x: net.layer(x.flatten(1)).detach(), r"features of mine has no gradient by the images: it must not detach"),
     "a constant": (lambda net, x: x.flatten(1)[:, :8] * 0, r"features of mine has a gradient by the images that is zero everywhere"),
     "steps": (lambda net, x: (x.flatten(1)[:, :8] * 9).round(), r"gradient by the images that is zero everywhere, NaN or infinite"),
-    "random": (lambda net, x: nn.functional.dropout(net.layer(x.flatten(1))), r"are other ones the second time: something in it is random"),
+    "random": (lambda net, x: nn.functional.dropout(net.layer(x.flatten(1))), r"differ between two calls: something in it is random"),
     "an error": (fails, r"features of mine fails for images \(4, 3, 32, 32\): RuntimeError: size mismatch, m1: \[a x b\]$"),
 }  # fmt: skip
 
@@ -269,7 +272,7 @@ def test_a_network_of_the_users_comes_back_by_their_function_and_only_if_the_stu
     assert torch.equal(again.features(IMAGES), network.features(IMAGES)) and not again.training
     assert (tmp_path / "ran").read_text() == "xx"
     for digests in (None, {}, {"other:Net": digest}):
-        with pytest.raises(UserError, match="weights.pt is of a network by mine:Net, which the study does not name"):
+        with pytest.raises(UserError, match="weights.pt is for a network built by mine:Net, which the study does not name"):
             checkpoints.load_network("weights.pt", digests)
     with pytest.raises(UserError, match="mine.py is missing or was changed"):
         checkpoints.load_network("weights.pt", {"mine:Net": "0" * 64})
@@ -280,6 +283,6 @@ def test_weights_for_images_of_another_size_are_told(tmp_path):
     """Their tensors have the same shapes: only the stride of the first convolution is another."""
     network = networks.build("vgg11", 5, 0.05, image_size=64)
     checkpoints.save_network(tmp_path / "weights.pt", network, "vgg11", 0.05, 5)
-    with pytest.raises(UserError, match="holds weights for images of 64 pixels, but those of the study have 32"):
+    with pytest.raises(UserError, match="is for images of 64 pixels, but those of the study have 32"):
         victims.ours("vgg11", 0.05, str(tmp_path / "weights.pt"))
     assert victims.ours("vgg11", 0.05, str(tmp_path / "weights.pt"), 64).image_size == 64

@@ -65,10 +65,10 @@ def fetched(folder, study, name, *targets):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"source": "bird"}, "bird is no folder; name the one that holds train/ and test/"),
-        ({"queries": 80}, "80 queries and some database images were asked for, but there are 80 test images"),
-        ({"database": 61}, "20 queries and 61 database images were asked for, but there are 80 test images"),
-        ({"train": 101}, "101 training images were asked for, but there are 100"),
+        ({"source": "bird"}, "bird is not a folder; use the folder that contains train/ and test/"),
+        ({"queries": 80}, "80 queries and some database images were requested, but there are 80 test images"),
+        ({"database": 61}, "20 queries and 61 database images were requested, but there are 80 test images"),
+        ({"train": 101}, "101 training images were requested, but there are 100"),
         ({"sha256": "ab" * 32}, f"but the config says {'ab' * 32}"),
     ],
 )
@@ -121,7 +121,7 @@ def test_nuswide_with_a_missing_a_damaged_a_repeated_and_an_unlabelled_image(tmp
         "31 train images were released here, officially 161,789",
         "31 test images were released here, officially 107,859",
         "61 have one of the 3 most frequent concepts",
-        "left out, for f1/0001_1001.jpg has the same id: f9/0060_1001.jpg",
+        "left out, because f1/0001_1001.jpg has the same id: f9/0060_1001.jpg",
         "left out: f1/0007_1007.jpg: there is no such file",
         "left out: f0/0009_1009.jpg: ",
         "30 training and 28 test images, 2 left out",

@@ -90,7 +90,7 @@ def test_shards_that_a_killed_run_left_are_told(split):
     finally:
         for suffix in (".h5", ".prov.json"):
             (folder / f"{name}{suffix}").unlink()
-    assert told.startswith(f"{name}.prov.json: is of a job that the study does not have, extract_shard")
+    assert told.startswith(f"{name}.prov.json: belongs to a job that is not in the study, extract_shard")
     assert "delete the records named and what they say was made" in told and "error: 1 fault in" in told
 
 

@@ -1,7 +1,7 @@
-"""What a crate says of itself: its metadata, built from the records of a study.
+"""The metadata of a crate, built from the records of a study.
 
-The vocabulary is that of Provenance Run Crate 0.5: the Snakefile is a workflow, each rule a tool and a step, each job an action. Needs
-rocrate and PyYAML.
+The vocabulary is that of Provenance Run Crate 0.5: the Snakefile is a workflow, each rule is a tool and a step, each job is an action. It
+needs rocrate and PyYAML.
 """
 
 import ast
@@ -22,14 +22,14 @@ from pqag.errors import UserError
 from pqag.job import records
 from pqag.study.rules import RULES
 
-#: The profiles that the crate follows, with their names; each builds on those before it.
+#: The profiles of the crate, with their names; each builds on the ones before it.
 PROFILES = {
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
     "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
     "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
     "https://w3id.org/ro/wfrun/provenance/0.5": "Provenance Run Crate",
 }
-#: A term of the run crates that the context of RO-Crate 1.1 lacks; said here, so that no second context is to be fetched.
+#: A term of the run crates that is missing in the context of RO-Crate 1.1; defined here, so readers need no second context.
 SHA256 = {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}
 
 _FORMATS = {
@@ -49,9 +49,9 @@ _TYPES = {bool: "Boolean", int: "Integer", float: "Float", str: "Text"}
 
 
 class Description:
-    """The metadata of a crate, built up in ``crate``: the same for the same study, byte for byte.
+    """The metadata of a crate, built up in ``crate``. The same study gives the same bytes.
 
-    The files ``inside`` the crate lie in the folder ``part``; ``configs`` are those that the study was run with.
+    ``inside`` are the files of the crate, in the folder ``part``; ``configs`` are the config files of the study.
     """
 
     def __init__(self, study: Study, part: Path, inside: set[str], configs: list[str]):
@@ -60,7 +60,7 @@ class Description:
         self.crate.metadata.extra_terms.update(SHA256)
         for name in sorted(inside - {"Snakefile"}):
             self.file(name)
-        jobs: dict[str, dict[str, dict[str, Any]]] = {}  # records by path by rule, rules in the order of the work
+        jobs: dict[str, dict[str, dict[str, Any]]] = {}  # records by rule and path; rules in the order of their first job
         for path, record in sorted(study.records.items(), key=lambda one: (_time(one[1], "startedOn"), one[0])):
             jobs.setdefault(_parameters(record)["rule"], {})[path] = record
         self._root()
@@ -68,11 +68,11 @@ class Description:
         self._run(jobs)
 
     def add(self, identity: str, kind: str, **properties) -> Entity:
-        """Add an entity that is no file; empty properties are left out, and a list of one becomes that one."""
+        """Add an entity that is no file, without its empty properties; a list with one item becomes that item."""
         return self.crate.add(ContextEntity(self.crate, identity, {"@type": kind} | _compact(properties)))
 
     def file(self, name: str) -> Entity:
-        """The entity of a file, with its sha256: a part of the crate, or one that was left out, which has an id with #."""
+        """Return the entity of a file, with its sha256. The id of a file that is not in the crate begins with #."""
         identity = quote(name) if name in self.inside else f"#{quote(name)}"
         if identity in self.crate:
             return self.crate.get(identity)
@@ -87,7 +87,7 @@ class Description:
         size = str(Path(name).stat().st_size) if Path(name).is_file() else None
         return self.add(identity, "File", contentSize=size, **properties)
 
-    # ------------------------------------------------------------------------------------------------------- what, by whom
+    # ------------------------------------------------------------------------------------------------------- content and authors
 
     def _root(self) -> None:
         root, citation = self.crate.root_dataset, _citation()
@@ -109,7 +109,7 @@ class Description:
         properties = {
             "name": f"{citation['title']}: the study {self.study.folder.name}",
             "description": f"Results of the study {self.study.folder.name}, the code that computed them, and a record of every job: "
-            "what it made out of what, by which code and settings.",
+            "its inputs, outputs, code and settings.",
             "datePublished": ended,
             "license": license,
             "author": authors,
@@ -121,7 +121,7 @@ class Description:
             root[name] = value
 
     def _author(self, author: Mapping[str, Any]) -> Entity:
-        """A person or an entity as CITATION.cff describes them."""
+        """Return the entity of a person or an organization in CITATION.cff."""
         parts = [author.get(key) for key in ("name", "given-names", "name-particle", "family-names", "name-suffix")]
         name = " ".join(part for part in parts if part)
         identity = author.get("orcid") or author.get("website") or f"#author/{quote(name)}"
@@ -132,14 +132,14 @@ class Description:
         return self.add(identity, "Person", name=name, affiliation=affiliation, url=author.get("website"))
 
     def _agent(self, record: Mapping[str, Any]) -> Entity:
-        """Who ran a job; the records of an anonymous study do not say."""
+        """Return the user who ran a job; the records of an anonymous study do not contain it."""
         user = _machine(record).get("user")
         return self.add(f"#agent/{quote(user)}", "Person", name=user) if user else self.add("#agent", "Person", name="not named")
 
-    # --------------------------------------------------------------------------------------------- what could run: the workflow
+    # --------------------------------------------------------------------------------------------- the workflow
 
     def _workflow(self, jobs: Mapping[str, Mapping[str, dict]]) -> None:
-        """The Snakefile, and for each rule a tool and a step."""
+        """Add the Snakefile, and a tool and a step for each rule."""
         tools = [self._tool(rule, list(by_path.values())) for rule, by_path in jobs.items()]
         steps = [
             self.add(f"#step/{rule}", "HowToStep", name=rule, position=str(number), workExample=tool)
@@ -163,7 +163,7 @@ class Description:
         self.crate.add_workflow(path, "Snakefile", main=True, lang="snakemake", lang_version=versions, properties=_compact(properties))
 
     def _tool(self, rule: str, made: list[Mapping[str, Any]]) -> Entity:
-        """What runs in the jobs of a rule: its script, with the settings it takes."""
+        """Return the tool of a rule: its script, with the settings that it uses."""
         digests = sorted({record["predicate"]["buildDefinition"]["internalParameters"]["code"] for record in made})
         script = f"scripts/{RULES[rule].path.name}"
         words = ast.get_docstring(ast.parse((self.part / script).read_text(encoding="utf-8"))) if script in self.inside else None
@@ -180,7 +180,7 @@ class Description:
         )
 
     def _formal_parameters(self, rule: str, made: list[Mapping[str, Any]]) -> list[Entity]:
-        """The wildcards and settings of a rule; the type is that of all values in the study, or text."""
+        """Return the wildcards and settings of a rule. The type is that of all values in the study, or text if they differ."""
         kinds: dict[str, set[str]] = {}
         for record in made:
             for name, value in _arguments(record).items():
@@ -190,10 +190,10 @@ class Description:
             for name, found in sorted(kinds.items())
         ]
 
-    # ------------------------------------------------------------------------------------------------------------- what did run
+    # ------------------------------------------------------------------------------------------------------------- the run
 
     def _run(self, jobs: Mapping[str, Mapping[str, dict]]) -> None:
-        """An action for every job, one for the step that it is of, and for the whole: its start, what it read, what it made."""
+        """Add an action for every job and for its step, and one for the whole run with its start, inputs and outputs."""
         made = self.study.records
         actions = {path: self._job(rule, path, record) for rule, by_path in jobs.items() for path, record in by_path.items()}
         steps = [
@@ -214,7 +214,7 @@ class Description:
             "#run",
             "CreateAction",
             name=f"The study {self.study.folder.name}",
-            description="All jobs whose results are in the study as it stands, of one start of the workflow or of several.",
+            description="All jobs with results in this study, from one start of the workflow or several.",
             instrument={"@id": "Snakefile"},
             startTime=min(_time(record, "startedOn") for record in made.values()),
             endTime=max(_time(record, "finishedOn") for record in made.values()),
@@ -258,12 +258,12 @@ class Description:
         )
 
     def _raw(self, record: Mapping[str, Any]) -> list[Entity]:
-        """What a job read that came from outside the workflow."""
+        """Return the files that a job read from outside the workflow."""
         raw = sorted(records.dependencies(record, "raw").items())
         return [self.add(f"#raw/{quote(name)}", "File", name=name, description="Not in this crate.", sha256=digest) for name, digest in raw]
 
     def _value(self, rule: str, name: str, value: Any) -> Entity:
-        """A wildcard or setting with its value, which is JSON where it is neither text nor a number."""
+        """Return a wildcard or setting with its value, as JSON if it is neither text nor a number."""
         text = value if isinstance(value, str) else json.dumps(value)
         short = quote(text, safe="") if len(text) < 40 else hashlib.sha256(text.encode()).hexdigest()[:12]
         plain = value if type(value) in _TYPES else text
@@ -275,7 +275,7 @@ class Description:
 
 
 def _citation() -> dict[str, Any]:
-    """CITATION.cff; raises UserError where it does not say title, authors and one license."""
+    """Return the content of CITATION.cff; raises UserError if it lacks a title, authors or one license."""
     try:
         citation = yaml.safe_load((records.REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
         named = [{"name", "family-names"} & set(author) for author in citation["authors"]]
@@ -283,12 +283,12 @@ def _citation() -> dict[str, Any]:
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         usable = False
     if not usable:
-        raise UserError("CITATION.cff must say title, license and authors: the crate takes them from there")
+        raise UserError("CITATION.cff must contain title, license and authors: the crate uses them")
     return citation
 
 
 def _compact(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """RO-Crate asks for a single value rather than a list of one."""
+    """Remove empty values, and replace lists of one item by the item, as RO-Crate requires."""
     single = {name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in properties.items()}
     return {name: value for name, value in single.items() if value is not None and value != [] and value != ""}
 
@@ -302,7 +302,7 @@ def _parameters(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _arguments(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Wildcards and settings of a job, sorted by name."""
+    """Return the wildcards and settings of a job, sorted by name."""
     return dict(sorted((_parameters(record)["wildcards"] | _parameters(record)["settings"]).items()))
 
 
@@ -311,7 +311,7 @@ def _machine(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _time(record: Mapping[str, Any], name: str) -> str:
-    """A time of a record as the profiles ask for it: with an offset in digits."""
+    """Return a time of a record in the form of the profiles, with a numeric offset."""
     return record["predicate"]["runDetails"]["metadata"][name].replace("Z", "+00:00")
 
 
@@ -320,7 +320,7 @@ def _versions(made: Iterable[Mapping[str, Any]], package: str) -> str:
 
 
 def _commits(made: Iterable[Mapping[str, Any]]) -> str:
-    """The commits that the jobs ran at, in words."""
+    """Return the commits of the jobs, as text."""
     states = [record["predicate"]["buildDefinition"]["internalParameters"]["git"] for record in made]
     commits = " and ".join(sorted({f"commit {git['commit'] or 'unknown'}" for git in states}))
     return f"{commits}, with uncommitted changes" if any(git["dirty"] for git in states) else commits

@@ -1,4 +1,4 @@
-"""What differs between two studies: settings, code, versions, files, numbers."""
+"""The differences between two studies: settings, code, versions, files, numbers."""
 
 import hashlib
 import re
@@ -15,10 +15,10 @@ from pqag.study.file import printable
 
 
 def differences(one: Path, other: Path) -> Iterator[str]:
-    """The differences, one line each, and notes ("note: …") of what is none; no difference where only names and times are others.
+    """Yield the differences, one line each, and notes ("note: …"), which do not count. Other names and times are no difference.
 
-    A study may be a copy under another name, from another folder: files are compared by their bytes as they are now, at their places in the
-    study. Raises UserError for a folder that is none, or whose study.json, records or cells are damaged.
+    A study may be a copy with another name, from another folder: files are compared by their current bytes, at their paths within the
+    study. Raises UserError if a folder is no study, or has a damaged study.json, record or list of cells.
     """
     for found in (_settings, _code_and_versions, _files, _numbers):
         yield from map(printable, found(one, other))
@@ -29,11 +29,11 @@ def _settings(one: Path, other: Path) -> Iterator[str]:
 
 
 def _resolved(folder: Path) -> dict[str, Any]:
-    """The settings of a study but those that name it."""
+    """Return the settings of a study without its names."""
     try:
         return flat({key: value for key, value in files.read_json(folder / "study.json").items() if key not in ("study", "configfiles")})
     except DAMAGE as error:
-        raise UserError(f"{folder} is no study: its study.json is missing or damaged ({type(error).__name__}); {studies()}") from None
+        raise UserError(f"{folder} is not a study: its study.json is missing or damaged ({type(error).__name__}); {studies()}") from None
 
 
 def _unequal(what: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str]:
@@ -44,7 +44,7 @@ def _unequal(what: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> 
 
 
 def _code_and_versions(one: Path, other: Path) -> Iterator[str]:
-    """The code of each rule, and the versions that the jobs ran with."""
+    """Yield differences in the code of each rule, in versions and in processors."""
     code: list[dict[str, set[str]]] = [{}, {}]
     versions: list[dict[str, set[str]]] = [{}, {}]
     processors: list[dict[str, set[str]]] = [{}, {}]
@@ -61,7 +61,7 @@ def _code_and_versions(one: Path, other: Path) -> Iterator[str]:
 
 
 def _files(one: Path, other: Path) -> Iterator[str]:
-    """All files but records and what is not recorded; the list of files has the times of the records in it."""
+    """Yield differences in files, except records, unrecorded files and the list of files, which depends on the times in the records."""
     first, second = (_digests(folder) for folder in (one, other))
     for name in sorted({*first, *second} - {"study.json", "MANIFEST.sha256"}):
         if name not in second:
@@ -73,7 +73,7 @@ def _files(one: Path, other: Path) -> Iterator[str]:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """sha256 of each file by its place in the study; of a list of cells without the name of the study, which its sources begin with."""
+    """Return the sha256 of each file by its path in the study. A list of cells counts without the name of the study in its paths."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))

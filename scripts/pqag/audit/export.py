@@ -1,8 +1,8 @@
-"""A study as a folder to deposit that says what is in it and how it came about: a Workflow Run RO-Crate.
+"""Exports a study as a folder to deposit that describes its content and origin: a Workflow Run RO-Crate.
 
-It follows Provenance Run Crate 0.5 on RO-Crate 1.1. Files lie in it as they do where the workflow ran, so that the records and
-MANIFEST.sha256 hold there as they are and the other verbs of the audit work there too. Needs rocrate and PyYAML; the other verbs do not
-import this module.
+It follows Provenance Run Crate 0.5 on RO-Crate 1.1. Files have the same paths in it as in the folder of the workflow, so the records and
+MANIFEST.sha256 stay valid, and the other verbs of the audit work there too. Needs rocrate and PyYAML; the other verbs do not import this
+module.
 """
 
 import contextlib
@@ -18,25 +18,25 @@ from pqag.audit.verify import Study, verify
 from pqag.errors import UserError
 from pqag.job import records
 
-#: What the study is computed with, as patterns in the repository; tests stay out.
+#: The code of the study, as patterns in the repository; without tests.
 CODE = ("Snakefile", "Makefile", "README.md", "LICENSE", "CITATION.cff", "rules/*", "scripts/**/*", "envs/*", "profiles/**/*", "docs/*")
-#: Images, weights, features, codebooks: in the crate only where everything is asked for.
+#: Suffixes of images, weights, features and codebooks, which the crate only includes with ``everything``.
 LARGE = (".h5", ".pt")
 
 
 def export(folder: Path, output: Path | None = None, everything: bool = False, force: bool = False) -> tuple[Path, int, int]:
-    """Write the crate of the study in ``folder``; returns its folder, how many files it holds, and how many of the study it leaves out.
+    """Write the crate of the study in ``folder``. Return its folder, its number of files, and the number of files of the study left out.
 
-    The crate goes to ``crate`` in the study, or to ``output``, in place of an earlier crate there. It has the page of ``audit html`` too,
-    and with ``everything`` the files of ``LARGE``. Written again from the same study it has the same bytes. Raises UserError where ``audit
-    verify`` finds a fault, unless ``force``, and where ``output`` holds anything else.
+    The crate goes to ``crate`` in the study, or to ``output``, and replaces an earlier crate there. It also has the page of ``audit html``
+    and, with ``everything``, the files of ``LARGE``. Another export of the same study has the same bytes. Raises UserError if ``audit
+    verify`` finds a fault and ``force`` is false, and if ``output`` contains anything other than a crate.
     """
     faults, _, study = verify(folder)
     if faults and not force:
         number = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
-        raise UserError(f"{folder} has {number}, first: {faults[0]}; `audit verify` lists them, and --force exports the study as it is")
+        raise UserError(f"{folder} has {number}, first: {faults[0]}; `audit verify` lists them, and --force exports the study anyway")
     if not study.records:
-        raise UserError(f"{folder} has no record that can be read, so there is nothing to say of it")
+        raise UserError(f"{folder} has no readable record, so there is nothing to describe")
     output = output or folder / "crate"
     _refuse_to_overwrite(output, study)
     configs = _configs(study)
@@ -52,13 +52,13 @@ def export(folder: Path, output: Path | None = None, everything: bool = False, f
 
 
 def _code() -> dict[str, Path]:
-    """The files of ``CODE`` by their names in the crate."""
+    """Return the files of ``CODE`` by their names in the crate."""
     found = {path.relative_to(records.REPOSITORY): path for pattern in CODE for path in records.REPOSITORY.glob(pattern) if path.is_file()}
     return {str(name): path for name, path in found.items() if not any(part.startswith((".", "__pycache__")) for part in name.parts)}
 
 
 def _configs(study: Study) -> dict[str, Path]:
-    """The config files that the study was run with, where they still are: as in this folder or the repository, else in config/."""
+    """Return the existing config files of the study by their names in the crate: as in this folder or the repository, else in config/."""
     found = {}
     for name, recorded in _configured(study).items():
         path = Path(name).resolve()
@@ -69,7 +69,7 @@ def _configs(study: Study) -> dict[str, Path]:
 
 
 def _configured(study: Study) -> dict[str, str]:
-    """sha256 of the config files by path, as study.json says; what is wrong with that file is told by verify."""
+    """Return the sha256 of the config files by path, from study.json. A damaged study.json gives nothing here; verify reports it."""
     try:
         return dict(files.read_json(study.folder / "study.json")["configfiles"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -77,29 +77,29 @@ def _configured(study: Study) -> dict[str, str]:
 
 
 def _results(study: Study, everything: bool) -> dict[str, Path]:
-    """Records and results, whose names in the crate are those they have here."""
+    """Return records and results, which have the same names in the crate as here."""
     found = {name: Path(name) for name in (*study.records, *study.made_by)}
     for name, path in found.items():
         if path.is_absolute() or ".." in path.parts or path.is_symlink():
-            raise UserError(f"{name} lies outside of this folder or is a link, so it is no result to export")
+            raise UserError(f"{name} is outside this folder or is a link, so it cannot be exported")
     return {name: path for name, path in found.items() if path.is_file() and (everything or path.suffix not in LARGE)}
 
 
 def _refuse_to_overwrite(output: Path, study: Study) -> None:
-    """Raise UserError unless ``output`` can become a crate without anything else being lost, or taken for a result."""
+    """Raise UserError if a crate at ``output`` would overwrite other files, or would look like a result."""
     place, results = output.resolve(), study.folder.resolve()
     if Path.cwd().is_relative_to(place) or results.is_relative_to(place):
-        raise UserError(f"{output} holds the study itself: name another folder for the crate")
+        raise UserError(f"{output} contains the study itself: name another folder for the crate")
     if place.is_relative_to(results) and place != results / "crate":
-        raise UserError(f"{output} lies among the results of the study: only {study.folder}/crate may, or a folder elsewhere")
+        raise UserError(f"{output} is among the results of the study: use {study.folder}/crate or a folder elsewhere")
     earlier = (output / "ro-crate-metadata.json").is_file() and (output / study.folder).is_dir()
     if output.exists() and not (earlier or (output.is_dir() and not any(output.iterdir()))):
-        raise UserError(f"{output} is there already and is no crate of this study: name another folder, or take it away")
+        raise UserError(f"{output} already exists and is no crate of this study: name another folder, or remove it")
 
 
 @contextlib.contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``folder``; on a clean exit it takes its place, on an exception it is removed."""
+    """Yield an empty folder next to ``folder``. On a clean exit it replaces ``folder``; on an exception it is removed."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -1,7 +1,7 @@
-"""A page that shows the tables of a study and, for every number, how it was made from the raw files.
+"""Writes a page that shows the tables of a study and, for every number, how it was made from the raw files.
 
-One file that needs no other and no network. Whatever comes from the study is text in it: escaped where it stands in the markup, and set by
-``textContent`` where the script shows it; the policy in its head lets no script run but the page's own. Needs only the standard library.
+The page is one file that needs no other file and no network. Everything from the study is text: the markup escapes it, and the script sets
+it with ``textContent``. The policy in the head lets only the page's own script run. Needs only the standard library.
 """
 
 import base64
@@ -28,7 +28,7 @@ TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def page(folder: Path) -> tuple[str, int]:
-    """The page of the study in ``folder``, and how many faults it shows. It holds no time of its own: the same study, the same bytes."""
+    """Return the page of the study in ``folder`` and its number of faults. The page contains no current time: same study, same bytes."""
     faults, remarks, study = verify(folder)
     listings = _listings(folder)
     template = TEMPLATE.read_text(encoding="utf-8")
@@ -39,13 +39,13 @@ def page(folder: Path) -> tuple[str, int]:
         "tables": "".join(_table(path, listing) for path, listing in listings.items()) or "<p>The study has no tables yet.</p>",
         "data": _json(_data(study, listings, faults)),
     }
-    # In one go, so that nothing in the data is taken for a place to fill in. What is no character (half a surrogate pair) becomes "?".
+    # In one pass, so that no data are mistaken for a placeholder. Invalid characters (half a surrogate pair) become "?".
     filled = re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], template)
     return filled.encode(errors="replace").decode(), len(faults)
 
 
 def _policy(template: str) -> str:
-    """A Content-Security-Policy that forbids everything but the template's own style and script, by their sha256."""
+    """Return a Content-Security-Policy that only allows the template's own style and script, by their sha256."""
 
     def allowed(tag: str) -> str:
         content = re.search(f"<{tag}>(.*?)</{tag}>", template, re.DOTALL)[1]
@@ -55,13 +55,13 @@ def _policy(template: str) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON that can stand in an element ``script``: no tag can begin in it, and NaN and infinity, which JSON lacks, are words."""
+    """Return JSON for an element ``script``: it contains no start of a tag, and NaN and infinity, which JSON lacks, are strings."""
     plain = json.loads(json.dumps(value), parse_constant=str)
     return json.dumps(plain, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _text(text: str) -> str:
-    """``text`` as markup, in which nothing is left that would not be seen."""
+    """Return ``text`` as markup without invisible characters."""
     return escape(printable(text))
 
 
@@ -73,10 +73,10 @@ def _verdict(study: Study, faults: list[Fault], remarks: list[str]) -> str:
     manifest = study.folder / "MANIFEST.sha256"
     root = files.sha256(manifest) if manifest.is_file() else "missing"
     if faults:
-        mends = "".join(f"<p>To mend: {_text(mend)}.</p>\n" for mend in dict.fromkeys(fault.mend for fault in faults))
+        remedies = "".join(f"<p>Remedy: {_text(remedy)}.</p>\n" for remedy in dict.fromkeys(fault.remedy for fault in faults))
         summary = f"<summary>{len(faults)} fault{'s' * (len(faults) > 1)} in {checked}</summary>"
         items = (f"<code>{_text(fault.file)}</code> {_text(fault.what)}" for fault in faults)
-        verdict = f'<details class="bad"{" open" * (len(faults) <= 8)}>{summary}{_list(items)}{mends}</details>'
+        verdict = f'<details class="bad"{" open" * (len(faults) <= 8)}>{summary}{_list(items)}{remedies}</details>'
     else:
         verdict = f'<p class="good">No fault in {checked}</p>'
     return (
@@ -91,7 +91,7 @@ def _list(items: Iterable[str]) -> str:
 
 
 def _listings(folder: Path) -> dict[Path, dict[str, Any]]:
-    """The cells of each table by its .tex file; a listing that cannot be read, which is a fault, is left out."""
+    """Return the cells of each table by its .tex file, without unreadable listings, which are reported as faults."""
     found = {}
     for path in sorted(folder.glob("tables/*.cells.json")):
         with contextlib.suppress(UserError):
@@ -100,7 +100,7 @@ def _listings(folder: Path) -> dict[Path, dict[str, Any]]:
 
 
 def _table(path: Path, listing: Mapping[str, Any]) -> str:
-    """A table as it is printed, with a link for every number; where that cannot be read, its cells in a list."""
+    """Return a table as printed, with a link for every number, or a list of its cells if the .tex file is unreadable."""
     name = re.sub(r"^table(?=\d)", "Table ", path.stem)
     try:
         table = latex.read(_content(path))
@@ -116,7 +116,7 @@ def _table(path: Path, listing: Mapping[str, Any]) -> str:
 
 
 def _html(text: str, listing: Mapping[str, Any]) -> str:
-    """LaTeX as HTML, with a link for every cell that is listed."""
+    """Convert LaTeX to HTML, with a link for every listed cell."""
     return "".join(_link(one, printed) if one in listing else _text(printed) for printed, one in latex.pieces(text))
 
 
@@ -125,7 +125,7 @@ def _link(identity: str, text: str) -> str:
 
 
 def _rows(table: latex.Table, listing: Mapping[str, Any]) -> str:
-    """The lines of a table. A column that begins a span of the header is marked, to stand a little apart."""
+    """Return the lines of a table. The first column of each span in the header is marked, so that the style adds space before it."""
     starts = {column for line in table.header for _, span, column in _columns(line) if span > 1}
 
     def line(fields: Iterable[tuple[str, str, int]]) -> str:
@@ -138,7 +138,7 @@ def _rows(table: latex.Table, listing: Mapping[str, Any]) -> str:
 
 
 def _columns(line: Iterable[latex.Field]) -> Iterator[tuple[str, int, int]]:
-    """The fields of a line with the column that each begins in."""
+    """Yield the fields of a line with the first column of each."""
     column = 0
     for text, span in line:
         yield text, span, column
@@ -152,7 +152,7 @@ def _tag_of_head(text: str, span: int) -> str:
 
 
 def _body(group: list[list[latex.Field]], heads: int) -> Iterator[list[tuple[str, str, int]]]:
-    """Tag, LaTeX and column of every field, by lines. If the first column names the first line alone, that name is one for the group."""
+    """Yield tag, LaTeX and column of every field, by lines. If only the first line has a name in the first column, it names the group."""
     named = len(group) > 1 and not any(line[0][0] for line in group[1:])
     for number, line in enumerate(group):
         fields = [('th scope="row"' if column < heads else "td", text, column) for text, _, column in _columns(line)]
@@ -165,7 +165,7 @@ def _body(group: list[list[latex.Field]], heads: int) -> Iterator[list[tuple[str
 
 
 class _Shared(list):
-    """Values that many jobs have in common, each once; a job holds its place."""
+    """Values that many jobs share, each stored once; a job stores the index."""
 
     def place(self, value: Any) -> int:
         if value not in self:
@@ -174,11 +174,11 @@ class _Shared(list):
 
 
 def _data(study: Study, listings: Mapping[Path, Mapping[str, Any]], faults: Iterable[Fault]) -> dict[str, Any]:
-    """What the script walks along: cells, jobs by their inputs and outputs, faults, and the files that the settings came from."""
+    """Return the data for the script: cells, jobs with their inputs and outputs, faults, and the config files."""
     shared = _Shared()
     try:
         config = dict(json.loads(_content(study.folder / "study.json"))["configfiles"])
-    except DAMAGE:  # a fault
+    except DAMAGE:  # verify reports it
         config = {}
     return {
         "study": str(study.folder),
@@ -191,7 +191,7 @@ def _data(study: Study, listings: Mapping[Path, Mapping[str, Any]], faults: Iter
 
 
 def _content(path: Path) -> str:
-    if not path.is_file():  # a pipe would never end
+    if not path.is_file():  # reading a pipe would never end
         raise FileNotFoundError(path)
     return path.read_text(encoding="utf-8")
 
@@ -203,7 +203,7 @@ def _cell(cell: Mapping[str, Any], path: str) -> dict[str, Any]:
 def _value(source: Mapping[str, str]) -> float | None:
     try:
         return cells.look_up(cells.read(source["file"]), source["pointer"]) if Path(source["file"]).is_file() else None
-    except DAMAGE:  # a fault
+    except DAMAGE:  # verify reports it
         return None
 
 

@@ -1,4 +1,4 @@
-"""Reads back the tables that ``pqag.show.tables`` writes as LaTeX, so that they can be shown as they are printed."""
+"""Reads back the LaTeX tables of ``pqag.show.tables``, so that the audit page can show them as printed."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pqag.show.cells import CELL
 
-#: A cell of a row: what it holds, as LaTeX, and how many columns it spans.
+#: A cell of a row: its content, as LaTeX, and the number of columns that it spans.
 Field = tuple[str, int]
 
 _RULE = re.compile(r"\s*(\\(?:top|mid|bottom)rule\b|\\c(?:mid)?(?:line|rule)(?:\([lr]*\))?\{[^{}]*\})")
@@ -17,8 +17,8 @@ _SIGN = re.compile("|".join([*map(re.escape, _SIGNS), r"\\([&%$#_{}])"]))
 
 @dataclass(frozen=True)
 class Table:
-    """A table as printed, all as LaTeX: its caption, how many columns at the left name the row, the lines of its head, and those of its
-    body by groups, between which a rule is drawn."""
+    """A table as printed, all as LaTeX: its caption, the number of columns on the left that name the row, the lines of its head, and the
+    groups of lines of its body, with a rule between groups."""
 
     caption: str
     heads: int
@@ -27,7 +27,7 @@ class Table:
 
 
 def read(text: str) -> Table:
-    """The one table of a .tex file; raises ValueError where there is none."""
+    """Return the one table of a .tex file; raises ValueError if there is none."""
     text = re.sub(r"(?<!\\)%.*", "", text)
     columns, start = _group(text, _after(text, "\\begin{tabular}"))
     groups: list[list[list[Field]]] = [[]]
@@ -43,7 +43,7 @@ def read(text: str) -> Table:
 
 
 def pieces(text: str) -> Iterator[tuple[str, str | None]]:
-    """The characters that LaTeX prints for ``text``, in pieces: each with the id of the cell that it is the number of, or None."""
+    """Yield the characters that LaTeX prints for ``text``, in pieces, each with the id of its cell or None."""
     end = 0
     for cell in CELL.finditer(text):
         yield _printed(text[end : cell.start()]), None
@@ -61,7 +61,7 @@ def _after(text: str, command: str) -> int:
 
 
 def _group(text: str, start: int) -> tuple[str, int]:
-    """What stands between the brace at ``start`` and the one that closes it, and the position after that."""
+    """Return the text between the brace at ``start`` and its closing brace, and the position after it."""
     depth = 0
     for sign in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
         depth += {"{": 1, "}": -1}.get(sign[0], 0)

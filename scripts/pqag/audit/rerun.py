@@ -1,4 +1,4 @@
-"""Does the recorded code, with the recorded settings, give the same result again?"""
+"""Runs the recorded code with the recorded settings again and compares the results."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ from pqag.study.settings import as_config
 
 @dataclass(frozen=True)
 class Comparison:
-    """An output made again: whether its bytes are the same, and else the difference of its numbers (see the function ``difference``)."""
+    """An output made again: whether its bytes are the same, and otherwise the ``difference`` of its numbers."""
 
     name: str
     same: bool
@@ -34,11 +34,11 @@ class Comparison:
 
 
 def rerun(folder: Path, target: str, deep: bool, cores: int) -> Iterator[Comparison | str]:
-    """Run the job that made ``target``, a file or a cell, at its recorded commit in a clean worktree; compare what comes out.
+    """Run the job that made ``target``, a file or a cell, at its recorded commit in a clean worktree, and compare the outputs.
 
-    The inputs are the recorded ones, checked; with ``deep`` only the fetched images are, and all that follows is computed again. Yields a
-    comparison for every output of the job, and in words what differs between both runs. Raises UserError where the code or the settings
-    cannot be had back, or the job fails.
+    It uses the recorded inputs after a check. With ``deep`` it only uses the fetched images and computes everything else again. Yields a
+    comparison for every output of the job, and a message for every difference of versions or machines. Raises UserError if the code or
+    the settings cannot be restored, or the job fails.
     """
     study = load(folder)
     names = [target] if target in study.made_by else [source["file"] for source in find(folder, target)["sources"]]
@@ -50,19 +50,21 @@ def _again(study: Study, path: str, deep: bool, cores: int) -> Iterator[Comparis
     record = study.records[path]
     outputs = records.outputs(record)
     if record["predicate"]["buildDefinition"]["externalParameters"]["rule"] in ("study", "manifest"):
-        raise UserError(f"{path} only writes down what a run was made of: run the study again to have it anew")
+        raise UserError(f"{path} only describes a run: run the study again to make it again")
     _check_settings(study, path, record)
     commit = record["predicate"]["buildDefinition"]["internalParameters"]["git"]["commit"]
     if commit is None:
-        raise UserError(f"{path} names no commit, for it was made outside git: its code cannot be had back")
+        raise UserError(f"{path} names no commit, because it was made outside git: its code cannot be restored")
     with _worktree(commit) as worktree:
         _check_code(worktree, path, record, commit)
         needed = [name for _, name, made in chain(study, next(iter(outputs))) if made and _is_fetched(made)] if deep else []
         for name in needed or records.dependencies(record, "input"):
             if name in outputs:
-                raise UserError(f"{name} comes from outside, so it can be fetched again (`snakemake --forcerun {name}`), but not computed")
+                raise UserError(
+                    f"{name} was fetched from outside: fetch it again with `snakemake --forcerun {name}`; it cannot be computed"
+                )
             _copy(study, name, worktree)
-        _copy_brought(study, worktree)
+        _copy_user_files(study, worktree)
         _run(worktree, study, [*outputs], cores)
         again = records.read(worktree / path)
         for name, digest in outputs.items():
@@ -80,26 +82,26 @@ def _check_settings(study: Study, path: str, record: Mapping[str, Any]) -> None:
     try:
         today = settings(parameters["rule"], parameters["wildcards"], files.read_json(study.folder / "study.json"))
     except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is of a job that {study.folder}/study.json does not have: run the study first") from error
+        raise UserError(f"{path} belongs to a job that is not in {study.folder}/study.json: run the study first") from error
     if {**today, "code": ""} != {**records.settings_of(record), "code": ""}:
-        raise UserError(f"{path} was made with other settings than {study.folder}/study.json has: run the study first")
+        raise UserError(f"{path} was made with settings other than in {study.folder}/study.json: run the study first")
 
 
 def _check_code(worktree: Path, path: str, record: Mapping[str, Any], commit: str) -> None:
-    """The commit holds the code that ran: uncommitted changes elsewhere do not matter."""
+    """Check that the commit contains the code that ran; uncommitted changes of other files do not matter."""
     for name, digest in records.dependencies(record, "code").items():
         if not (worktree / name).is_file() or files.sha256(worktree / name) != digest:
-            raise UserError(f"{path} ran with an uncommitted {name}, so commit {commit[:12]} does not hold its code")
+            raise UserError(f"{path} ran with an uncommitted {name}, so commit {commit[:12]} does not contain its code")
 
 
 @contextlib.contextmanager
 def _worktree(commit: str) -> Iterator[Path]:
-    """The repository at ``commit`` in a temporary folder."""
+    """Yield the repository at ``commit`` in a temporary folder."""
 
     def git(*arguments: str) -> None:
         done = subprocess.run(["git", "-C", str(records.REPOSITORY), "worktree", *arguments], capture_output=True, text=True)
         if done.returncode:
-            raise UserError(f"git worktree {arguments[0]} failed: {(done.stderr.strip().splitlines() or ['no words'])[-1]}")
+            raise UserError(f"git worktree {arguments[0]} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
 
     with tempfile.TemporaryDirectory(prefix="rerun-") as scratch:
         worktree = Path(scratch, "worktree")
@@ -111,19 +113,19 @@ def _worktree(commit: str) -> Iterator[Path]:
 
 
 def _copy(study: Study, name: str, worktree: Path) -> None:
-    """Put a file that is what its job made, and the record of that, into the worktree."""
+    """Copy a file, after a check, and its record into the worktree."""
     records.checked_sha256(name)
     for path in filter(None, (name, study.made_by.get(name))):
         (worktree / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, worktree / path)
 
 
-def _copy_brought(study: Study, worktree: Path) -> None:
-    """Put the user's files that the study names into the worktree, which need not be committed; see ``pqag.user_code``."""
+def _copy_user_files(study: Study, worktree: Path) -> None:
+    """Copy the files of the user into the worktree; they need not be committed. See ``pqag.user_code``."""
     for name, digest in files.read_json(study.folder / "study.json").get("brought", {}).items():
         path = user_code.file_of(name)
         if not path.is_file() or files.sha256(path) != digest:
-            raise UserError(f"{path} is missing or is not what the study was run with (sha256 {digest[:12]}…), so nothing can be run again")
+            raise UserError(f"{path} is missing or differs from the file of the study (sha256 {digest[:12]}…), so nothing can be run again")
         if not path.is_absolute():
             (worktree / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, worktree / path)
@@ -137,12 +139,12 @@ def _run(worktree: Path, study: Study, targets: list[str], cores: int) -> None:
     if done.returncode:
         logs = sorted(worktree.glob("results/*/logs/**/*.log"), key=lambda log: log.stat().st_mtime)
         words = (logs[-1].read_text(encoding="utf-8") if logs else "") + done.stderr
-        reasons = [line for line in words.splitlines() if "rror" in line] or ["it says nothing"]
+        reasons = [line for line in words.splitlines() if "rror" in line] or ["it printed no error"]
         raise UserError(f"the job could not be run again: {reasons[-1]}")
 
 
 def _circumstances(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    """Versions and machine that differ."""
+    """Yield differences of versions and machine."""
     then, now = (one["predicate"]["runDetails"] for one in (before, after))
     for name in sorted({*then["builder"]["version"], *now["builder"]["version"]}):
         old, new = (one["builder"]["version"].get(name, "absent") for one in (then, now))
@@ -155,8 +157,8 @@ def _circumstances(before: Mapping[str, Any], after: Mapping[str, Any]) -> Itera
 
 
 def difference(one: Path, other: Path) -> float:
-    """The largest difference of the numbers in two files of the same kind, relative to the largest number of the array, column or list it
-    stands in; infinite where anything else differs."""
+    """Return the largest difference between the numbers of two files of the same kind, relative to the largest number of their array,
+    column or list; infinite if anything else differs."""
     first, second = _arrays(one), _arrays(other)
     if first.keys() != second.keys() or any(first[name].shape != second[name].shape for name in first):
         return math.inf
@@ -173,7 +175,7 @@ def _relative(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """All values of a file, as named arrays."""
+    """Return all values of a file, as named arrays."""
     if path.suffix == ".h5":
         names = storage.dataset_names(path)
         attributes = {f"attribute {name}": np.array(value) for name, value in storage.read_attributes(path).items()}
@@ -191,7 +193,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _leaves(value: Any, name: str = "") -> dict[str, np.ndarray]:
-    """The values of JSON, a list without lists in it as one array."""
+    """Return the values of JSON as named arrays; a flat list is one array."""
     if isinstance(value, list) and not any(isinstance(one, dict | list) for one in value):
         return {name: np.array(value, dtype=float if all(isinstance(one, int | float) for one in value) else object)}
     if isinstance(value, dict | list):

@@ -1,4 +1,4 @@
-"""Is every file of a study what its job made, from what it was made, under the config and the code of today?"""
+"""Checks that every file of a study is what its job made, from its recorded inputs, with the current config and code."""
 
 import functools
 import json
@@ -15,25 +15,25 @@ from pqag.show import cells
 from pqag.study.file import printable
 from pqag.study.rules import jobs, settings
 
-#: Beside the records in a study: what says how long things took, a training that goes on, what audit itself writes.
+#: Files of a study without a record: logs, benchmarks, checkpoints of unfinished trainings, and the output of the audit itself.
 UNRECORDED = re.compile(r"(?:logs|benchmarks)/.*|.*/unfinished\.pt|audit\.html|report\.zip|(?:crate|\.crate\.part)/.*")
 
-#: What a file that someone made up or damaged raises when it is looked at.
+#: Exceptions that reading a forged or damaged file can raise.
 DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
-DELETE = "delete the files named and run the study again: what the study needs is made anew, and what depends on it"
-RUN = "run the study again, only what is stale is made anew; where Snakemake finds nothing to do, delete the records named first"
-CONFIG = "run the study again, only what is stale is made anew; where Snakemake finds nothing to do, delete study.json of the study first"
-LEFT_OVER = "delete the records named and what they say was made, or take the jobs into the config again"
+DELETE = "delete the named files and run the study again: it makes the missing files and everything that depends on them again"
+RUN = "run the study again, which only makes stale files again; if Snakemake finds nothing to do, first delete the named records"
+CONFIG = "run the study again, which only makes stale files again; if Snakemake finds nothing to do, first delete study.json of the study"
+LEFT_OVER = "delete the named records and their outputs, or add the jobs to the config again"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: the file, what is wrong with it, and what to do about it, in words."""
+    """A fault: the file, what is wrong with it, and the remedy, as text."""
 
     file: str
     what: str
-    mend: str = DELETE
+    remedy: str = DELETE
 
     def __str__(self) -> str:
         return printable(f"{self.file}: {self.what}")
@@ -41,7 +41,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Study:
-    """All records that one study rests on, by their paths, and which record names which output; faults of files that should be records."""
+    """All records of a study by their paths, the record of each output, and the faults of files that should be records."""
 
     folder: Path
     records: dict[str, dict[str, Any]]
@@ -49,7 +49,7 @@ class Study:
     unreadable: list[Fault]
 
     def record(self, path: str) -> dict[str, Any] | None:
-        """The record of the job that made ``path``; None where there is none."""
+        """Return the record of the job that made ``path``, or None."""
         return self.records.get(self.made_by.get(path, ""))
 
 
@@ -57,13 +57,13 @@ Digest = Callable[[str], str | None]
 
 
 def load(folder: Path) -> Study:
-    """Read the records of a study and those of the data that it names as inputs, wherever they lie; raises UserError if there are none.
+    """Read the records of a study and of its input data, which may be outside the study; raises UserError if there are none.
 
-    Paths in records are relative to the folder the workflow ran in, which is the working directory here. A record that lies elsewhere than
-    what it says was made is a fault, and counts for nothing.
+    Paths in records are relative to the folder where the workflow ran, which must be the working directory. A record in another folder
+    than its outputs is a fault and is ignored.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder of results; {studies()}")
+        raise UserError(f"{folder} is not a folder of results; {studies()}")
     found: dict[str, dict[str, Any]] = {}
     unreadable: list[Fault] = []
     moved: list[Fault] = []
@@ -77,7 +77,7 @@ def load(folder: Path) -> Study:
             unreadable.append(Fault(path, str(error).removeprefix(f"{path} ")))
             continue
         if stranger := next((name for name in records.outputs(record) if Path(name).parent != Path(path).parent), None):
-            moved.append(Fault(path, f"was moved or copied here, for it tells how {stranger} was made"))
+            moved.append(Fault(path, f"was moved or copied here: it is the record of {stranger}"))
             continue
         found[path] = record
         for name in records.dependencies(record, "input"):
@@ -85,35 +85,35 @@ def load(folder: Path) -> Study:
                 seen.add(beside)
                 pending.append(beside)
     if moved and not any(Path(path).is_relative_to(folder) for path in found):
-        raise UserError(f"{folder} is a copy: {moved[0].file} {moved[0].what}; give it the name and the place back that it had")
+        raise UserError(f"{folder} is a copy: {moved[0].file} {moved[0].what}; restore its original name and place")
     if not found and not unreadable:
-        raise UserError(f"{folder} holds no record of any job: run the study first; {studies()}")
+        raise UserError(f"{folder} contains no record of any job: run the study first; {studies()}")
     made_by = {name: path for path, record in sorted(found.items()) for name in records.outputs(record)}
     return Study(folder, dict(sorted(found.items())), made_by, [*unreadable, *moved])
 
 
 def record_files(folder: Path) -> list[Path]:
-    """The records that lie in a study, sorted; those of an export are left out."""
+    """Return the records in the folder of a study, sorted, without those of an export."""
     return [path for path in sorted(folder.rglob(f"*{records.SUFFIX}")) if not UNRECORDED.fullmatch(str(path.relative_to(folder)))]
 
 
 def studies() -> str:
-    """The studies in the working directory, in words."""
-    return f"studies that were run: {', '.join(sorted(str(path.parent) for path in Path('results').glob('*/study.json'))) or 'none here'}"
+    """Return the names of the studies in the working directory, as text."""
+    return f"existing studies: {', '.join(sorted(str(path.parent) for path in Path('results').glob('*/study.json'))) or 'none'}"
 
 
 def _record_of(name: str) -> str | None:
     try:
         found = records.record_of(name)
-    except ValueError:  # a name that no file can have
+    except ValueError:  # the name is invalid
         return None
     return str(found) if found else None
 
 
 def verify(folder: Path) -> tuple[list[Fault], list[str], Study]:
-    """All faults of the study in ``folder``, causes before what follows from them; remarks that are no faults; and what was looked at."""
+    """Return all faults of the study in ``folder``, causes before their effects, the remarks, which are no faults, and the study."""
     if not (folder / "study.json").exists() and any(folder.glob("*/study.json")):
-        raise UserError(f"{folder} holds several studies, give one of them; {studies()}")
+        raise UserError(f"{folder} contains several studies, name one of them; {studies()}")
     study = load(folder)
     digest = functools.cache(_digest)
     resolved = _resolved(folder)
@@ -135,7 +135,7 @@ def verify(folder: Path) -> tuple[list[Fault], list[str], Study]:
 
 
 def _digest(path: str) -> str | None:
-    """sha256 of a file; None where there is none that can be read, or something else, which might never end."""
+    """Return the sha256 of a file, or None if it is missing, unreadable or no regular file (reading a pipe might never end)."""
     try:
         return files.sha256(path) if Path(path).is_file() else None
     except (OSError, ValueError):
@@ -143,14 +143,14 @@ def _digest(path: str) -> str | None:
 
 
 def _text(path: str | Path) -> str:
-    """The text of a file; raises OSError for what is none, such as a pipe, which would never end."""
+    """Return the text of a regular file; raises OSError for anything else, such as a pipe, which would never end."""
     if not Path(path).is_file():
         raise FileNotFoundError(path)
     return Path(path).read_text(encoding="utf-8")
 
 
 def _resolved(folder: Path) -> dict[str, Any] | None:
-    """The study with all its settings; None where study.json is missing or damaged."""
+    """Return the study with all its settings, or None if study.json is missing or damaged."""
     try:
         resolved = json.loads(_text(folder / "study.json"))
         return resolved if all(isinstance(recorded, str) for recorded in resolved["configfiles"].values()) else None
@@ -159,19 +159,19 @@ def _resolved(folder: Path) -> dict[str, Any] | None:
 
 
 def _config(folder: Path, resolved: Mapping[str, Any] | None, digest: Digest) -> Iterator[Fault]:
-    """The study is that of the config files of today."""
+    """Check that study.json belongs to the current config files."""
     if resolved is None:
         yield Fault(str(folder / "study.json"), "is missing or damaged, so no setting can be checked")
         return
     for name, recorded in resolved["configfiles"].items():
         if digest(name) is None:
-            yield Fault(name, "is missing, so whether it is still the config of the study cannot be checked", "put the config file back")
+            yield Fault(name, "is missing, so it cannot be compared with the config of the study", "restore the config file")
         elif digest(name) != recorded:
-            yield Fault(name, f"is not the config that the study was last run with (sha256 {recorded})", CONFIG)
+            yield Fault(name, f"is not the config of the last run of the study (sha256 {recorded})", CONFIG)
 
 
 def _bytes(study: Study, digest: Digest) -> Iterator[Fault]:
-    """Every output is there, byte for byte, and no two jobs claim it."""
+    """Check that every output exists with the recorded bytes, and that no two jobs claim it."""
     claimed: dict[str, str] = {}
     for path, record in study.records.items():
         for name, recorded in records.outputs(record).items():
@@ -179,63 +179,63 @@ def _bytes(study: Study, digest: Digest) -> Iterator[Fault]:
                 yield Fault(path, f"claims {name}, as does {claimed[name]}")
             claimed[name] = path
             if Path(name).is_symlink():
-                yield Fault(name, "is a link, and results are files of their own")
+                yield Fault(name, "is a link, but results must be regular files")
             if digest(name) is None:
-                yield Fault(name, f"is missing or cannot be read, but {path} says it was made")
+                yield Fault(name, f"is missing or unreadable, but {path} records it")
             elif digest(name) != recorded:
                 yield Fault(name, f"is not what its job made: sha256 {digest(name)}, recorded {recorded}")
 
 
 def _seals(study: Study, digest: Digest) -> Iterator[Fault]:
-    """Every record is, byte for byte, as it was written. Who edits one can seal it anew; the list of all files has its sha256 too."""
+    """Check that every record is unchanged. An editor can update the checksum in it; MANIFEST.sha256 has the sha256 of the record too."""
     for path, record in study.records.items():
         if Path(path).is_symlink():
-            yield Fault(path, "is a link, and results are files of their own")
+            yield Fault(path, "is a link, but results must be regular files")
         if digest(path) != records.sealed_sha256(record):
-            yield Fault(path, "was changed after it was written: its own checksum does not fit")
+            yield Fault(path, "was changed after it was written: its own checksum does not match")
 
 
 def _chain(study: Study, left_over: set[str], digest: Digest) -> Iterator[Fault]:
-    """Every input was made by a recorded job, and is what was read then."""
+    """Check that a recorded job made every input, and that the input is still what was read."""
     for path, record in study.records.items():
         for name, read in records.dependencies(record, "input").items() if path not in left_over else ():
             maker = study.record(name)
             made = records.outputs(maker)[name] if maker else None
             if maker is None and not name.endswith(records.SUFFIX):
-                yield Fault(name, f"has no record of how it was made, but {path} was made from it")
+                yield Fault(name, f"has no record, but {path} was made from it")
             if made is not None and made != read:
-                yield Fault(path, f"was made from another {name}: it read sha256 {read}, but {made} was made")
+                yield Fault(path, f"was made from another {name}: it read sha256 {read}, but the job made {made}")
             elif maker is None and digest(name) is None:
-                yield Fault(name, f"is missing or cannot be read, but {path} was made from it")
+                yield Fault(name, f"is missing or unreadable, but {path} was made from it")
             elif maker is None and digest(name) != read:
                 yield Fault(name, f"is not what {path} was made from: sha256 {digest(name)}, read {read}")
 
 
 def _orphans(study: Study) -> Iterator[Fault]:
-    """Nothing lies in the study that no job made."""
+    """Check that jobs made all files in the study."""
     for path in sorted(study.folder.rglob("*")):
         name, inside = str(path), str(path.relative_to(study.folder))
         if name in study.made_by or name in study.records or UNRECORDED.fullmatch(inside):
             continue
         if path.is_symlink():
-            yield Fault(name, "is a link, and results are files of their own")
+            yield Fault(name, "is a link, but results must be regular files")
         elif path.is_dir() or name.endswith(records.SUFFIX):
             continue
         elif path.name.startswith(".") and path.suffix == ".part":
-            yield Fault(name, "was left by a writer that was killed")
+            yield Fault(name, "is a leftover of a killed writer")
         else:
             yield Fault(name, "was made by no recorded job")
 
 
 def _left_over(study: Study, resolved: Mapping[str, Any] | None, digest: Digest) -> dict[str, Fault]:
-    """Faults of jobs that the study does not have, such as those of an attack that was taken out of the config, by the paths of records.
+    """Return faults by the paths of records, for jobs that are no longer in the study, for example of an attack removed from the config.
 
-    Such jobs are told once and left out of everything else. Data that no other job of the study reads may belong to another study, and is
-    no fault.
+    Such jobs are reported once and ignored by all other checks. Data that no other job of the study reads may belong to another study and
+    are no fault.
     """
     if resolved is None:
         return {}
-    own = {f"{study.folder}/{name}{records.SUFFIX}" for name in ("study", "MANIFEST")}  # which every study has, damaged as it may be
+    own = {f"{study.folder}/{name}{records.SUFFIX}" for name in ("study", "MANIFEST")}  # every study has them, even a damaged one
     known = {(rule, frozenset(wildcards.items())) for rule, wildcards in jobs(resolved)}
     strange = {path: record for path, record in study.records.items() if path not in own and not _has(resolved, known, record)}
     read = {name for path, record in study.records.items() if path not in strange for name in records.dependencies(record, "input")}
@@ -245,20 +245,20 @@ def _left_over(study: Study, resolved: Mapping[str, Any] | None, digest: Digest)
         outputs = records.outputs(record)
         if Path(path).is_relative_to(study.folder) or outputs.keys() & read:
             made = " and ".join(Path(name).name for name in outputs)
-            what = f"is of a job that the study does not have, {job(record)}, and so is what it made, {made}"
-            found[path] = Fault(path, what, LEFT_OVER if current else f"run the study to its end; then {LEFT_OVER}, if it is named again")
+            what = f"belongs to a job that is not in the study, {job(record)}, as does its output, {made}"
+            found[path] = Fault(path, what, LEFT_OVER if current else f"run the study to its end; if the fault remains, {LEFT_OVER}")
     return found
 
 
 def job(record: Mapping[str, Any]) -> str:
-    """The rule and the wildcards of the job that a record is of, in words."""
+    """Return the rule and the wildcards of the job of a record, as text."""
     parameters = record["predicate"]["buildDefinition"]["externalParameters"]
     wildcards = ", ".join(f"{key}={value}" for key, value in parameters["wildcards"].items())
     return f"{parameters['rule']} ({wildcards})" if wildcards else parameters["rule"]
 
 
 def _has(resolved: Mapping[str, Any], known: Set[tuple[str, Set]], record: Mapping[str, Any]) -> bool:
-    """Whether the job of a record is one of the study, whose jobs are ``known`` by rule and wildcards but for dataset and seed."""
+    """Whether the job of a record belongs to the study, whose jobs are ``known`` by rule and wildcards, without dataset and seed."""
     parameters = record["predicate"]["buildDefinition"]["externalParameters"]
     try:
         rule, wildcards = parameters["rule"], parameters["wildcards"]
@@ -271,30 +271,30 @@ def _has(resolved: Mapping[str, Any], known: Set[tuple[str, Set]], record: Mappi
 
 
 def _settings(study: Study, resolved: Mapping[str, Any] | None, digest: Digest) -> Iterator[Fault]:
-    """Every record was made under the study as it stands in study.json, and by the code as it is now."""
+    """Check that every record was made with the settings in study.json and with the current code."""
     if resolved is None:
         return
     for name, record in study.records.items():
         try:
             yield from (Fault(name, what, RUN) for what in _other_settings(record, resolved, digest))
         except DAMAGE:
-            yield Fault(name, f"cannot be compared with {study.folder}/study.json, one of them is damaged")
+            yield Fault(name, f"cannot be compared with {study.folder}/study.json: one of them is damaged")
 
 
 def _other_settings(record: Mapping[str, Any], resolved: Mapping[str, Any], digest: Digest) -> Iterator[str]:
-    """What a record says otherwise than the study does."""
+    """Yield the differences between a record and the study."""
     definition = record["predicate"]["buildDefinition"]
     outer, inner = definition["externalParameters"], definition["internalParameters"]
     wanted, used = settings(outer["rule"], outer["wildcards"], resolved), records.settings_of(record)
     if used.pop("code") != wanted.pop("code"):
         code = records.dependencies(record, "code").items()
         changed = [file for file, recorded in code if digest(str(records.REPOSITORY / file)) != recorded]
-        yield f"was made by other code than today's{': ' * bool(changed)}{', '.join(changed)}"
+        yield f"was made with code other than the current code{': ' * bool(changed)}{', '.join(changed)}"
     yield from _unequal(used, wanted)
     if used == wanted and list(flat(used)) != list(flat(wanted)):
-        yield "was made with its settings in another order than the study's"
+        yield "was made with its settings in another order than in the study"
     if inner["threads"] != wanted.get("threads", 1):
-        yield f"says it ran with {inner['threads']} threads, but the study says {wanted.get('threads', 1)}"
+        yield f"says it ran with {inner['threads']} threads, but the study has {wanted.get('threads', 1)}"
     if inner["seeds"] != records.seeds_of(outer["wildcards"], wanted):
         yield f"says it ran with the seeds {inner['seeds']}, which are not those of its settings"
 
@@ -303,26 +303,26 @@ def _unequal(used: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "
     for key in sorted({*used, *wanted}):
         name = f"{prefix}{key}"
         if key not in wanted:
-            yield f"was made with {name}, which the study does not have"
+            yield f"was made with {name}, which is not in the study"
         elif key not in used:
-            yield f"was made without {name}, which the study has"
+            yield f"was made without {name}, which is in the study"
         elif isinstance(used[key], dict) and isinstance(wanted[key], dict):
             yield from _unequal(used[key], wanted[key], f"{name}.")
         elif used[key] != wanted[key]:
-            yield f"was made with {name} {used[key]}, but the study says {wanted[key]}"
+            yield f"was made with {name} {used[key]}, but the study has {wanted[key]}"
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """The values of nested mappings by their keys joined with dots."""
+    """Return the values of nested mappings by their keys, joined with dots."""
     if not isinstance(value, dict) or (prefix and not value):
         return {prefix: value}
     return {name: leaf for key, inner in value.items() for name, leaf in flat(inner, f"{prefix}.{key}" if prefix else str(key)).items()}
 
 
 def _manifest(study: Study, digest: Digest, left_over: set[str], named: set[str]) -> Iterator[Fault]:
-    """MANIFEST.sha256 lists every output and every record but its own two files, and nothing else, with the sha256 of today.
+    """Check that MANIFEST.sha256 lists exactly the outputs and records, except its own two files, with their current sha256.
 
-    ``named`` are files with a fault already, of which no more is said here.
+    ``named`` are the files that already have a fault; they are skipped.
     """
     path = str(study.folder / "MANIFEST.sha256")
     own = {path, str(study.folder / f"MANIFEST{records.SUFFIX}")}
@@ -330,17 +330,17 @@ def _manifest(study: Study, digest: Digest, left_over: set[str], named: set[str]
         lines = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in _text(path).splitlines()]
         listed = {line[2]: line[1] for line in lines}
     except OSError:
-        yield Fault(path, "is missing: the study was not run to its end", "run the study")
+        yield Fault(path, "is missing: no run of the study has finished", "run the study")
         return
     except (ValueError, TypeError):
-        yield Fault(path, 'holds a line that is not "sha256, two spaces, path"')
+        yield Fault(path, 'contains a line that is not "sha256, two spaces, path"')
         return
     if missing := own - {path} - set(study.records) - named:
-        yield Fault(*missing, f"is missing, so nothing tells how {path} was made")
+        yield Fault(*missing, f"is missing, so {path} has no record")
     outputs = {name for name, made_by in study.made_by.items() if made_by in study.records}
     there = (outputs | set(study.records)) - own
     for name in sorted(there - set(listed) - named):
-        yield Fault(name, f"is not listed in {path}, which was written before, or for other jobs", f"delete {path} and run the study again")
+        yield Fault(name, f"is not listed in {path}, which was written earlier or for other jobs", f"delete {path} and run the study again")
     for name, recorded in sorted(listed.items()):
         if name in named | left_over or study.made_by.get(name) in left_over:
             continue
@@ -353,7 +353,7 @@ def _manifest(study: Study, digest: Digest, left_over: set[str], named: set[str]
 
 
 def _printed(study: Study) -> Iterator[Fault]:
-    """Every number of every table is what its source says, and none was typed by hand."""
+    """Check that every number of every table matches its source, and that none was typed by hand."""
     read = functools.cache(lambda path: cells.read(path) if Path(path).is_file() else _text(path))
     for path in sorted(study.folder.glob("tables/*.tex")):
         listing = path.with_suffix(".cells.json")
@@ -367,7 +367,7 @@ def _printed(study: Study) -> Iterator[Fault]:
                     yield Fault(str(listing), f"{cell['id']} {fault}")
                 for source in cell["sources"]:
                     if maker and source["file"] not in known:
-                        yield Fault(str(listing), f"{cell['id']} is from {source['file']}, which the table was not made from")
+                        yield Fault(str(listing), f"{cell['id']} is from {source['file']}, but that is no input of the table")
             for fault in cells.faults_of_latex(text, entries, names):
                 yield Fault(str(path), fault)
         except DAMAGE:
@@ -375,16 +375,16 @@ def _printed(study: Study) -> Iterator[Fault]:
 
 
 def _remarks(study: Study, resolved: Mapping[str, Any] | None) -> list[str]:
-    """What a reader should know, though nothing is wrong."""
+    """Return remarks for the reader that are no faults."""
     states = [record["predicate"]["buildDefinition"]["internalParameters"]["git"] for record in study.records.values()]
     machines = {cpu for record in study.records.values() for cpu in records.processors(record)}
     remarks = []
     if overrides := (resolved or {}).get("overrides"):
-        remarks.append(f"{overrides} came by --config, so the config files say otherwise")
+        remarks.append(f"{overrides} was set with --config and differs from the config files")
     if dirty := sum(bool(git["dirty"]) for git in states):
-        remarks.append(f"{dirty} of {len(states)} jobs ran with uncommitted changes, which their records hold only the sha256 of")
+        remarks.append(f"{dirty} of {len(states)} jobs ran with uncommitted changes; their records only have the sha256 of the changes")
     if any(git["commit"] is None for git in states):
-        remarks.append("some jobs ran outside git, so no commit says what their code was; its sha256 is recorded")
+        remarks.append("some jobs ran outside git, so their records have no commit; they have the sha256 of the code")
     if len(machines) > 1:
         remarks.append(f"the jobs ran on {len(machines)} kinds of processor: {', '.join(sorted(machines))}")
     return [printable(remark) for remark in remarks]

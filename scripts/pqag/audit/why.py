@@ -1,4 +1,4 @@
-"""Where does a number come from? From the cell of a table back to the raw files."""
+"""Traces a number from the cell of a table back to the raw files."""
 
 import os
 import re
@@ -15,15 +15,15 @@ from pqag.study.file import printable
 
 
 def all_cells(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every cell of every table of the study, by its id; raises UserError where a listing is damaged."""
+    """Return every cell of every table of the study, by its id; raises UserError if a listing is damaged."""
     return {identity: cell for path in sorted(folder.glob("tables/*.cells.json")) for identity, cell in listed(path).items()}
 
 
 def listed(path: Path) -> dict[str, dict[str, Any]]:
-    """The cells of one listing, by their ids; raises UserError where it is damaged."""
+    """Return the cells of one listing, by their ids; raises UserError if it is damaged."""
     found = {}
     try:
-        if not path.is_file():  # a pipe would never end
+        if not path.is_file():  # reading a pipe would never end
             raise FileNotFoundError("no such file")
         for cell in files.read_json(path)["cells"]:
             numbers, texts = [cell["value"], cell["scale"]], [source[key] for source in cell["sources"] for key in ("file", "pointer")]
@@ -34,14 +34,14 @@ def listed(path: Path) -> dict[str, dict[str, Any]]:
                 raise ValueError(cell["id"])
             found[cell["id"]] = {key: cell[key] for key in ("id", "text", "value", "format", "statistic", "scale", "sources")}
     except DAMAGE as error:
-        raise UserError(f"{path} is no list of cells: {type(error).__name__} {error}") from None
+        raise UserError(f"{path} is not a list of cells: {type(error).__name__} {error}") from None
     return found
 
 
 def find(folder: Path, query: str) -> dict[str, Any]:
-    """The one cell that ``query`` means: "table1:aod/vgg16/24/ADC", in any order, less what is needed to tell it from the others.
+    """Return the cell that ``query`` names, for example "table1:aod/vgg16/24/ADC": any words that identify the cell, in any order.
 
-    Raises UserError that lists the candidates, the nearest first, where it means none or several.
+    If no cell or several cells match, raises UserError with the candidates, the nearest first.
     """
     known = all_cells(folder)
     if not known:
@@ -51,18 +51,18 @@ def find(folder: Path, query: str) -> dict[str, Any]:
     table, colon, rest = query.partition(":")
     words = _words(rest if colon else query)
 
-    def met(identity: str) -> int:
-        """How many of the words the cell has; none where it is of another table."""
+    def matches(identity: str) -> int:
+        """Return how many of the words the cell has, or -1 if it is in another table."""
         own, parts = identity.split(":", 1)[0], _words(identity.split(":", 1)[1])
         return sum(min(words.count(word), parts.count(word)) for word in set(words)) if not colon or own == table else -1
 
-    found = [identity for identity in known if met(identity) == len(words)]
+    found = [identity for identity in known if matches(identity) == len(words)]
     if len(found) == 1:
         return known[found[0]]
-    candidates = found or sorted(known, key=met, reverse=True)
+    candidates = found or sorted(known, key=matches, reverse=True)
     more = f" and {len(candidates) - 8} more" if len(candidates) > 8 else ""
-    means = f"{len(found)} cells:" if found else f"no cell of {folder}; nearest are"
-    raise UserError(f"{query} means {means} {', '.join(candidates[:8])}{more}")
+    means = f"{len(found)} cells:" if found else f"no cell of {folder}; the nearest are"
+    raise UserError(f"{query} matches {means} {', '.join(candidates[:8])}{more}")
 
 
 def _words(text: str) -> list[str]:
@@ -70,15 +70,15 @@ def _words(text: str) -> list[str]:
 
 
 def chain(study: Study, path: str) -> list[tuple[int, str, dict[str, Any] | None]]:
-    """The files that ``path`` was made from, as (depth, path, record of the job that made it), each once, in the order of a walk to the
-    raw data that goes down before it goes on."""
+    """Return the files from which ``path`` was made, each once, as (depth, path, record of its job), in depth-first order down to the raw
+    data."""
     return [(depth, name, study.record(name)) for depth, name, again in _walk(study, path, set()) if not again]
 
 
 def _walk(study: Study, path: str, seen: set[str]) -> Iterator[tuple[int, str, bool]]:
-    """Every file on the way from ``path`` to the raw data: its depth, its name, whether it was ``seen`` before and is not gone into again.
+    """Yield every file on the way from ``path`` to the raw data: its depth, its name, and whether it was ``seen`` before.
 
-    ``seen`` is added to.
+    Inputs of a file that was seen before are not repeated. ``seen`` is updated.
     """
     pending = [(0, path)]
     while pending:
@@ -90,7 +90,7 @@ def _walk(study: Study, path: str, seen: set[str]) -> Iterator[tuple[int, str, b
 
 
 def explain(folder: Path, query: str) -> Iterator[str | Fault]:
-    """The lines of the answer to ``why``: for a cell or for a file of the study. Where what is told is no longer so, a fault."""
+    """Yield the lines of the answer to ``why`` for a cell or a file of the study, and a fault if a file no longer matches its record."""
     study = load(folder)
     names = [os.path.normpath(query), str(folder / query)]
     starts = [name for name in names if name in study.made_by or name in study.records][:1]
@@ -122,7 +122,7 @@ def _cell(cell: Mapping[str, Any]) -> Iterator[str | Fault]:
 
 
 def _file(depth: int, name: str, record: Mapping[str, Any] | None) -> Iterator[str | Fault]:
-    lines = [name, "  no record says how it was made"] if record is None else [name, *_told(name, record)]
+    lines = [name, "  has no record"] if record is None else [name, *_described(name, record)]
     yield from (printable("  " * depth + line) for line in lines)
     if record is not None:
         try:
@@ -130,11 +130,11 @@ def _file(depth: int, name: str, record: Mapping[str, Any] | None) -> Iterator[s
         except (OSError, ValueError):
             same = False
         if not same:
-            yield Fault(name, "is missing, or no longer what its job made; `audit verify` tells more")
+            yield Fault(name, "is missing, or is no longer what its job made; `audit verify` reports more")
 
 
-def _told(name: str, record: Mapping[str, Any]) -> Iterator[str]:
-    """What the record of a file says of how it was made."""
+def _described(name: str, record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield lines that describe how a file was made, from its record."""
     definition = record["predicate"]["buildDefinition"]
     inner = definition["internalParameters"]
     settings = ", ".join(f"{key}={_short(value)}" for key, value in definition["externalParameters"]["settings"].items())
