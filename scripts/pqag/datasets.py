@@ -4,25 +4,21 @@ A data set is an entry of ``DATASETS``. It defines its raw files, where to find 
 same for all data sets. The hash of a data set is that of the decoded images and labels, so every source gives the same hash.
 """
 
-import contextlib
-import gzip
 import hashlib
 import http.client
 import os
-import shutil
 import struct
 import subprocess
 import tarfile
 import tempfile
-import urllib.request
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
+from pqag import sources
 from pqag.errors import UserError
 from pqag.files import sha256
 from pqag.names import DATASETS as OFFICIAL
@@ -190,13 +186,13 @@ def fetch(name: str, source: str | None = None, expected_sha256: str | None = No
     """
     dataset = DATASETS[name]
     failures = []
-    for label, attempt, official in _sources(dataset, source):
+    for label, attempt, official in sources.of(dataset, source):
         try:
             with tempfile.TemporaryDirectory() as scratch, attempt(Path(scratch)) as found:
                 complete = Path(scratch, "complete")
                 complete.mkdir()
                 for file in dataset.files:
-                    _copy(found, file, complete / file)
+                    sources.copy(found, file, complete / file)
                 raw = dataset.decode(complete)
                 packed = [path for path in (*Path(scratch).iterdir(), Path(os.path.expanduser(source or ""))) if path.is_file()]
                 files = {path.name: sha256(path) for path in (*packed, *sorted(complete.iterdir()))}
@@ -204,7 +200,7 @@ def fetch(name: str, source: str | None = None, expected_sha256: str | None = No
             _check_content(dataset, digest, expected_sha256)
             return Fetched(raw, digest, _title(dataset, digest, official), label, files)
         except (OSError, EOFError, zlib.error, http.client.HTTPException, subprocess.SubprocessError, tarfile.TarError, UserError) as error:
-            failures.append(f"{label}: {_reason(error)}")
+            failures.append(f"{label}: {sources.reason(error)}")
     advice = f"set datasets.{name}.source in the config to a folder with {dataset.files[0]} and the other files"
     if dataset.archive:
         advice += f", or to the archive {dataset.archive}"
@@ -231,126 +227,3 @@ def content_sha256(raw: Raw) -> str:
         for start in range(0, len(array), 4096):  # the arrays may be larger than memory
             digest.update(np.ascontiguousarray(array[start : start + 4096]))
     return digest.hexdigest()
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, subprocess.CalledProcessError):
-        lines = (error.stderr or "").strip().splitlines()
-        return lines[-1] if lines else f"{error.cmd[0]} failed"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _sources(dataset: Dataset, source: str | None) -> Iterator[tuple[str, Callable, bool]]:
-    """Yield for each source a label, a context manager that takes a scratch folder and yields a folder with the raw files, and whether
-    it checks the hash of the official archive (then the content is official even if its own hash is unknown)."""
-    hashed = dataset.archive_sha256 is not None
-    if not dataset.files:
-        yield "generated", contextlib.nullcontext, True
-        return
-    if source is not None:
-        path = Path(os.path.expanduser(source))  # Path.expanduser raises for a user that does not exist
-        if path.is_file():
-            yield str(source), lambda scratch: _unpacked(dataset, path, scratch), hashed
-        else:
-            yield str(source), lambda scratch: _folder(dataset, path), False
-        return
-    if dataset.debian:
-        installed = Path("/usr/share/datasets", dataset.debian.removeprefix("dataset-"))
-        if installed.is_dir():
-            yield f"installed Debian package {dataset.debian}", lambda scratch: _folder(dataset, installed), False
-        if shutil.which("apt-get") and shutil.which("dpkg-deb"):
-            yield f"Debian package {dataset.debian}", lambda scratch: _debian(dataset.debian, scratch), False
-    for url in dataset.downloads:
-        yield url, lambda scratch, url=url: _downloaded(dataset, url, scratch), hashed
-
-
-@contextlib.contextmanager
-def _folder(dataset: Dataset, path: Path) -> Iterator[Path]:
-    """Yield the folder itself, or its subfolder with the files (users often name the parent of an unpacked archive)."""
-    if not path.is_dir():
-        raise UserError("there is no such file or folder")
-    for candidate in (path, *sorted(p for p in path.iterdir() if p.is_dir())):
-        if any((candidate / (dataset.files[0] + suffix)).is_file() for suffix in ("", ".gz")):
-            yield candidate
-            return
-    raise UserError(f"it does not contain {dataset.files[0]}")
-
-
-@contextlib.contextmanager
-def _unpacked(dataset: Dataset, archive: Path, scratch: Path) -> Iterator[Path]:
-    """Unpack only the required members of a tar archive, only regular files, from any folder in it; write nothing else."""
-    if dataset.archive is None:
-        raise UserError("it is a file, but this data set needs a folder")
-    if dataset.archive_sha256:
-        with archive.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != dataset.archive_sha256:
-            raise UserError(f"its sha256 is {digest}, but that of the official {dataset.archive} is {dataset.archive_sha256}")
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            name = Path(member.name).name
-            if member.isreg() and name in dataset.files:
-                with tar.extractfile(member) as content:
-                    _write(content, scratch / name)
-    yield scratch
-
-
-@contextlib.contextmanager
-def _debian(package: str, scratch: Path) -> Iterator[Path]:
-    """Download the package and unpack it in ``scratch``, with separate package lists: those of a fresh machine are empty, and only root
-    may fill them."""
-
-    def run(*command: str | Path) -> None:
-        subprocess.run(command, cwd=scratch, check=True, capture_output=True, text=True, timeout=600)
-
-    for folder in ("lists/partial", "cache/archives/partial"):
-        (scratch / folder).mkdir(parents=True)
-    own = ["-qq", "-o", f"Dir::State::Lists={scratch}/lists", "-o", f"Dir::Cache={scratch}/cache"]
-    if os.geteuid() == 0:
-        own += ["-o", "APT::Sandbox::User=root"]  # the user that apt would switch to may not write here
-    run("apt-get", *own, "update")
-    run("apt-get", *own, "download", package)
-    debs = list(scratch.glob("*.deb"))
-    if not debs:
-        raise UserError("apt-get downloaded nothing")
-    run("dpkg-deb", "--extract", debs[0].name, "unpacked")
-    folders = list((scratch / "unpacked/usr/share/datasets").glob("*/"))
-    if len(folders) != 1:
-        raise UserError(f"the package {package} contains {len(folders)} folders of data, but one was expected")
-    yield folders[0]
-
-
-@contextlib.contextmanager
-def _downloaded(dataset: Dataset, url: str, scratch: Path) -> Iterator[Path]:
-    for file in (dataset.archive,) if dataset.archive else [f"{name}.gz" for name in dataset.files]:
-        with urllib.request.urlopen(f"{url}/{file}", timeout=60) as response:
-            _write(response, scratch / file)
-    if dataset.archive:
-        with _unpacked(dataset, scratch / dataset.archive, scratch) as folder:
-            yield folder
-    else:
-        yield scratch
-
-
-def _copy(folder: Path, name: str, target: Path) -> None:
-    if (folder / name).is_file():
-        with (folder / name).open("rb") as content:
-            _write(content, target)
-    elif (folder / f"{name}.gz").is_file():
-        with gzip.open(folder / f"{name}.gz") as content:
-            _write(content, target)
-    else:
-        raise UserError(f"{name} is missing")
-
-
-#: More bytes than any file or archive of a data set has. A longer stream is a decompression bomb, which would fill the disk.
-LARGEST = 2**28
-
-
-def _write(content: BinaryIO, target: Path) -> None:
-    """Write a stream to a file; raises UserError if it is longer than ``LARGEST``."""
-    with target.open("wb") as out:
-        while block := content.read(2**20):
-            if out.tell() + len(block) > LARGEST:
-                raise UserError(f"{target.name} is larger than {LARGEST:,} bytes, the limit for files of a data set")
-            out.write(block)

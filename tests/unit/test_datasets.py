@@ -23,8 +23,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pqag import datasets
-from pqag.datasets import DATASETS, Raw, content_sha256, fetch
+from pqag import sources
+from pqag.datasets import DATASETS, Dataset, Raw, content_sha256, fetch
 from pqag.errors import UserError
 from pqag.split import split
 
@@ -56,7 +56,7 @@ def decode_toy(folder: Path) -> Raw:
     return Raw(np.frombuffer(images, np.uint8).reshape(10, 3, 32, 32), np.array([[1 - x, x] for x in labels], np.uint8), 6)
 
 
-TOY = datasets.Dataset(tuple(TOY_FILES), decode_toy, 6, 4, ("a", "b"), "Toy", {}, strict=False, archive="toy.tar.gz")
+TOY = Dataset(tuple(TOY_FILES), decode_toy, 6, 4, ("a", "b"), "Toy", {}, strict=False, archive="toy.tar.gz")
 TOY_SHA256 = content_sha256(Raw(TOY_IMAGES, np.array([[1 - x, x] for x in TOY_LABELS], np.uint8), 6))
 
 
@@ -308,7 +308,7 @@ def test_a_hostile_archive_under_the_official_name_is_not_even_opened(tmp_path, 
 @pytest.mark.parametrize("kind", ["a file", "a packed file", "an archive", "a download"])
 def test_what_unpacks_to_more_than_any_data_set_is_not_unpacked_to_its_end(toy, folder, tmp_path, scratch, monkeypatch, kind):
     """50 MB, which pack to 50 kB, as the labels; the limit is lowered to 10 MB, and more is never written."""
-    monkeypatch.setattr(datasets, "LARGEST", 10**7)
+    monkeypatch.setattr(sources, "LARGEST", 10**7)
     bomb, written = bytes(5 * 10**7), []
     (folder / "toy-labels").write_bytes(bomb)
     if kind == "a packed file":
@@ -317,7 +317,7 @@ def test_what_unpacks_to_more_than_any_data_set_is_not_unpacked_to_its_end(toy, 
     source = str(archive if kind == "an archive" else folder)
     if kind == "a download":
         toy(downloads=("http://example.org",), archive="toy-labels")
-        monkeypatch.setattr(datasets.urllib.request, "urlopen", lambda *_, **__: io.BytesIO(bomb))
+        monkeypatch.setattr(sources.urllib.request, "urlopen", lambda *_, **__: io.BytesIO(bomb))
         source = None
     cleanup = tempfile.TemporaryDirectory.cleanup
 
@@ -342,7 +342,7 @@ def test_a_packed_bomb_is_one(tmp_path):
 
 def test_no_true_file_is_taken_for_a_bomb():
     """Images of Fashion-MNIST's training split, a file of CIFAR-10, and its archive, which its page gives as 162 MB."""
-    assert max(16 + 60_000 * 28 * 28, 10_000 * 3073, 162 * 2**20) < datasets.LARGEST
+    assert max(16 + 60_000 * 28 * 28, 10_000 * 3073, 162 * 2**20) < sources.LARGEST
 
 
 class Evil:
@@ -495,7 +495,7 @@ def test_the_content_hash_is_the_documented_one():
 # ------------------------------------------------------------------------------------------------------------------ several sources
 
 
-def attempts(monkeypatch, *sources):
+def attempts(monkeypatch, *given):
     """Let ``fetch`` try these: (label, folder or exception)."""
 
     def attempt(result):
@@ -507,7 +507,7 @@ def attempts(monkeypatch, *sources):
 
         return enter
 
-    monkeypatch.setattr(datasets, "_sources", lambda dataset, source: [(label, attempt(result), False) for label, result in sources])
+    monkeypatch.setattr(sources, "of", lambda dataset, source: [(label, attempt(result), False) for label, result in given])
 
 
 def test_a_source_that_fails_gives_way_to_the_next(toy, folder, tmp_path, monkeypatch):
@@ -544,7 +544,7 @@ def test_a_defect_of_ours_is_not_taken_for_a_bad_source(toy, monkeypatch):
 
 
 def test_a_source_in_the_config_is_the_only_one_tried(toy, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.urllib.request, "urlopen", lambda *_, **__: pytest.fail("a download was tried"))
+    monkeypatch.setattr(sources.urllib.request, "urlopen", lambda *_, **__: pytest.fail("a download was tried"))
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("the package was tried"))
     toy(debian="dataset-toy", downloads=("http://localhost:9",))
     fails("there is no such file or folder", source=str(tmp_path / "nowhere"))

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 LIBRARY = Path(__file__).parents[1]
-#: The modules that run and record a job, as paths below the library. They decide no bit of its result, so no digest covers them.
-HARNESS = ("job", "errors.py")
+#: What decides no bit of a result, as paths below the library, so that no digest covers it: what runs and records a job, errors, and what
+#: gets raw files, whose content is checked and recorded.
+HARNESS = ("job", "errors.py", "sources.py")
 
 # ------------------------------------------------------------------------------------------------------------------------- modules
 
