@@ -1,6 +1,6 @@
 """Make adversarial queries against one victim, their features on it, and a report of the attack's health.
 
-Of a shard: of some queries alone, and the figures of their batches, from which the job that joins the shards makes the report.
+A shard attacks only some of the queries, and keeps the figures of their batches, from which the job that joins the shards makes the report.
 """
 
 import h5py
@@ -19,14 +19,12 @@ def attacked(images: np.ndarray, ids: np.ndarray, settings: dict) -> tuple[np.nd
     """Adversarial images, their features, and the figures of the batches."""
     device = torch_device(settings)
     codebook = codebooks.read(snakemake.input.codebook)
-    network = checkpoints.load_network(snakemake.input.weights, settings.get("brought"))
+    network = checkpoints.load_network(snakemake.input.weights, settings.get("brought")).to(device)
     attack = attacks.from_settings(settings)
     steps = -(-len(images) // BATCH) * attack.iterations
     with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}{in_words(snakemake.wildcards)}") as bar:
         seed = int(snakemake.wildcards.seed)
-        of_batches = attacks.attack_batches(
-            network, codebook.codewords, images, ids, attack, seed, device, BATCH, bar.update, codebook.rotation
-        )
+        of_batches = attacks.attack_batches(network, codebook, images, ids, attack, seed, BATCH, bar.update)
         adversarial, batches = zip(*of_batches)
     joined = np.concatenate(adversarial)
     return joined, networks.extract(network, joined, device, BATCH), list(batches)

@@ -17,7 +17,7 @@ with step(snakemake) as settings:
     images, labels, ids = images[:count], labels[:count], ids[:count]  # the split has drawn them in random order
     codebook = codebooks.read(snakemake.input.codebook)
     [database_labels] = storage.read_hdf5(snakemake.input.database, "labels")
-    network = checkpoints.load_network(snakemake.input.weights, settings.get("brought"))
+    network = checkpoints.load_network(snakemake.input.weights, settings.get("brought")).to(device)
     seed = int(snakemake.wildcards.seed)
     own = attacks.from_settings(settings)
     axes = ("epsilon",) if own.method == "fgsm" else ("epsilon", "iterations")  # which has one step
@@ -26,7 +26,7 @@ with step(snakemake) as settings:
     points = []
     with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}") as bar:
         for axis, value, attack in tried:
-            made, _ = attacks.attack(network, codebook.codewords, images, ids, attack, seed, device, BATCH, bar.update, codebook.rotation)
+            made, _ = attacks.attack(network, codebook, images, ids, attack, seed, BATCH, bar.update)
             features = codebook.rotated(networks.extract(network, made, device))
             scores = retrieval.evaluate(features, labels, codebook.codewords, codebook.codes, database_labels)
             log.info("%s %g: %s", axis, value, {kind: scores[kind]["map"] for kind in retrieval.DISTANCES})

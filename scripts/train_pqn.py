@@ -5,10 +5,10 @@ from functools import partial
 
 import faiss
 
-from pqag import checkpoints, pqn, storage, training, training_run
+from pqag import checkpoints, files, pqn, storage, training, training_run
 from pqag.devices import torch_device
 from pqag.errors import UserError
-from pqag.job.step import step
+from pqag.job.step import progress, step
 
 with step(snakemake) as settings:
     faiss.omp_set_num_threads(1)  # sums over another number of threads differ in their last bits
@@ -22,11 +22,11 @@ with step(snakemake) as settings:
     network = pqn.ProductQuantizationNetwork(training_run.new_network(settings, data, seed), joint).to(data.images.device)
     objective = network.objective(recipe, data.multilabel)
     begin = partial(network.begin, recipe=recipe, images=data.images, seed=seed)
-    start = partial(
-        training.train, network, objective, data.images, data.labels, data.test_images, data.test_labels, recipe, seed, on_epoch=begin
-    )
-    weights, backbone = snakemake.output.weights, network.backbone
-    training_run.finish(start, weights, snakemake.output.history, [f"{model}, {bits} bits", seed, settings], data, recipe)
-    storage.write_hdf5(snakemake.output.codewords, {"codewords": network.codewords().detach().cpu().numpy()})
-    checkpoints.save_network(weights, backbone, settings["network"], settings["width"], backbone.head.out_features)
-    training_run.checkpoint_of(weights).unlink()
+    backbone, title = network.backbone, f"{model}, {bits} bits"
+    with training_run.resumable(snakemake.output.weights, [title, seed, settings], data, recipe) as run:
+        with progress(run.epochs * run.batches, f"training {title}", len(run.rows) * run.batches) as bar:
+            for epoch, checkpoint in training.train(network, objective, data, recipe, seed, run.checkpoint, bar.update, begin):
+                bar.set_postfix_str(run.save(epoch, checkpoint))
+        files.write_text(snakemake.output.history, run.history())
+        storage.write_hdf5(snakemake.output.codewords, {"codewords": network.codewords().detach().cpu().numpy()})
+        checkpoints.save_network(snakemake.output.weights, backbone, settings["network"], settings["width"], backbone.head.out_features)

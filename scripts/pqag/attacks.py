@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pqag import names, user_code
+from pqag.codebooks import Codebook
 from pqag.errors import UserError
 from pqag.networks import Backbone, features, groups_of, normalise, pixels
 
@@ -251,28 +252,26 @@ def rounded(adversarial: Tensor, clean: Tensor, epsilon: float) -> Tensor:
 
 def attack_batches(
     network: Backbone,
-    codewords: np.ndarray,
+    codebook: Codebook,
     images: np.ndarray,
     ids: np.ndarray,
     settings: Attack,
     seed: int,
-    device: torch.device | None = None,
     batch_size: int = names.BATCH_SIZES["attack"],
     on_step: Callable[[], None] = lambda: None,
-    rotation: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
     """Adversarial counterparts, uint8, of each batch of query ``images``, uint8 (N, 3, H, W) with stable ``ids`` (N,), and its figures.
 
-    ``network`` is put into evaluation mode with frozen parameters, ``codewords`` (M, K, D/M) and ``rotation`` (D, D) are the victim's.
-    ``on_step`` is called after every look of a batch at the loss. The figures are plain values, for ``health``: ``loss`` is the sum over
+    ``network`` is put into evaluation mode with frozen parameters and computes where it is; ``codebook`` is the victim's. ``on_step`` is
+    called after every look of a batch at the loss. The figures are plain values, for ``health``: ``loss`` is the sum over
     the queries at each such look and, last, of the stored images; ``zero_gradients`` the share of exact zeros in the first gradient of each
     query, None if there was none; ``codes_changed`` the number of queries with another code (by Eq. 1, as retrieval assigns it). A batch
     depends on no other. Raises UserError if an attack of the user's gives something else than images in the ball.
     """
-    device = device or torch.device("cpu")
-    network = network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-    turn = None if rotation is None else torch.as_tensor(rotation, dtype=torch.float64, device=device)
-    head = Head(torch.as_tensor(codewords, dtype=torch.float64, device=device), settings.assignment, settings.temperature, turn)
+    network = network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
+    turn = None if codebook.rotation is None else torch.as_tensor(codebook.rotation, dtype=torch.float64, device=device)
+    head = Head(torch.as_tensor(codebook.codewords, dtype=torch.float64, device=device), settings.assignment, settings.temperature, turn)
     retrieval_head = replace(head, assignment="euclidean")
     method, epsilon = _method(settings), settings.epsilon / 255
     normalised = settings.feature == "normalised"
@@ -322,8 +321,8 @@ def health(images: np.ndarray, adversarial: np.ndarray, batches: Sequence[Mappin
     }
 
 
-def attack(network: Backbone, codewords: np.ndarray, images: np.ndarray, *arguments, **options) -> tuple[np.ndarray, dict[str, Any]]:
+def attack(network: Backbone, codebook: Codebook, images: np.ndarray, *arguments, **options) -> tuple[np.ndarray, dict[str, Any]]:
     """All adversarial images of ``attack_batches``, which has the same parameters, and the attack's ``health``."""
-    adversarial, batches = zip(*attack_batches(network, codewords, images, *arguments, **options))
+    adversarial, batches = zip(*attack_batches(network, codebook, images, *arguments, **options))
     joined = np.concatenate(adversarial)
     return joined, health(images, joined, batches)

@@ -3,8 +3,8 @@
 SGD with Nesterov momentum and a one-cycle learning rate (Smith & Topin 2018), random crops and flips, label smoothing (Szegedy et al.
 2016). Identity initialisation of the convolutions (Jordan 2024, as in cifar10-airbench) makes plain deep networks trainable in few epochs.
 
-The result is a function of the images, the settings, the seed and the number of threads alone: every random draw of an epoch comes from
-generators seeded by (seed, epoch), so that a run resumed from the checkpoint of an epoch ends in the same bits as one never stopped.
+The result depends only on the images, the settings, the seed and the number of threads: every random draw of an epoch comes from
+generators seeded by (seed, epoch), so a run resumed from the checkpoint of an epoch ends in the same bits as one that never stopped.
 """
 
 import contextlib
@@ -31,6 +31,19 @@ class Recipe:
     crop: int
     flip: bool
     precision: str
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained on: images, uint8 (N, 3, H, W), and multi-hot labels, uint8 (N, C), on the device of the training; the same of
+    held-out images; whether an image may have several labels; and a digest of all of them."""
+
+    images: Tensor
+    labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    multilabel: bool
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -139,7 +152,7 @@ def classification(network: Backbone, recipe: Recipe, multilabel: bool) -> Calla
 
 @torch.inference_mode()
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 1000) -> float:
-    """Share in [0, 1] of ``images`` (uint8, N x 3 x H x W) whose highest logit is a label of theirs; evaluation mode is the caller's."""
+    """Share in [0, 1] of ``images`` (uint8, N x 3 x H x W) whose highest logit is one of their labels; the caller sets evaluation mode."""
     hits = [correct(network(pixels(x)), y).sum() for x, y in zip(images.split(batch_size), labels.split(batch_size))]
     return float(torch.stack(hits).sum()) / len(images)
 
@@ -147,24 +160,21 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor, batch_size: int
 def train(
     network: nn.Module,
     objective: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]],
-    images: Tensor,
-    labels: Tensor,
-    test_images: Tensor,
-    test_labels: Tensor,
+    data: Data,
     recipe: Recipe,
     seed: int,
     checkpoint: dict | None = None,
     on_batch: Callable[[], None] = lambda: None,
     on_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> Iterator[tuple[Epoch, dict]]:
-    """Train ``network`` in place; after every epoch yield its figures and a checkpoint that ``checkpoint`` takes to go on from there.
+    """Train ``network`` in place; after every epoch yield its figures and a checkpoint, from which ``checkpoint`` resumes the training.
 
-    ``images`` uint8 (N, 3, H, W), ``labels`` uint8 multi-hot (N, C), on the device of the network, which gives logits (N, C) for images.
-    ``objective`` gives the loss of a batch to be made small, of augmented images, float32 in [0, 1], labels, float32, and the number of the
-    epoch, and the logits; see ``classification``. The held-out images are looked at, never learned from: no setting and no epoch is chosen
-    by them. ``on_epoch`` is called before every epoch with its number, ``on_batch`` after every batch (a progress bar).
+    The network is on the device of ``data`` and returns logits (N, C) for images. ``objective`` takes a batch of augmented images, float32
+    in [0, 1], their labels, float32, and the number of the epoch, and returns the loss to minimise and the logits; see ``classification``.
+    The held-out images only measure: no setting and no epoch is chosen by them. ``on_epoch`` is called before every epoch with its number,
+    ``on_batch`` after every batch.
     """
-    device = images.device
+    images, labels, device = data.images, data.labels, data.images.device
     network.to(memory_format=torch.channels_last)
     steps = -(-len(images) // recipe.batch_size)
     optimizer = torch.optim.SGD(
@@ -203,7 +213,7 @@ def train(
             learning_rate=schedule.get_last_lr()[0],
             train_loss=float(loss_sum) / len(images),
             train_accuracy=float(hits) / len(images),
-            test_accuracy=accuracy(network, test_images, test_labels),
+            test_accuracy=accuracy(network, data.test_images, data.test_labels),
         )
         state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
         yield figures, state | {"epoch": epoch}

@@ -1,37 +1,25 @@
-"""What the steps that train have in common: the images, a checkpoint after every epoch, so that a killed job goes on where it was, and the
-files that are left."""
+"""What the steps that train share: the images, the new network, and a checkpoint after every epoch, from which a killed job goes on."""
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass, fields
+import logging
+from collections.abc import Iterator
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from pqag import checkpoints, files, networks, storage, training
-from pqag.job.step import log, progress
+from pqag import checkpoints, networks, storage, training
 
-
-@dataclass(frozen=True)
-class Data:
-    """What is trained on: images, uint8 (N, 3, H, W), and multi-hot labels, uint8 (N, C), on the device of the training; the same of
-    held-out images; whether an image may have several labels; and a digest of all of them."""
-
-    images: Tensor
-    labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-    multilabel: bool
-    digest: str
+log = logging.getLogger("pqag")
 
 
-def read(path: str | Path, device: torch.device) -> Data:
+def read(path: str | Path, device: torch.device) -> training.Data:
     """The training images of an images.h5. Held out are the database and the queries, but for those that are trained on as well."""
     arrays = storage.read_hdf5(path, "train/images", "train/labels", "database/images", "query/images", "database/labels", "query/labels")
     digest = hashlib.sha256()
@@ -42,7 +30,7 @@ def read(path: str | Path, device: torch.device) -> Data:
     images, labels, *held_out = (torch.from_numpy(array) for array in arrays)
     test_images, test_labels = (torch.cat([database[new], query]).to(device) for database, query in (held_out[:2], held_out[2:]))
     multilabel = storage.read_attributes(path)["multilabel"]
-    return Data(images.to(device), labels.to(device), test_images, test_labels, multilabel, digest.hexdigest())
+    return training.Data(images.to(device), labels.to(device), test_images, test_labels, multilabel, digest.hexdigest())
 
 
 def recipe_of(settings: dict[str, Any]) -> training.Recipe:
@@ -50,7 +38,7 @@ def recipe_of(settings: dict[str, Any]) -> training.Recipe:
     return training.Recipe(**{field.name: settings[field.name] for field in fields(training.Recipe)})
 
 
-def new_network(settings: dict[str, Any], data: Data, seed: int) -> networks.Backbone:
+def new_network(settings: dict[str, Any], data: training.Data, seed: int) -> networks.Backbone:
     """The network that the settings of a job describe, before training, on the device of ``data``."""
     torch.manual_seed(seed)
     mean, std = training.channel_statistics(data.images)
@@ -59,41 +47,40 @@ def new_network(settings: dict[str, Any], data: Data, seed: int) -> networks.Bac
     return network.to(data.images.device)
 
 
-def finish(
-    start: Callable[..., Iterator[tuple[training.Epoch, dict]]],
-    weights: str | Path,
-    history: str | Path,
-    identity: list[Any],
-    data: Data,
-    recipe: training.Recipe,
-) -> None:
-    """Train to the last epoch, from the checkpoint beside ``weights`` if there is one, and write ``history``, a row an epoch, as CSV.
+class Unfinished:
+    """A training that is not finished: the rows of its history, and its last checkpoint, which lies beside the weights.
 
-    ``start`` is ``training.train`` with all but ``checkpoint`` and ``on_batch``. A checkpoint belongs to ``identity``, to the images and to
-    the arithmetic alone; under any others it is not picked up. The caller takes it away once the weights are written.
+    A checkpoint belongs to ``identity`` (plain values), to the images and to the arithmetic; under any others it is not used.
     """
-    precision = training.autocast_dtype(recipe.precision, data.images.device) or torch.float32
-    log.info("training in %s", precision)
-    key = json.dumps([*identity, str(precision), data.images.device.type, data.digest], sort_keys=True)
-    known = hashlib.sha256(key.encode()).hexdigest()
-    unfinished = checkpoint_of(weights)
-    state = checkpoints.load(unfinished) if unfinished.exists() else {}
-    if state.get("identity") != known:
-        state = {"history": [], "training": None}
-    rows = state["history"]
-    batches = -(-len(data.images) // recipe.batch_size)
-    log.info("%d training images, %d of %d epochs done before", len(data.images), len(rows), recipe.epochs)
-    with progress(recipe.epochs * batches, f"training {identity[0]}", len(rows) * batches) as bar:
-        for epoch, checkpoint in start(checkpoint=state["training"], on_batch=bar.update):
-            rows.append(list(astuple(epoch)))
-            checkpoints.save(unfinished, {"identity": known, "history": rows, "training": checkpoint})
-            bar.set_postfix_str(f"epoch {epoch.epoch + 1}/{recipe.epochs}, accuracy {epoch.test_accuracy:.1%}")
-            log.info("%s", epoch)
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([[field.name for field in fields(training.Epoch)], *rows])
-    files.write_text(history, table.getvalue())
+
+    def __init__(self, weights: str | Path, identity: list[Any], data: training.Data, recipe: training.Recipe):
+        precision = training.autocast_dtype(recipe.precision, data.images.device) or torch.float32
+        log.info("training in %s", precision)
+        key = json.dumps([*identity, str(precision), data.images.device.type, data.digest], sort_keys=True)
+        self.path, self.identity = Path(weights).with_name("unfinished.pt"), hashlib.sha256(key.encode()).hexdigest()
+        saved = checkpoints.load(self.path) if self.path.exists() else {}
+        same = saved.get("identity") == self.identity
+        self.rows, self.checkpoint = (saved["history"], saved["training"]) if same else ([], None)
+        self.epochs, self.batches = recipe.epochs, -(-len(data.images) // recipe.batch_size)
+        log.info("%d training images, %d of %d epochs done before", len(data.images), len(self.rows), recipe.epochs)
+
+    def save(self, epoch: training.Epoch, checkpoint: dict) -> str:
+        """Keep an epoch and its checkpoint; returns the epoch in words."""
+        self.rows.append(list(astuple(epoch)))
+        checkpoints.save(self.path, {"identity": self.identity, "history": self.rows, "training": checkpoint})
+        log.info("%s", epoch)
+        return f"epoch {epoch.epoch + 1}/{self.epochs}, accuracy {epoch.test_accuracy:.1%}"
+
+    def history(self) -> str:
+        """The history of the training as CSV, a row for each epoch."""
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows([[field.name for field in fields(training.Epoch)], *self.rows])
+        return table.getvalue()
 
 
-def checkpoint_of(weights: str | Path) -> Path:
-    """Where the checkpoint of a training lies while it goes on."""
-    return Path(weights).with_name("unfinished.pt")
+@contextlib.contextmanager
+def resumable(weights: str | Path, identity: list[Any], data: training.Data, recipe: training.Recipe) -> Iterator[Unfinished]:
+    """Yield the training that ends in ``weights``, as an earlier job left it; its checkpoint is removed when the body ends well."""
+    unfinished = Unfinished(weights, identity, data, recipe)
+    yield unfinished
+    unfinished.path.unlink()

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pqag import attacks, networks
+from pqag.codebooks import Codebook
 from pqag.errors import UserError
 
 M, K, D = 2, 3, 4
@@ -43,7 +44,7 @@ def victim():
 def make(victim, name="aod", seed=3, batch_size=250, **changes):
     network, codewords, images, ids = victim
     chosen = attacks.Attack(**({"loss": name, "epsilon": 8, "step": 2.55, "iterations": 5} | changes))
-    return attacks.attack(network, codewords, images, ids, chosen, seed, batch_size=batch_size)
+    return attacks.attack(network, Codebook(codewords, None, None), images, ids, chosen, seed, batch_size=batch_size)
 
 
 # ------------------------------------------------------------------------------------------------------------------- the losses

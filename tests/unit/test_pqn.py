@@ -172,7 +172,11 @@ def run(data, checkpoint=None):
         if not torch.equal(before, net.free_codewords):
             began[epoch] = net.codewords().detach().clone()
 
-    return net, training.train(net, net.objective(RECIPE, False), *data, *data, RECIPE, 5, checkpoint, on_epoch=begin), began
+    return (
+        net,
+        training.train(net, net.objective(RECIPE, False), training.Data(*data, *data, False, ""), RECIPE, 5, checkpoint, on_epoch=begin),
+        began,
+    )
 
 
 def test_it_learns_codebook_and_network_together(data):

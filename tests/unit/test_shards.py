@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pqag import attacks, names, networks, split
+from pqag.codebooks import Codebook
 from pqag.job import shards
 
 
@@ -75,15 +76,15 @@ def test_an_attack_in_shards_is_the_same_bit_for_bit(victim, loss, monkeypatch):
     """Images and health of 23 queries, 4 a batch, whole and over every number of shards that there is."""
     monkeypatch.setitem(names.BATCH_SIZES, "attack", 4)
     network, codewords, images, ids = victim
-    chosen = attacks.Attack(loss, 8, 2.55, 2)
-    adversarial, health = attacks.attack(network, codewords, images, ids, chosen, 3, batch_size=4)
+    codebook, chosen = Codebook(codewords, None, None), attacks.Attack(loss, 8, 2.55, 2)
+    adversarial, health = attacks.attack(network, codebook, images, ids, chosen, 3, batch_size=4)
     assert health["codes_changed"] > 0 and len(health["loss"]) == 3
     for of in (2, 3, 6):
         shares = [split.share("attack", 23, {"shard": shard, "shards": of}) for shard in range(1, of + 1)]
         parts = [
             part
             for share in shares
-            for part in attacks.attack_batches(network, codewords, images[share].copy(), ids[share], chosen, 3, batch_size=4)
+            for part in attacks.attack_batches(network, codebook, images[share].copy(), ids[share], chosen, 3, batch_size=4)
         ]
         joined = np.concatenate([image for image, _ in parts])
         assert np.array_equal(joined, adversarial)

@@ -33,7 +33,9 @@ def run(data, recipe=RECIPE, checkpoint=None, network=None, seed=5):
 
 def started(network, data, recipe=RECIPE, seed=5, **options):
     """A classifier in training, with the training images held out too."""
-    return training.train(network, training.classification(network, recipe, False), *data, *data, recipe, seed, **options)
+    return training.train(
+        network, training.classification(network, recipe, False), training.Data(*data, *data, False, ""), recipe, seed, **options
+    )
 
 
 def test_shifts_are_windows_of_the_reflected_image():
