@@ -1,4 +1,4 @@
-"""Print the requested and used resources of a finished study: `.venv/bin/python docs/resources.py [CONFIG]`, from the folder where it ran.
+"""Print the requested and used resources of a finished study: `.venv/bin/python docs/resources.py [CONFIG]`, from the folder of the run.
 
 For each rule it prints the number of jobs, the range of requested MiB divided by the peak in the benchmark files, and the range of
 requested minutes divided by the minutes taken. The memory of a step includes the Snakemake processes above it in a cluster job, although a
