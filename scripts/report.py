@@ -1,7 +1,7 @@
-"""Write the report of a study, `report.py STUDY.json REPORT.zip FILE ...`, by Snakemake's own reporter: of what is there, running nothing.
+"""Write the report of a study with Snakemake's reporter, `report.py STUDY.json REPORT.zip FILE ...`, from existing files; runs no job.
 
-Called by the rule `report` from the folder that holds results/. The files are those to be shown: they are complete, while other jobs of
-the run may be under way. It has no record: it tells how long jobs took, so it is another file each time.
+The rule `report` calls it from the folder that contains results/. FILEs are the files to show: they are complete, although other jobs of
+the run may still be running. The report has no record: it contains run times, so it differs each time.
 """
 
 import json

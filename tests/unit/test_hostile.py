@@ -100,40 +100,40 @@ BAD = [
     ("contradictory", tiny("train: 1000", "source: here"), ["datasets.synthetic.source", "generated"]),
     ("contradictory", tiny("loss: apd", "loss: apd\n    feature: raw"), ["attacks.apd.feature", "allowed with basic"]),
     ("contradictory", tiny("  apd:", "  clean:"), ["attacks.clean", "give the attack another name"]),
-    ("YAML error", tiny("  synthetic:", "\tsynthetic:"), ["line 4: it is indented by a tab, but YAML allows spaces only"]),
+    ("YAML error", tiny("  synthetic:", "\tsynthetic:"), ["line 4: it is indented by a tab, but YAML allows only spaces"]),
     ("YAML error", tiny("study: tiny", "study: a\n\tx: b"), ["line 3: it is indented by a tab"]),
-    ("YAML error", tiny("study: tiny", "study: tiny: x"), ["line 2: it is no YAML (a colon", PAIRS]),
-    ("YAML error", tiny("study: tiny", "study:tiny"), ["line 3: it is no YAML (a colon", PAIRS, "with a blank after the colon"]),
-    ("YAML error", tiny("study: tiny", "study = tiny"), ["line 3: it is no YAML", PAIRS]),
-    ("YAML error", tiny("study: tiny", 'study: "tiny'), ["line 2: it is no YAML (a quote that opens here is never closed)"]),
-    ("YAML error", tiny("[16]", "[16"), ["line 20: it is no YAML (a comma or a closing bracket is missing)", PAIRS]),
-    ("YAML error", tiny("epochs: 2", "epochs: 2\n   crop: 1"), ["line 23: it is no YAML (", PAIRS]),
-    ("YAML error", tiny("study: tiny", "study: @tiny"), ["line 2: it is no YAML", "'@'", PAIRS]),
-    ("YAML error", tiny("study: tiny", "study: *tiny"), ["line 2: it is no YAML (found undefined alias 'tiny')", PAIRS]),
+    ("YAML error", tiny("study: tiny", "study: tiny: x"), ["line 2: it is not valid YAML (a colon", PAIRS]),
+    ("YAML error", tiny("study: tiny", "study:tiny"), ["line 3: it is not valid YAML (a colon", PAIRS, "with a blank after the colon"]),
+    ("YAML error", tiny("study: tiny", "study = tiny"), ["line 3: it is not valid YAML", PAIRS]),
+    ("YAML error", tiny("study: tiny", 'study: "tiny'), ["line 2: it is not valid YAML (a quote that opens here is never closed)"]),
+    ("YAML error", tiny("[16]", "[16"), ["line 20: it is not valid YAML (a comma or a closing bracket is missing)", PAIRS]),
+    ("YAML error", tiny("epochs: 2", "epochs: 2\n   crop: 1"), ["line 23: it is not valid YAML (", PAIRS]),
+    ("YAML error", tiny("study: tiny", "study: @tiny"), ["line 2: it is not valid YAML", "'@'", PAIRS]),
+    ("YAML error", tiny("study: tiny", "study: *tiny"), ["line 2: it is not valid YAML (found undefined alias 'tiny')", PAIRS]),
     ("YAML error", tiny("study: tiny", "study: 2020-13-45"), ["line 2: 2020-13-45 looks like a date", "put a text in quotes"]),
     ("YAML error", tiny("[16]", "[!!int abc]"), ["line 20: abc looks like a number"]),
     ("YAML error", tiny("[16]", f"[0x{'f' * 5000}]"), ["line 20: 0xffff", "looks like a number", "cannot be read as that"]),
     ("YAML error", TINY + "---\n" + TINY, ["line 32: a second document begins", "leave out the line ---"]),
-    ("YAML error", TINY + "<<: 5\n", ["line 32: it is no YAML (expected a mapping or list of mappings for merging", PAIRS]),
-    ("YAML error", tiny("study: tiny", "study: {{ name }}"), ["line 2: a list or a mapping stands where a key should", "keys are texts"]),
+    ("YAML error", TINY + "<<: 5\n", ["line 32: it is not valid YAML (expected a mapping or list of mappings for merging", PAIRS]),
+    ("YAML error", tiny("study: tiny", "study: {{ name }}"), ["line 2: a list or a mapping is in the place of a key", "keys are texts"]),
     ("YAML error", TINY + "on: 5\n", ["line 32: the key 'on' is read by YAML as true or false", "put it in quotes"]),
     ("YAML error", TINY + "16: 5\n", ["line 32: the key '16' is read by YAML as a number", "put it in quotes"]),
-    ("duplicate key", TINY + "bits: [24]\n", ["line 32: the key bits stands here again, as in line 20", "once in its section"]),
-    ("duplicate key", tiny("    train: 1000", "    train: 1000\n    train: 9"), ["line 6: the key train stands here again, as in line 5"]),
-    ("duplicate key", tiny("  apd:", "  basic:"), ["line 16: the key basic stands here again, as in line 14"]),
-    ("duplicate key", TINY + '"bits": [24]\n', ["line 32: the key bits stands here again, as in line 20"]),
-    ("duplicate key", TINY + "<<: {seeds: [1]}\n<<: {seeds: [2]}\n", ["line 33: the key << stands here again"]),
+    ("duplicate key", TINY + "bits: [24]\n", ["line 32: the key bits is already in line 20", "once in its section"]),
+    ("duplicate key", tiny("    train: 1000", "    train: 1000\n    train: 9"), ["line 6: the key train is already in line 5"]),
+    ("duplicate key", tiny("  apd:", "  basic:"), ["line 16: the key basic is already in line 14"]),
+    ("duplicate key", TINY + '"bits": [24]\n', ["line 32: the key bits is already in line 20"]),
+    ("duplicate key", TINY + "<<: {seeds: [1]}\n<<: {seeds: [2]}\n", ["line 33: the key << is already in line"]),
     ("empty or no study", "", ["the file is empty", "study, datasets, models and attacks"]),
     ("empty or no study", "# nothing yet\n---\n", ["the file is empty"]),
     ("empty or no study", "null\n", ["the file is empty"]),
-    ("empty or no study", "- study\n- datasets\n", ["the file holds a list", PAIRS]),
-    ("empty or no study", "tiny\n", ["the file holds a single value", PAIRS]),
-    ("empty or no study", b"\x89PNG\r\n\x1a\n\0\0", ["line 1: byte 0x89 is no text in UTF-8"]),
-    ("empty or no study", TINY.encode() + b"# caf\xe9\n", ["line 32: byte 0xe9 is no text in UTF-8"]),
-    ("empty or no study", TINY.encode("utf-16"), ["line 1: byte 0xff is no text in UTF-8"]),
+    ("empty or no study", "- study\n- datasets\n", ["the file contains a list", PAIRS]),
+    ("empty or no study", "tiny\n", ["the file contains a single value", PAIRS]),
+    ("empty or no study", b"\x89PNG\r\n\x1a\n\0\0", ["line 1: byte 0x89 is not valid UTF-8"]),
+    ("empty or no study", TINY.encode() + b"# caf\xe9\n", ["line 32: byte 0xe9 is not valid UTF-8"]),
+    ("empty or no study", TINY.encode("utf-16"), ["line 1: byte 0xff is not valid UTF-8"]),
     ("empty or no study", "study: a\0b\n", ["line 1: the character '\\x00' is not allowed"]),
     ("empty or no study", "a: b\n" * 30_000, ["too large for a study: allowed are 100,000 bytes"]),
-    ("empty or no study", "<!DOCTYPE html>\n<title>404: Not Found</title>\n", ["line 2: it is no YAML (a colon", PAIRS]),
+    ("empty or no study", "<!DOCTYPE html>\n<title>404: Not Found</title>\n", ["line 2: it is not valid YAML (a colon", PAIRS]),
     ("code", f"__use_yte__: true\nstudy: ?{CODE}\n", ["line 1: __use_yte__ would run Python", "keys that config.yaml explains"]),
     ("code", f"{TINY}__use_yte__: true\n?{CODE}:\n  x: 1\n", ["line 32: __use_yte__ would run Python"]),
     ("code", f"__use_yte__: true\n__definitions__:\n  - {CODE}\n", ["line 1: __use_yte__ would run Python"]),
@@ -146,9 +146,9 @@ BAD = [
     ("code", TINY + "pathvars: {results: /tmp}\n", ["line 32: pathvars would have Snakemake move the results"]),
     ("code", tiny("study: tiny", "study: !study tiny"), ["line 2: the tag !study is not allowed", PLAIN]),
     ("code", tiny("[16]", "!!set {16}"), ["line 20: the tag !!set is not allowed", PLAIN]),
-    ("bomb", laughs(9, 9), ["more than 10,000 values, aliases written out"]),
-    ("bomb", laughs(9, 9, merge=True), ["more than 10,000 values, aliases written out"]),
-    ("bomb", "a: &a [*a]\n", ["line 1: an alias stands inside of what it stands for"]),
+    ("bomb", laughs(9, 9), ["more than 10,000 values with aliases expanded"]),
+    ("bomb", laughs(9, 9, merge=True), ["more than 10,000 values with aliases expanded"]),
+    ("bomb", "a: &a [*a]\n", ["line 1: an alias is inside the value that it refers to"]),
     ("bomb", laughs(2000, 1), ["nested deeper than the 20 levels"]),
     ("bomb", f"a: {'[' * 3000}{']' * 3000}\n", ["nested deeper than the 20 levels"]),
     ("bomb", "\n".join(" " * i + "a:" for i in range(300)), ["nested deeper than the 20 levels"]),
@@ -211,11 +211,11 @@ def test_the_table_of_bad_study_files_has_every_kind():
     ("content", "fragments"),
     [
         ("", ["the file is empty"]),
-        ("[]", ["the file holds a list"]),
-        ('{"study": "a", "study": "b"}', ["the key study stands twice in one section"]),
-        ('{"a": {"b": 1, "b": 1}}', ["the key b stands twice in one section"]),
-        ('{"study": "a",\n}', ["line 2: it is no JSON", "which the name of the file says it is"]),
-        (TINY, ["line 1: it is no JSON"]),
+        ("[]", ["the file contains a list"]),
+        ('{"study": "a", "study": "b"}', ["the key study is twice in one section"]),
+        ('{"a": {"b": 1, "b": 1}}', ["the key b is twice in one section"]),
+        ('{"study": "a",\n}', ["line 2: it is not valid JSON", "but the name of the file says JSON"]),
+        (TINY, ["line 1: it is not valid JSON"]),
         (f'{{"__use_yte__": true, "study": "?{CODE}"}}', ["__use_yte__ would run Python"]),
         ('{"a": ' + "[" * 25 + "]" * 25 + "}", ["nested deeper than the 20 levels"]),
         ("[" * 40_000, ["nested deeper than the 20 levels"]),
@@ -237,7 +237,7 @@ def test_what_is_no_file_is_told_and_not_waited_for(tmp_path):
     (tmp_path / "endless").symlink_to("/dev/zero")
     (tmp_path / "circle").symlink_to("circle")
     for name, words in {
-        "nowhere.yaml": "there is no such file; studies that come with the workflow are ",
+        "nowhere.yaml": "there is no such file; the workflow comes with the studies ",
         "circle": "there is no such file",
         "x" * 300: "there is no such file",
         "nul\0": "there is no such file",
@@ -249,7 +249,7 @@ def test_what_is_no_file_is_told_and_not_waited_for(tmp_path):
             read_config(f"{tmp_path}/{name}")
     with pytest.raises(UserError) as error:
         read_config(tmp_path / "nowhere.yaml")
-    named = str(error.value).split("workflow are ")[1].split(", ")
+    named = str(error.value).split("with the studies ")[1].split(", ")
     assert [Path(name).resolve() for name in named] == [
         ROOT / name
         for name in (
@@ -400,7 +400,7 @@ def test_a_key_on_the_command_line_is_checked_in_the_same_way(option, fragment, 
 def test_a_study_that_is_not_there_is_told_with_those_that_are(tmp_path):
     words = told(tmp_path, "--configfile", tmp_path / "nowhere.yaml")
     assert words.endswith(
-        "there is no such file; studies that come with the workflow are "
+        "there is no such file; the workflow comes with the studies "
         "config.yaml, config/cifar10.yaml, config/extended.yaml, config/joint.yaml, config/nuswide.yaml, config/paper.yaml, "
         "config/tiny.yaml"
     )

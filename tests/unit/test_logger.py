@@ -163,11 +163,11 @@ def test_a_job_that_wrote_nothing_was_probably_killed(tell, tmp_path, content):
     if content is not None:
         log.write_text(content)
     words = job_error(tell, str(log))
-    assert words == f"attack failed without a word of why in its log ({log}): it was killed, or ran out of memory or disk\n"
+    assert words == f"attack failed and left no message in its log ({log}): it was killed, or ran out of memory or disk\n"
 
 
 def test_a_job_without_a_log_says_so(tell):
-    assert "attack failed" in (words := job_error(tell)) and "it has none" in words
+    assert "attack failed" in (words := job_error(tell)) and "no log" in words
 
 
 def test_the_first_log_with_words_counts(tell, tmp_path):
@@ -216,8 +216,8 @@ def test_why_a_cluster_ended_a_job_is_told(tell, tmp_path, words):
         assert one == f"attack failed: the cluster ended it, {words}\n  log: {log}\n"
         assert group == f"a job of 1 step (attack) failed: the cluster ended it, {words}\n  log: {log}\n"
     else:
-        assert one == f"attack failed without a word of why in its log (nowhere.log, {log}): job 13 failed\n"
-        assert "without a word of why" in group and group.endswith(f"\n  log: {log}\n")
+        assert one == f"attack failed and left no message in its log (nowhere.log, {log}): job 13 failed\n"
+        assert "left no message" in group and group.endswith(f"\n  log: {log}\n")
 
 
 def test_what_a_job_ran_out_of_counts_for_more_than_that_it_was_cancelled(tell, tmp_path):

@@ -1,10 +1,10 @@
-"""What a person sees while the workflow runs: one line a job, in words; of a failed job its message and where its log lies.
+"""The console output of the workflow: one line per job, and for a failed job its message and the path of its log.
 
-A logger plugin of Snakemake (its official way to replace the console output), found because set-up puts the folder around it on the path
-of the virtual environment. ``--logger`` of another name, or ``--workflow-profile none``, gives Snakemake's own output back.
+This is a logger plugin of Snakemake, the official way to replace the console output. Snakemake finds it because set-up puts its parent
+folder on the path of the virtual environment. ``--logger`` with another name, or ``--workflow-profile none``, restores Snakemake's output.
 
-Snakemake imports every plugin before it reads a config, whichever logger is chosen; so this is also the place where its reader of study
-files is replaced by ours, see ``read_studies_safely``.
+Snakemake imports every plugin before it reads a config, whichever logger is chosen. So this module also replaces Snakemake's reader of
+study files, see ``read_studies_safely``.
 """
 
 import functools
@@ -22,7 +22,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-#: Snakemake's remarks on its own working, which tell a person nothing about the study.
+#: Starts of Snakemake's messages about its own work, which are not printed.
 NOISE = (
     "Assuming unrestricted",
     "Building DAG",
@@ -47,19 +47,19 @@ NOISE = (
     "host:",
 )
 
-#: What a cluster's SLURM writes into the log of a job that it ends, and into that of one that failed.
+#: Messages of SLURM in the log of a job that it ended, and line starts in the log of a job that failed.
 ENDED = re.compile(
     r"^slurmstepd\S*: error: \W*(.*(?:TIME LIMIT|exceeded .*memory limit|oom.kill|CANCELLED|PREEMPTION).*?)[\W]*$",
     re.MULTILINE | re.IGNORECASE,
 )
 SLURM = ("srun: ", "slurmstepd")
 
-#: What Snakemake adds to the words of a cluster.
+#: A sentence that Snakemake appends to the message of a cluster.
 REFERRAL = "For further error details see the cluster/cloud log and the log files of the involved rule(s)."
 
 
 class LogHandler(LogHandlerBase):
-    """Prints to stderr; all of Snakemake's own words still go to the file under .snakemake/log."""
+    """Prints to stderr. Snakemake still writes all of its own output to the file in .snakemake/log."""
 
     writes_to_stream = True
     writes_to_file = False
@@ -72,10 +72,10 @@ class LogHandler(LogHandlerBase):
         self.total = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print what the record means to a person, if anything."""
+        """Print the message for the record, if there is one."""
         words = self._words(record)
         if words:
-            # Erase what is left of a progress bar on this line.
+            # Erase the rest of a progress bar on this line.
             print(("\r\033[K" if sys.stderr.isatty() else "") + words, file=sys.stderr, flush=True)
 
     def _words(self, record: logging.LogRecord) -> str | None:
@@ -87,13 +87,13 @@ class LogHandler(LogHandlerBase):
                 self.started += 1
                 return f"[{self.started}/{self.total}] {record.rule_msg or record.rule_name}"
             case LogEvent.JOB_ERROR if getattr(record, "indent", False):
-                return None  # one of a group, of which GROUP_ERROR told
+                return None  # part of a group; GROUP_ERROR has reported it
             case LogEvent.JOB_ERROR:
                 return _failure(record.rule_name, record.log, record.rule_msg)
             case LogEvent.GROUP_ERROR:
                 return _group_failure(record.job_error_info, record.aux_logs)
             case LogEvent.ERROR if getattr(record, "exception", "") == StudyRefused.__name__:
-                return record.getMessage().splitlines()[1]  # below the name of the exception and the place in the Snakefile
+                return record.getMessage().splitlines()[1]  # the first line is the exception and the place in the Snakefile
             case LogEvent.ERROR if getattr(record, "exception", "") in ("CalledProcessError", "RuleException"):
                 return None  # the JOB_ERROR that comes with it says more
             case None | LogEvent.ERROR:
@@ -102,9 +102,9 @@ class LogHandler(LogHandlerBase):
         return None
 
 
-def _failure(rule: str, logs: list[str], told: str | None = None) -> str:
-    """The last line of the failed job's log, which says what was wrong, and where to read the rest; else why the cluster ended the job, or
-    what it ``told``.
+def _failure(rule: str, logs: list[str], reported: str | None = None) -> str:
+    """Return the message for a failed job: the last line of its log and the path of the log, else why the cluster ended the job, else what
+    the cluster ``reported``.
     """
     logs = [path.split(" (")[0] for path in logs]
     for path, text in _texts(logs):
@@ -112,22 +112,22 @@ def _failure(rule: str, logs: list[str], told: str | None = None) -> str:
             return f"{rule} failed: {lines[-1].split('error: ', 1)[1]}\n  log: {path}"
     if ended := _ended(logs):
         return f"{rule} failed: {ended}"
-    named = ", ".join(logs) or "it has none"
+    named = ", ".join(logs) or "no log"
     why = "it was killed, or ran out of memory or disk"
-    if told:
-        why = " ".join(told.removesuffix(REFERRAL).split())
-    return f"{rule} failed without a word of why in its log ({named}): {why}"
+    if reported:
+        why = " ".join(reported.removesuffix(REFERRAL).split())
+    return f"{rule} failed and left no message in its log ({named}): {why}"
 
 
 def _texts(logs: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The logs that are there, and what stands in them."""
+    """Yield the path and content of every existing log."""
     for path in logs:
         if Path(path).is_file():
             yield path, Path(path).read_text(errors="replace")
 
 
 def _ended(logs: Iterable[str]) -> str | None:
-    """Why the cluster ended a job, by its own words in one of the logs: the last, but rather what it ran out of; None where it did not."""
+    """Return why the cluster ended a job, from its last message in a log, or rather the last about a resource; None if it did not."""
     for path, text in _texts(logs):
         if found := ENDED.findall(text):
             short_of = [words for words in found if not re.search("CANCELLED(?!.*TIME LIMIT)|PREEMPTION", words)]
@@ -136,40 +136,40 @@ def _ended(logs: Iterable[str]) -> str | None:
 
 
 def _group_failure(jobs: list[dict], logs: list[str]) -> str:
-    """What those jobs of a group say that failed by themselves, and why the cluster ended the group; where none says anything, one sentence
-    for all.
+    """Return the messages of the failed jobs of a group, and why the cluster ended the group; without any message, one sentence for the
+    group.
     """
-    told = [words for job in jobs if " without a word of why " not in (words := _failure(job["rule_name"], job["log"]))]
+    messages = [words for job in jobs if " left no message in " not in (words := _failure(job["rule_name"], job["log"]))]
     logs = [str(log) for log in logs if log]
     rules = ", ".join(sorted({job["rule_name"] for job in jobs}))
     failed = f"a job of {len(jobs)} step{'s' if len(jobs) != 1 else ''} ({rules}) failed"
     if ended := _ended(logs):
-        told.append(f"{failed}: {ended}")
+        messages.append(f"{failed}: {ended}")
     why = "it was refused or killed, or ran out of memory, time or disk"
-    return "\n".join(told) or "\n  log: ".join([f"{failed} without a word of why in any log of its steps: {why}", *logs])
+    return "\n".join(messages) or "\n  log: ".join([f"{failed} and left no message in any log of its steps: {why}", *logs])
 
 
 # ------------------------------------------------------------------------------------------------------------------------ study files
 
 
 class StudyRefused(WorkflowError):
-    """A study file that is none, told in one sentence."""
+    """An invalid study file, with a message of one sentence."""
 
 
 def read_studies_safely() -> None:
     """Put ``read_study`` in place of Snakemake's ``load_configfile``, for ``--configfile`` and for the workflow's own ``configfile:``.
 
-    Exits where Snakemake has no such function there any more: better no start than one that runs what a study says.
+    Exits if Snakemake no longer has this function: not starting is better than running code in a study.
     """
     for module in (snakemake.settings.types, snakemake.common.configfile):
         replace(module, "load_configfile", lambda every: read_study, "a reader of config files that runs no code")
 
 
 def read_study(path: str | Path) -> dict:
-    """What ``pqag.study.file`` reads; raises StudyRefused.
+    """Read a study with ``pqag.study.file``; raises StudyRefused.
 
-    The module is loaded from the repository that this file lies in, under a name of its own: the workflow that will run may be that of
-    another copy, whose ``pqag`` must not be shadowed.
+    The module is loaded from the repository of this file, under a separate name: the workflow may belong to another copy of the
+    repository, and its ``pqag`` must not be shadowed.
     """
     studyfile = _studyfile()
     try:
