@@ -25,7 +25,7 @@ from typing import NamedTuple
 #: The seconds that the tests of a module, and all tests, may take.
 MODULE_LIMIT, SUITE_LIMIT = 300, 3600
 #: Leaves out tests that look at the text of the code instead of what it does, since they may notice a fault for the wrong reason.
-TEXT_ALONE = "not test_style and not test_mutants"
+SELECTED = "not test_style and not test_mutants"
 #: The file names that a module has, or had in older commits, where it is not the name of the module here.
 FILES = {"config": ("model.py", "config.py")}
 
@@ -159,7 +159,7 @@ def passes(repository: Path, tests: list[str], limit: float, fault: Fault | None
         if fault:
             text = (copy / fault.path).read_text(encoding="utf-8")
             (copy / fault.path).write_text(text.replace(fault.old, fault.new), encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", TEXT_ALONE, f"--basetemp={temporary}/tests"]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", SELECTED, f"--basetemp={temporary}/tests"]
         environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}  # it would not be read again
         log = Path(temporary, "log")
         with log.open("w", encoding="utf-8") as output:
