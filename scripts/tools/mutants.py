@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 #: The seconds that the tests of a module, and all tests, may take.
-MODULE_LIMIT, SUITE_LIMIT = 300, 3600
+MODULE_LIMIT, SUITE_LIMIT = 600, 3600
 #: Leaves out tests that look at the text of the code instead of what it does, since they may notice a fault for the wrong reason.
 SELECTED = "not test_style and not test_mutants"
 #: The file names that a module has, or had in older commits, where it is not the name of the module here.
