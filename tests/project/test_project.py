@@ -1,5 +1,6 @@
 """The project's own files: pins, generated files, style."""
 
+import ast
 import importlib.metadata
 import re
 import runpy
@@ -8,6 +9,8 @@ import sys
 
 import pytest
 import yaml
+
+from pqag.job.provenance import LIBRARY, _imports
 
 from ..workflow.conftest import ROOT
 
@@ -84,3 +87,37 @@ def test_evaluation_needs_no_torch():
     for step in ("fetch", "prepare", "quantize", "evaluate", "table"):
         imports = re.findall(r"^(?:import|from) .*", (ROOT / f"scripts/{step}.py").read_text(), re.MULTILINE)
         assert not re.search(r"torch|networks|training|attacks|checkpoints", "\n".join(imports)), step
+
+
+#: What each room of the library may import besides itself; the science is all that lies at the top, but for these three modules.
+ROOMS = {
+    "names": set(),
+    "errors": set(),
+    "files": set(),
+    "science": {"names", "errors", "files"},
+    "job": {"names", "errors", "files"},
+    "study": {"names", "errors", "files", "job"},
+    "show": {"names", "errors", "files", "science"},
+    "audit": {"names", "errors", "files", "science", "job", "study", "show"},
+}
+
+
+def room(path) -> str:
+    """The room that a file of the library is in."""
+    first, *rest = path.relative_to(LIBRARY).with_suffix("").parts
+    return first if rest or first in ROOMS else "science"
+
+
+def test_imports_go_one_way():
+    """Of ``job`` the study only needs the digest of the code, and of the science the audit only needs how files are read."""
+    found = set()
+    for path in LIBRARY.glob("**/[a-z]*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            found |= {(path, target.path) for _, target in _imports(node)}
+    assert not [(one.name, other.name) for one, other in found if room(other) not in ROOMS[room(one)] | {room(one)}]
+    assert {other.name for one, other in found if (room(one), room(other)) == ("study", "job")} == {"provenance.py"}
+    assert {other.name for one, other in found if (room(one), room(other)) == ("audit", "science")} == {
+        "checkpoints.py",
+        "storage.py",
+        "user_code.py",
+    }
