@@ -1,6 +1,7 @@
 """The jointly trained victim: soft layer against a scalar loop and its limit, losses against loops, gradients by finite differences."""
 
 import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -152,14 +153,25 @@ def test_sub_vectors_and_codewords_have_norm_1_only_with_intra_normalisation(dat
         assert torch.allclose(lengths, torch.ones_like(lengths)) is intra
 
 
-def test_the_codebook_begins_as_k_means_on_the_networks_own_features(data):
+@pytest.mark.parametrize(("images", "for_each"), [(10_000, 20), (40, 2), (16, 5)])
+def test_the_codebook_begins_as_k_means_on_the_networks_own_features(data, monkeypatch, images, for_each):
+    """Of all 96 images where these are fewer, of 40, or of 5 for each of the 8 codewords."""
+    monkeypatch.setattr(pqn, "IMAGES_OF_START", images)
+    monkeypatch.setattr(pqn, "FOR_EACH_CODEWORD", for_each)
     net = network()
     net.start_codebook(data[0], seed=3)
-    order = torch.randperm(96, generator=torch.Generator().manual_seed(3))
+    order = torch.randperm(96, generator=torch.Generator().manual_seed(3))[: 96 if images > 96 else 40]
     with torch.no_grad():
         features = networks.normalise(net.backbone.eval().features(networks.pixels(data[0][order])), 4).numpy()
     fit = quantizer.fit(features, 4, 8, 3, 5)
     np.testing.assert_allclose(net.free_codewords.detach().numpy(), fit.codewords, atol=1e-5)
+
+
+def test_the_warm_up_is_a_share_of_the_epochs_rounded_down():
+    """0.58 of 50 epochs are 29, though their product is 28.999… in floating point."""
+    for warm_up, epochs, first in ((0.58, 50, 29), (0.5, 3, 1), (0.0, 4, 0)):
+        net = network(dataclasses.replace(JOINT, warm_up=warm_up))
+        assert net.begins_at(dataclasses.replace(RECIPE, epochs=epochs)) == first
 
 
 def run(data, checkpoint=None):

@@ -116,6 +116,26 @@ def test_learning_rate_rises_then_falls_to_nothing(data):
     assert rates == pytest.approx([0.05 * f for f in (0.52, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0)])
 
 
+def test_an_epoch_by_hand(data):
+    """A linear classifier in two steps, of 64 images and of 32: SGD with Nesterov momentum and weight decay, and the mean loss."""
+    recipe = training.Recipe(**(RECIPE.__dict__ | {"epochs": 1, "batch_size": 64, "crop": 0, "flip": False, "weight_decay": 0.1}))
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 3, bias=False))
+    images, labels = data[0].double() / 255, data[1].double()
+    weight, velocity, losses = network[1].weight.detach().double(), 0.0, []
+    order = torch.randperm(96, generator=torch.Generator().manual_seed(5 * 1_000_003))
+    for batch, rate in ((order[:64], 0.04 * 0.05), (order[64:], (1 - 1 / 2) / 0.75 * 0.05)):
+        x, y = images[batch].flatten(1), 0.9 * labels[batch] + 0.1 / 3
+        p = (x @ weight.T).softmax(1)
+        losses.append(float(-(y * p.log()).sum()))
+        gradient = (p - y).T @ x / len(batch) + 0.1 * weight
+        velocity = 0.9 * velocity + gradient
+        weight = weight - rate * (gradient + 0.9 * velocity)
+
+    [(epoch, _)] = started(network, data, recipe)
+    np.testing.assert_allclose(network[1].weight.detach(), weight, rtol=1e-4, atol=1e-7)
+    assert epoch.train_loss == pytest.approx(sum(losses) / 96, rel=1e-6)
+
+
 @pytest.mark.parametrize("stopped_after", [1, 2])
 def test_resumed_training_ends_in_the_same_bits(data, stopped_after, tmp_path):
     whole, _ = run(data)
