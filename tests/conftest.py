@@ -64,7 +64,7 @@ def tiny_study(**changes):
 
 
 def once(tmp_path_factory, name, make):
-    """A copy, of this process alone, of the folder that ``make(folder)`` fills once for all processes of the session; and what it returned."""
+    """A copy of the folder that ``make(folder)`` fills once for all processes of the session, and what ``make`` returned."""
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"shared-{name}"
     with open(f"{shared}.lock", "w") as lock:
@@ -78,14 +78,14 @@ def once(tmp_path_factory, name, make):
 
 @pytest.fixture(scope="session")
 def table1(tmp_path_factory):
-    """A folder in which the tiny study was run with Table 1 alone, and what the run printed. Tests may plan there, but must change nothing."""
+    """A folder in which the tiny study was run with Table 1 alone, and what the run printed. Tests may plan there but change nothing."""
     only = {"tables": {"table3": {"models": []}, "table4": {"models": []}}, "figures": {"models": []}}
     return once(tmp_path_factory, "table1", lambda folder: run_study(folder, tiny_study(**only))[1])
 
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory, table1):
-    """A folder in which the run of Table 1 went on to the whole tiny study, and what that printed. Tests must change nothing there either."""
+    """A folder in which that run went on to the whole tiny study, and what it printed. Tests may plan there but change nothing."""
 
     def run(folder):
         shutil.copytree(table1[0], folder, dirs_exist_ok=True, symlinks=True)

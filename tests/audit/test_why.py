@@ -14,16 +14,9 @@ from pqag.audit.verify import Fault, load
 from pqag.errors import UserError
 
 from . import edits
-from .edits import CELLS, FILES, STUDY, TEX, VICTIM, change_record, copied, write
+from .edits import CELLS, FILES, STUDY, TEX, VICTIM, change_record, write
 
 CELL = "table1:synthetic/apd/vgg16/16/ADC"
-
-
-@pytest.fixture
-def folder(study, tmp_path, monkeypatch):
-    """The tiny study in a folder of its own, which is the working directory."""
-    monkeypatch.chdir(copied(study[0], tmp_path))
-    return tmp_path
 
 
 def explain(query):

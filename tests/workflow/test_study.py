@@ -21,7 +21,7 @@ from pqag.audit import diff
 from pqag.job import records
 from pqag.show import tables
 
-from .conftest import ROOT, snakemake, write_config
+from .conftest import ROOT, snakemake
 
 
 def rows(folder, name="table1.csv"):
@@ -107,8 +107,8 @@ def test_training_history(study):
     assert not (study[0] / "results/tiny/synthetic/vgg16-pretrained/seed0/unfinished.pt").exists()
 
 
-def test_what_a_person_sees(study):
-    _, done = study
+def test_what_a_person_sees(table1):
+    _, done = table1
     lines = done.stderr.splitlines()
     jobs = int(re.search(r"^(\d+) jobs to do$", done.stderr, re.MULTILINE)[1])
     assert any(re.fullmatch(rf"\[\d+/{jobs}\] Fetching the images of synthetic", line) for line in lines)
@@ -166,39 +166,30 @@ def test_pdflatex_takes_the_table(study, tmp_path):
 
 
 @pytest.mark.slow
-def test_another_clone_with_other_cores_time_zone_and_locale_gives_identical_files(study, tmp_path, tiny):
+def test_another_clone_with_other_cores_time_zone_and_locale_gives_identical_files(table1, tmp_path):
     """Of everything but what tells the time: records, the manifest that lists them, logs and benchmarks."""
     clone = tmp_path / "else where"
     names = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     for name in names:
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, clone / name)
-    write_config(clone / "config.yaml", tiny)
+    shutil.copyfile(table1[0] / "config.yaml", clone / "config.yaml")
     environment = os.environ | {"TZ": "Asia/Kathmandu", "LC_ALL": "C", "LANG": "C"}
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "all"]
     done = subprocess.run(command, cwd=clone, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     compared = set()
-    for path in sorted((study[0] / "results").rglob("*")):
+    for path in sorted((table1[0] / "results").rglob("*")):
         telling_time = (
             path.name.endswith(records.SUFFIX) or path.name in ("MANIFEST.sha256", "report.zip") or {"logs", "benchmarks"} & set(path.parts)
         )
         if path.is_file() and not telling_time:
-            twin = clone / path.relative_to(study[0])
+            twin = clone / path.relative_to(table1[0])
             assert path.read_bytes() == twin.read_bytes(), path.name
             compared.add(path.name)
-    assert {
-        "images.h5",
-        "weights.pt",
-        "training.csv",
-        "codebook.h5",
-        "aod.h5",
-        "clean.json",
-        "table1.csv",
-        "table1.tex",
-        "study.json",
-    } < compared
-    told = diff.differences(Path(study[0], "results/tiny"), clone / "results/tiny")
+    results = {"images.h5", "weights.pt", "training.csv", "codebook.h5", "aod.h5", "clean.json", "table1.csv", "table1.tex", "study.json"}
+    assert results < compared
+    told = diff.differences(Path(table1[0], "results/tiny"), clone / "results/tiny")
     assert [line for line in told if not line.startswith("note: ")] == []
 
 
