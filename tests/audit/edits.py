@@ -146,25 +146,8 @@ def edit(path):
     write(path, content[: digit.start()] + bytes([content[digit.start()] + 1]) + content[digit.end() :], keep_time=False)
 
 
-def truncate(path):
-    content = Path(path).read_bytes()
-    write(path, content[: len(content) // 2])
-
-
-def empty(path):
-    write(path, b"")
-
-
 def delete(path):
     Path(path).unlink()
-
-
-def delete_record(path):
-    Path(record_of(path)).unlink()
-
-
-def replace_by_twin(path):
-    write(path, Path(twin(path)).read_bytes())
 
 
 def swap_with_twin(path):
@@ -177,9 +160,8 @@ def swap_with_twin(path):
 
 
 def link(path):
-    elsewhere = Path("elsewhere")
-    os.replace(path, elsewhere)
-    os.symlink(elsewhere.absolute(), path)
+    os.replace(path, "elsewhere")
+    os.symlink(Path("elsewhere").absolute(), path)
 
 
 def folder(path):
@@ -197,16 +179,17 @@ def flip_and_fit_all(path):
     make_list_fit()
 
 
+TWINS = {kind for kind, path in FILES.items() if twin(path)}
 #: By its name: the edit, and the kinds of files that it can be done to.
 EDITS = {
     "one bit flipped": (flip, set(FILES)),
     "edited by hand, with a new time": (edit, set(FILES)),
-    "cut in half": (truncate, set(FILES)),
-    "emptied": (empty, set(FILES)),
+    "cut in half": (lambda path: write(path, Path(path).read_bytes()[: Path(path).stat().st_size // 2]), set(FILES)),
+    "emptied": (lambda path: write(path, b""), set(FILES)),
     "deleted": (delete, set(FILES)),
-    "its record deleted": (delete_record, set(FILES) - RECORDS),
-    "another network's in its place": (replace_by_twin, {kind for kind, path in FILES.items() if twin(path)}),
-    "swapped with another network's, and the records": (swap_with_twin, {kind for kind, path in FILES.items() if twin(path)}),
+    "its record deleted": (lambda path: delete(record_of(path)), set(FILES) - RECORDS),
+    "another network's in its place": (lambda path: write(path, Path(twin(path)).read_bytes()), TWINS),
+    "swapped with another network's, and the records": (swap_with_twin, TWINS),
     "a link to the same bytes": (link, set(FILES)),
     "a folder in its place": (folder, set(FILES)),
     "one bit flipped, and its record made to fit": (flip_and_fit_record, set(FILES) - RECORDS - {"manifest"}),
@@ -250,14 +233,14 @@ def _type_a_number_and_fit():
 
 
 @once("another number in the .tex and in the cells")
-def _another_number():
+def _another_number(**changes):
     text = Path(TEX).read_text()
     old = CELL.search(text)[1]
     write(TEX, CELL.sub(lambda found: found[0].replace(old, "64.3"), text).encode())
     cells = json.loads(Path(CELLS).read_text())
     for cell in cells["cells"]:
         if cell["id"] == "table1:synthetic/apd/vgg16/16/ADC":
-            cell |= {"text": "64.3", "value": 64.3}
+            cell |= {"text": "64.3", "value": 64.3} | changes
     write(CELLS, files.json_text(cells).encode())
     return CELLS
 
@@ -273,12 +256,7 @@ def _another_number_and_fit():
 @once("a number from a file of one's own, and record and list made to fit")
 def _another_source():
     Path("mine.json").write_text('{"ADC": {"map": 0.643}}')
-    _another_number()
-    cells = json.loads(Path(CELLS).read_text())
-    for cell in cells["cells"]:
-        if cell["id"] == "table1:synthetic/apd/vgg16/16/ADC":
-            cell |= {"sources": [{"file": "mine.json", "pointer": "/ADC/map"}]}
-    write(CELLS, files.json_text(cells).encode())
+    _another_number(sources=[{"file": "mine.json", "pointer": "/ADC/map"}])
     make_record_fit(TEX, CELLS)
     make_list_fit()
     return CELLS
@@ -301,36 +279,22 @@ def _in_record(kind, change):
     return path
 
 
-@once("threads changed in a record, and the list made to fit")
-def _edit_threads():
-    def change(record):
-        record["predicate"]["buildDefinition"]["internalParameters"]["threads"] = 2
+def _register_field(what, section, key, value):
+    @once(f"{what} changed in a record, and the list made to fit")
+    def _edit():
+        def change(record):
+            parameters = record["predicate"]["buildDefinition"]
+            for name in section:
+                parameters = parameters[name]
+            parameters[key] = value
 
-    return _in_record("record of weights", change)
-
-
-@once("a seed changed in a record, and the list made to fit")
-def _edit_seed():
-    def change(record):
-        record["predicate"]["buildDefinition"]["internalParameters"]["seeds"]["seed"] = 1
-
-    return _in_record("record of weights", change)
+        return _in_record("record of weights", change)
 
 
-@once("a setting changed in a record, and the list made to fit")
-def _edit_setting():
-    def change(record):
-        record["predicate"]["buildDefinition"]["externalParameters"]["settings"]["epochs"] = 200
-
-    return _in_record("record of weights", change)
-
-
-@once("the digest of the code changed in a record, and the list made to fit")
-def _edit_code():
-    def change(record):
-        record["predicate"]["buildDefinition"]["internalParameters"]["code"] = "0" * 64
-
-    return _in_record("record of weights", change)
+_register_field("threads", ["internalParameters"], "threads", 2)
+_register_field("a seed", ["internalParameters", "seeds"], "seed", 1)
+_register_field("a setting", ["externalParameters", "settings"], "epochs", 200)
+_register_field("the digest of the code", ["internalParameters"], "code", "0" * 64)
 
 
 @once("a record that claims another job's file, and the list made to fit")
