@@ -42,7 +42,6 @@ def test_the_same_study_run_under_another_name_or_in_another_place_is_the_same(f
             write(path, text.replace("2026-", "2027-").encode())
     assert OTHER.joinpath("tables/table1.cells.json").read_bytes() != Path(CELLS).read_bytes()
     assert found() == []
-
     away = tmp_path_factory.mktemp("away") / "tiny"
     shutil.move(OTHER, away)
     assert list(differences(STUDY, away)) == []

@@ -10,6 +10,7 @@ import yaml
 from pqag import checkpoints, files, networks
 from pqag.job import records
 
+from ..conftest import run_study
 from .conftest import ROOT, plan, snakemake, write_config
 
 pytestmark = pytest.mark.slow  # a whole study
@@ -121,10 +122,10 @@ def test_who_lends_weights_need_not_stand_in_a_table(tmp_path, tiny):
     """Its weights belong to the study all the same: a run verifies them, and makes them again if they were deleted."""
     models = {"alexnet": {"width": 0.0625}, "other": {"like": "alexnet", "quantizer": {"iterations": 3}}}
     shown = {"tables": {"table1": {"models": ["other"]}, "table4": {"models": []}}, "figures": {"models": []}}
-    write_config(tmp_path / "config.yaml", tiny | {"models": models, "attacks": {"aod": {"loss": "aod"}}} | shown)
-    for _ in range(2):
-        done = snakemake(tmp_path, "--configfile", tmp_path / "config.yaml", "--cores", 2, "all")
-        assert done.returncode == 0, done.stderr
-        weights = tmp_path / "results/tiny/synthetic/alexnet-pretrained/seed0/weights.pt"
-        assert str(weights.relative_to(tmp_path)) in (tmp_path / "results/tiny/MANIFEST.sha256").read_text()
-        weights.unlink()
+    shown |= {"attacks": {"aod": {"loss": "aod", "iterations": 1}}, "training": {"epochs": 1, "batch_size": 100}}
+    config = tiny | {"models": models} | shown
+    run_study(tmp_path, config)
+    weights = "results/tiny/synthetic/alexnet-pretrained/seed0/weights.pt"
+    assert weights in (tmp_path / "results/tiny/MANIFEST.sha256").read_text()
+    (tmp_path / weights).unlink()
+    assert "pretrain" in {rule for rule, _ in plan(tmp_path, config)}
