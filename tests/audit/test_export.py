@@ -28,6 +28,7 @@ from pqag.errors import UserError
 from pqag.job import records
 
 from ..workflow.conftest import ROOT
+from .conftest import command
 
 pytestmark = pytest.mark.filterwarnings("ignore:ConjunctiveGraph:DeprecationWarning")  # inside the validator
 
@@ -506,12 +507,6 @@ def test_an_input_from_another_folder_is_refused_with_its_record(run):
         export(STUDY, force=True)
 
 
-def test_a_config_that_was_changed_since_stays_out(run):
-    Path("config.yaml").write_text("study: other\n")
-    folder, _, _ = export(STUDY, force=True)
-    assert not (folder / "config.yaml").exists()
-
-
 def test_a_config_from_elsewhere_lies_in_config(run):
     shutil.move("config.yaml", "../mine.yaml")
     path = STUDY / "study.json"
@@ -520,34 +515,31 @@ def test_a_config_from_elsewhere_lies_in_config(run):
     folder, _, _ = export(STUDY, force=True)
     assert (folder / "config/mine.yaml").read_bytes() == Path("../mine.yaml").read_bytes()
     assert ids(graph(folder)["#run"]["object"]) == ["config/mine.yaml"]
+    Path("../mine.yaml").write_text("study: other\n")
+    folder, _, _ = export(STUDY, force=True)
+    assert not (folder / "config/mine.yaml").exists(), "what was changed since stays out"
 
 
 # ------------------------------------------------------------------------------------------------------------------ from the command
 
 
-def audit(*arguments, python=(sys.executable,)):
-    done = subprocess.run([*python, ROOT / "scripts/audit.py", *arguments], capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
-
-
-def test_the_command_says_what_it_wrote_and_what_it_left_out(run):
+def test_the_command_says_what_it_wrote_and_what_it_left_out_and_tells_a_fault_in_one_sentence(run, capsys):
     large = sum(path.suffix in (".h5", ".pt") for path in run.rglob("*"))
-    status, out, _ = audit("export", "tiny")
+    assert command.main(["export", "tiny"]) == 0
     number = len(tree(STUDY / "crate")) - 1
-    assert (status, out) == (0, f"results/tiny/crate: {number} files; {large} others of the study left out, --all puts them in\n")
-    status, out, _ = audit("export", "tiny", "--all", "--output", "../whole")
-    assert (status, out) == (0, f"../whole: {number + large} files\n")
-
-
-def test_the_command_tells_a_fault_in_one_sentence(run):
+    assert capsys.readouterr().out == f"results/tiny/crate: {number} files; {large} others of the study left out, --all puts them in\n"
+    assert command.main(["export", "tiny", "--all", "--output", "../whole"]) == 0
+    assert capsys.readouterr().out == f"../whole: {number + large} files\n"
     (STUDY / "tables/table1.csv").write_text("")
-    status, out, error = audit("export", "tiny")
-    assert (status, out) == (2, "") and error.startswith("error: results/tiny has ") and error.count("\n") == 1
-    assert audit("export", "tiny", "--force")[0] == 0
+    assert command.main(["export", "tiny"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.startswith("error: results/tiny has ") and shown.err.count("\n") == 1
+    assert command.main(["export", "tiny", "--force"]) == 0
 
 
 def test_without_rocrate_only_the_export_is_missing(run):
-    bare = (sys.executable, "-E", "-S")  # no installed package
-    assert audit("verify", "tiny", python=bare)[0] == 0
-    status, _, error = audit("export", "tiny", python=bare)
-    assert status == 2 and re.fullmatch(r"error: export needs the package \w+, which `make setup` installs.*\n", error)
+    """Without any installed package; that verify works is tested in the crate."""
+    bare = [sys.executable, "-E", "-S", ROOT / "scripts/audit.py", "export", "tiny"]
+    done = subprocess.run(bare, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: export needs the package \w+, which `make setup` installs.*\n", done.stderr)

@@ -161,19 +161,13 @@ def rows():
         return list(csv.DictReader(file))
 
 
-def test_the_static_table_has_every_number_where_it_belongs(finished):
-    """By distance, attack and column, against the CSV file; and each is a link to its cell."""
+def test_the_static_table_and_its_caption_have_every_number_where_it_belongs(finished):
+    """By distance, attack and column, against the CSV file; and each is a link to its cell, as is every number of the caption."""
     tree = Tree(html.page(RESULTS)[0]).root
     (table,) = tree.all("table")
-    header = [
-        [(one.text, int(one.attributes.get("colspan", 1))) for one in line.children if isinstance(one, Element)]
-        for line in next(table.all("thead")).all("tr")
-    ]
-    assert header == [
-        [("", 1), ("", 1), ("Synthetic patterns", 2)],
-        [("", 1), ("", 1), ("AlexNet", 1), ("VGG16", 1)],
-        [("", 1), ("", 1), ("16 bits", 1), ("16 bits", 1)],
-    ]
+    header = [[one.text for one in line.children if isinstance(one, Element)] for line in next(table.all("thead")).all("tr")]
+    assert header == [["", "", "Synthetic patterns"], ["", "", "AlexNet", "VGG16"], ["", "", "16 bits", "16 bits"]]
+    assert next(one for one in table.all("th") if one.text == "Synthetic patterns").attributes["colspan"] == "2"
     found = {}
     for body in table.all("tbody"):
         distance = next(th for th in body.all("th") if th.attributes["scope"] == "rowgroup")
@@ -187,19 +181,12 @@ def test_the_static_table_has_every_number_where_it_belongs(finished):
                 found[distance.text, attack, model] = field.text
     assert found == {(row["distance"], row["attack"], row["target_model"]): f"{float(row['map']):.1f}" for row in rows()}
 
-
-def test_every_number_of_the_caption_is_a_link(finished):
-    tree = Tree(html.page(RESULTS)[0]).root
     caption = next(tree.all("section")).children[1]
     printed = (RESULTS / "tables/table1.txt").read_text()
     assert f"Table 1. {caption.text}".split() == printed.split("\n\n")[0].split()
     alone = "".join(child if isinstance(child, str) else "" for child in caption.children)
     assert re.findall(r"\d+", alone.replace("VGG16", "")) == []
     assert len(list(caption.all("a"))) > 8
-
-
-def test_every_link_leads_to_a_cell(finished):
-    tree = Tree(html.page(RESULTS)[0]).root
     identities = {cell["id"] for cell in data_of(tree)["cells"]}
     assert {unquote(link.attributes["href"].removeprefix("#")) for link in tree.all("a")} == identities
 
@@ -356,7 +343,7 @@ def breaks_latex(text):
     return bool(re.search(r"[{}&%\\]", text))
 
 
-@pytest.mark.parametrize("payload", HOSTILE[::3] + ODD[::3])
+@pytest.mark.parametrize("payload", HOSTILE + ODD)
 def test_hostile_names_are_text(copied, payload):
     poison(payload)
     page, _ = html.page(RESULTS)

@@ -199,18 +199,11 @@ def test_a_study_on_another_disk(folder, tmp_path_factory):
 # ---------------------------------------------------------------------------------------------------------------- every byte
 
 
-@pytest.fixture(scope="module")
-def shared(study, tmp_path_factory):
-    """A copy of the study for tests that put back what they change, and its files."""
-    folder = copied(study[0], tmp_path_factory.mktemp("shared"))
-    inside = [path for name in ("results", "data") for path in sorted((folder / name).rglob("*")) if path.is_file()]
-    return folder, [str(path.relative_to(folder)) for path in inside if not {"logs", "benchmarks"} & set(path.parts)]
-
-
 @pytest.fixture
-def there(shared, monkeypatch):
-    monkeypatch.chdir(shared[0])
-    return shared[1]
+def there(folder):
+    """The files of a study whose tests put back what they change."""
+    inside = [path for name in ("data", "results") for path in sorted(Path(name).rglob("*")) if path.is_file()]
+    return [str(path) for path in inside if not {"logs", "benchmarks"} & set(path.parts)]
 
 
 def changed(path, content):
@@ -226,16 +219,12 @@ def changed(path, content):
 in_place = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def test_keys_given_on_the_command_line_are_told(there):
+def test_keys_given_on_the_command_line_are_told(folder):
     """The config files are as they were, and yet say otherwise than what was run."""
     study = json.loads(Path(FILES["study"]).read_text())
     assert not [remark for remark in verify(STUDY)[1] if "--config" in remark]
-    original = Path(FILES["study"]).read_bytes()
-    try:
-        write(FILES["study"], files.json_text(study | {"overrides": ["bits"]}).encode())
-        assert "['bits'] came by --config, so the config files say otherwise" in verify(STUDY)[1]
-    finally:
-        write(FILES["study"], original)
+    write(FILES["study"], files.json_text(study | {"overrides": ["bits"]}).encode())
+    assert "['bits'] came by --config, so the config files say otherwise" in verify(STUDY)[1]
 
 
 def test_a_key_of_the_study_with_one_bit_flipped_is_found(there):
@@ -381,19 +370,18 @@ def test_left_over_jobs_may_be_those_of_a_run_that_has_not_come_so_far(folder):
     assert all(found[path].mend.startswith("run the study to its end; then delete") for path in LEFT)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda study: study.update(seeds=[1]),
-        lambda study: study.update(bits=[24]),
-        lambda study: study.update(datasets={"cifar10": study["datasets"]["synthetic"]}),
-        lambda study: (study["models"].pop("vgg16"), study["tables"]["table1"].update(models=["alexnet"])),
-        lambda study: study["tables"]["table1"].update(models=["alexnet"]),
-    ],
-    ids=["seeds", "bits", "datasets", "models", "tables"],
-)
-def test_whatever_was_taken_out_of_the_study_is_left_over(folder, change):
-    study_becomes(change)
+TAKEN_OUT = {
+    "seeds": lambda study: study.update(seeds=[1]),
+    "bits": lambda study: study.update(bits=[24]),
+    "datasets": lambda study: study.update(datasets={"cifar10": study["datasets"]["synthetic"]}),
+    "models": lambda study: (study["models"].pop("vgg16"), study["tables"]["table1"].update(models=["alexnet"])),
+    "tables": lambda study: study["tables"]["table1"].update(models=["alexnet"]),
+}
+
+
+@pytest.mark.parametrize("what", TAKEN_OUT)
+def test_whatever_was_taken_out_of_the_study_is_left_over(folder, what):
+    study_becomes(TAKEN_OUT[what])
     assert "of a job that the study does not have, quantize (bits=16, dataset=synthetic, model=vgg16, seed=0" in " ".join(told())
     assert not any("no recorded job" in line or "no record" in line for line in told())
 
