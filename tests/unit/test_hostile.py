@@ -185,7 +185,7 @@ JSON = {
     "": "the file is empty",
     "[]": "the file holds a list",
     '{"study": "a", "study": "b"}': "the key study stands twice in one section",
-    '{"study": "a",\n}': "line 2: it is no JSON, which the name of the file says it is",
+    '{"study": "a",\n}': "enclosed in double quotes), which the name of the file says it is",
     f'{{"__use_yte__": true, "study": "?{CODE}"}}': "__use_yte__ would run Python",
     "[" * 40_000: "nested deeper than the 20 levels",
     f'{{"study": {"9" * 5000}}}': "a number has more digits than can be read",

@@ -175,11 +175,12 @@ def test_the_processor_has_a_name():
         assert f": {records.cpu()}\n" in Path("/proc/cpuinfo").read_text()
 
 
-@pytest.mark.parametrize(("available", "used", "name"), [(True, True, "a GPU"), (True, False, None), (False, False, None)])
-def test_the_gpu_is_named_if_it_was_used(monkeypatch, available, used, name):
-    cuda = types.SimpleNamespace(is_available=lambda: available, is_initialized=lambda: used, get_device_name=lambda: "a GPU")
-    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
-    assert records.gpu() == name
+def test_the_gpu_is_named_if_it_was_used(monkeypatch):
+    for available, used, name in ((True, True, "a GPU"), (True, False, None), (False, False, None)):
+        found = {"is_available": available, "is_initialized": used, "get_device_name": "a GPU"}
+        cuda = types.SimpleNamespace(**{key: lambda value=value: value for key, value in found.items()})
+        monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
+        assert records.gpu() == name
 
 
 def test_without_torch_there_is_no_gpu_and_torch_is_not_loaded(monkeypatch, python):
@@ -190,10 +191,7 @@ def test_without_torch_there_is_no_gpu_and_torch_is_not_loaded(monkeypatch, pyth
 
 
 def test_a_user_without_a_name_is_none(monkeypatch):
-    def fail():
-        raise KeyError("getpwuid(): uid not found: 1234")
-
-    monkeypatch.setattr(records.getpass, "getuser", fail)
+    monkeypatch.setattr(records.getpass, "getuser", {}.popitem)  # it raises KeyError, as getpwuid() does
     assert records._user() is None
 
 
@@ -360,12 +358,6 @@ def refused(tmp_path):
     return refuse
 
 
-def test_a_record_is_read_as_it_was_written(tmp_path):
-    record = a_record()
-    files.write_json(tmp_path / "a.prov.json", record)
-    assert records.read(tmp_path / "a.prov.json") == records.read(str(tmp_path / "a.prov.json")) == record
-
-
 NO_RECORDS = [b"", b"{", b"null", b"7", b'"text"', b"[]", b"{}", b"\xff\xfe\0", b"\0" * 1000, b"[" * 100_000, b"9" * 5000, b"<!DOCTYPE>"]
 NO_RECORDS += [b'{"_type": "https://in-toto.io/Statement/v1", "subject": [], "predicate": {}}']
 
@@ -378,7 +370,9 @@ def test_what_is_no_record_is_refused(refused):
         assert f"{constant} is no JSON" in refused(whole.replace('"codewords": 16', f'"codewords": {constant}').encode())
 
 
-def test_a_file_that_is_none_is_refused(tmp_path):
+def test_a_record_is_read_as_it_was_written_and_a_file_that_is_none_is_refused(tmp_path):
+    files.write_json(tmp_path / "a.prov.json", record := a_record())
+    assert records.read(tmp_path / "a.prov.json") == records.read(str(tmp_path / "a.prov.json")) == record
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name in ("nowhere", "folder", "pipe", "nowhere/deeper"):
@@ -540,12 +534,11 @@ def test_shards_are_named_in_the_record_of_the_job_that_joined_them_with_their_m
     assert records.processors(other) == {"a processor", "another"}
 
 
-@pytest.mark.parametrize(
-    "changes", [{"settings": {"subspaces": 8, "codewords": 16, "iterations": 25, "code": C}}, {"inputs": {"results/y.h5": A}}]
-)
-def test_shards_of_another_job_are_refused(folder, changes):
-    with pytest.raises(UserError, match="^x.shard1of2.prov.json is of a shard with other settings, or of other files"):
-        with_shards(folder, **changes)
+def test_shards_of_another_job_are_refused(folder):
+    other = {"subspaces": 8, "codewords": 16, "iterations": 25, "code": C}
+    for changes in ({"settings": other}, {"inputs": {"results/y.h5": A}}):
+        with pytest.raises(UserError, match="^x.shard1of2.prov.json is of a shard with other settings, or of other files"):
+            with_shards(folder, **changes)
 
 
 def test_a_record_is_of_its_settings_and_of_what_its_input_is_now(folder):
@@ -569,14 +562,9 @@ def test_the_record_of_a_file_is_found_beside_it(folder):
     made("data/aod.prov.json", data__aod_h5=b"2", data__aod_health_json=b"3")
     made("data/aod.alexnet.prov.json", data__aod_alexnet_h5=b"4")
     made("data/weights.prov.json", data__weights_pt=b"5", data__training_csv=b"6")
-    assert {str(path): str(records.record_of(path)) for path in Path("data").glob("*") if not path.name.endswith(".prov.json")} == {
-        "data/images.h5": "data/images.prov.json",
-        "data/aod.h5": "data/aod.prov.json",
-        "data/aod.health.json": "data/aod.prov.json",
-        "data/aod.alexnet.h5": "data/aod.alexnet.prov.json",
-        "data/weights.pt": "data/weights.prov.json",
-        "data/training.csv": "data/weights.prov.json",
-    }
+    makers = {"images.h5": "images", "aod.h5": "aod", "aod.health.json": "aod", "aod.alexnet.h5": "aod.alexnet"}
+    for name, maker in {**makers, "weights.pt": "weights", "training.csv": "weights"}.items():
+        assert records.record_of(f"data/{name}") == Path(f"data/{maker}.prov.json")
     assert records.record_of("data/images.h5") == records.record_of("./data/images.h5") == Path("data/images.prov.json")
 
 

@@ -107,10 +107,11 @@ def fail(snakemake, error):
 # ----------------------------------------------------------------------------------------------------------------------- endings
 
 
-def test_a_good_end_is_silent_and_goes_on_after_the_body(snakemake, capsys):
+def test_a_good_end_is_silent_and_goes_on_after_the_body(snakemake, capsys, ends_with_parent):
     before = sys.stdout, sys.stderr
     with step(snakemake) as settings:
         assert settings == {"threads": 1, "code": "abc"}
+        assert ends_with_parent == ["called"], "every step ends with its parent"
         assert sys.stdout is not before[0] and sys.stderr is not before[1]
     assert log_of(snakemake) == "" and capsys.readouterr() == ("", "")
     assert (sys.stdout, sys.stderr) == before
@@ -172,11 +173,7 @@ def test_a_job_that_ended_well_leaves_its_record(folder):
 
 def test_the_record_is_written_after_everything_else(folder, monkeypatch):
     seen = []
-
-    def write(path, record):
-        seen.append((path, sorted(os.listdir())))
-
-    monkeypatch.setattr(files, "write_json", write)
+    monkeypatch.setattr(files, "write_json", lambda path, record: seen.append((path, sorted(os.listdir()))))
     with step(given(outputs=["out.txt"])):
         Path("out.txt").write_bytes(b"output")
     assert seen == [("made.prov.json", ["in.prov.json", "in.txt", "logs", "out.txt"])]
@@ -274,11 +271,6 @@ def test_a_record_as_an_input_needs_no_record(folder):
 
 
 # --------------------------------------------------------------------------------------------------------------- a killed parent
-
-
-def test_every_step_ends_with_its_parent(folder, ends_with_parent):
-    with step(given()):
-        assert ends_with_parent == ["called"]
 
 
 PARENT = """
