@@ -64,7 +64,7 @@ def copied(study, folder, snakemake=False, copy=os.link):
 
 
 def write(path, content, keep_time=True):
-    """Put a new file in the place of the old one, with its times, as one would who does not want to be found out."""
+    """Replace a file by a new one with the same times, as somebody does who wants to stay undetected."""
     path = Path(path)
     new = path.with_name("new")
     new.write_bytes(content)
@@ -74,7 +74,7 @@ def write(path, content, keep_time=True):
 
 
 def flipped(content, position=None):
-    """``content`` with one bit of one byte turned over, in the middle if nowhere else."""
+    """``content`` with one bit flipped, in the middle unless ``position`` says where."""
     changed = bytearray(content)
     changed[len(changed) // 2 if position is None else position] ^= 1
     return bytes(changed)
@@ -99,7 +99,7 @@ def record_of(path):
 
 
 def make_record_fit(*paths):
-    """Let the records say that files are what they are now."""
+    """Make the records fit the files as they are now."""
     for path in paths:
 
         def change(record, path=path):
@@ -111,7 +111,7 @@ def make_record_fit(*paths):
 
 
 def make_list_fit():
-    """Write the list of all files, and its record, anew, as they are now."""
+    """Rewrite the list of all files and its record to fit the files as they are now."""
     names = [line.split("  ", 1)[1] for line in Path(MANIFEST).read_text().splitlines()]
     names = sorted(name for name in names if Path(name).exists())
     write(MANIFEST, "".join(f"{files.sha256(name)}  {name}\n" for name in names).encode())

@@ -1,4 +1,4 @@
-"""How the audit is called: mistakes are told in one sentence, and where one stands does not matter."""
+"""How the audit is called: a mistake is told in one sentence, and any working directory will do."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Whatever is done to a study is found, and named; and nothing else is."""
+"""Verify finds and names every change to a study, and nothing else."""
 
 import hashlib
 import json

@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 
 def running(cluster, step):
-    """The job of a rule or group that is now at work, if there is one."""
+    """The running job of a rule or group, if there is one."""
     jobs = [job for job in cluster.jobs().values() if job["JobState"] == "RUNNING" and job.get("Comment", "").startswith(f"rule_{step}")]
     return jobs[-1]["JobId"] if jobs else None
 
@@ -82,7 +82,7 @@ def test_killed_by_the_scheduler_a_job_is_sent_again(cluster, folder, table1):
 
 
 def test_killed_and_started_again_it_goes_on_and_jobs_of_the_old_run_end(cluster, folder, table1):
-    """Jobs outlive a Snakemake that was killed: one that still waits, and one that is at work."""
+    """Jobs outlive a Snakemake that was killed: one that still waits, and one that runs."""
     target = TARGETS["alexnet"]
     before = set(cluster.jobs())
 

@@ -1,4 +1,4 @@
-"""What the profile for SLURM and the image for apptainer say, held against the rules and the pins."""
+"""The profile for SLURM and the image for apptainer agree with the rules and the pins."""
 
 import os
 import re
@@ -118,7 +118,7 @@ def test_what_a_site_says_reaches_the_jobs_and_without_it_slurm_chooses():
 
 @pytest.mark.parametrize("status, command", [(0, "sacct"), (1, "squeue"), (None, "squeue")])
 def test_status_comes_from_accounting_where_it_works(tmp_path, monkeypatch, status, command):
-    """Where there is none, `sacct` is there often, and fails."""
+    """Where there is no accounting, `sacct` often exists all the same, and fails."""
     if status is not None:
         (tmp_path / "sacct").write_text(f"#!/bin/sh\nexit {status}\n")
         (tmp_path / "sacct").chmod(0o755)
@@ -189,7 +189,7 @@ def test_needs_of_a_study_by_hand(tmp_path, monkeypatch):
     assert needs.most_mb == max(step.resources.mem_mb for job in of_each for step in job)
 
 
-def test_a_mistake_of_who_asks_for_needs_is_told_in_a_line():
+def test_a_mistake_in_the_call_of_jobs_is_told_in_a_line():
     done = subprocess.run([sys.executable, "docs/jobs.py", "config/tiny.yaml", "table9"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "table9" in done.stderr and "Traceback" not in done.stderr
 

@@ -1,4 +1,4 @@
-"""Study files that a person gets wrong, and study files that someone means ill with: one sentence each, and nothing in them runs."""
+"""Study files with a mistake and study files with an attack: each is refused in one sentence, and nothing in them runs."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from ..workflow.conftest import ROOT, snakemake
 
 TINY = (ROOT / "config/tiny.yaml").read_text()
 
-#: What payloads make, wherever they run: a folder beside the file they stand in.
+#: What the payloads create where they run: a folder beside their file.
 CANARY = "canary"
 CODE = f"__import__('os').mkdir('{CANARY}')"
 

@@ -27,7 +27,7 @@ from pqag.job.step import _end_with_parent, came_from, progress, step
 
 @pytest.fixture(autouse=True)
 def logging_as_before():
-    """A step takes the root logger over, as befits a process of its own."""
+    """A step takes over the root logger, as it may in a process of its own."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -37,7 +37,7 @@ def logging_as_before():
 
 @pytest.fixture(autouse=True)
 def script(monkeypatch):
-    """The script that runs, which in a process of its own is its main module."""
+    """The script that runs; in a process of its own it is the main module."""
     monkeypatch.setattr(module, "_script", lambda: LIBRARY.parent / "evaluate.py")
 
 
@@ -54,7 +54,7 @@ def sha256(content: bytes) -> str:
 
 
 def given(inputs=(), outputs=(), record="made.prov.json", **config):
-    """What Snakemake gives to a script, as far as a step looks at it, in Snakemake's own containers; paths as a rule names them."""
+    """The part of what Snakemake gives to a script that a step uses, in Snakemake's own containers."""
     return types.SimpleNamespace(
         rule="evaluate",
         input=InputFiles(list(inputs)),
@@ -210,7 +210,7 @@ def test_the_config_says_whether_host_and_user_are_recorded(folder):
         assert ("user" in machine(records.read("made.prov.json"))) == there
 
 
-def test_what_came_from_outside_is_said_of_the_running_job_alone(folder):
+def test_what_came_from_outside_is_recorded_for_the_running_job_alone(folder):
     with step(given(record="first.prov.json")):
         came_from("a", "a" * 64)
         came_from("b", "b" * 64)
@@ -337,8 +337,8 @@ def test_a_job_whose_snakemake_was_killed_before_it_could_look_does_not_work(fam
         assert both_end(parent, 3)
 
 
-def test_it_is_looked_at_once_before_any_work(monkeypatch):
-    """And not only by a thread that may come to it later."""
+def test_the_parent_is_checked_once_before_any_work(monkeypatch):
+    """And not only by a thread, which may run later."""
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         pass
     ended = []

@@ -213,7 +213,7 @@ def test_of_six_starts_at_once_one_runs_and_the_others_say_so(folder, table1):
 
 
 def test_a_start_that_planned_before_another_run_ended_is_refused(tiny, tmp_path, monkeypatch):
-    """It holds the lock, but what it means to do is of before."""
+    """It holds the lock, but its plan is out of date."""
     monkeypatch.chdir(tmp_path)
     write_config(tmp_path / "config.yaml", tiny)
     (tmp_path / ".snakemake/incomplete").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What a study is looked at by: the figures, the PDF of all tables and figures, the report."""
+"""The figures of a study, the PDF of all its tables and figures, and its report."""
 
 import os
 import re
