@@ -261,8 +261,8 @@ def test_as_many_values_and_levels_as_are_allowed_are_read_and_one_more_is_not(t
 # ------------------------------------------------------------------------------------------- the controls: the payloads are armed
 
 
-def test_snakemakes_own_reader_would_run_the_code(tmp_path, monkeypatch):
-    """As would YTE itself, which it calls; every payload of the table that they take for a template."""
+def test_snakemakes_own_reader_and_an_unsafe_loader_would_run_the_code(tmp_path, monkeypatch):
+    """As would YTE itself, which it calls, and an unsafe loader of YAML: for every payload of the table that is meant for them."""
     monkeypatch.chdir(tmp_path)
     armed = [content for kind, content, _ in BAD if kind == "code" and CODE in content and "__use_yte__: true\n" in content]
     assert len(armed) == 3
@@ -274,9 +274,6 @@ def test_snakemakes_own_reader_would_run_the_code(tmp_path, monkeypatch):
                 assert os.path.isdir(CANARY), error  # it ran, and what it gave was of no use
             os.rmdir(CANARY)
 
-
-def test_an_unsafe_loader_would_run_the_code(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
     armed = [content for kind, content, _ in BAD if kind == "code" and "!!python/object" in content]
     assert len(armed) == 2
     for content in armed:

@@ -76,11 +76,9 @@ def test_one_job_is_no_plural_and_jobs_are_summed_where_no_total_is_given(tell, 
     assert tell("Job stats", LogEvent.RUN_INFO, stats={"attack": 3, "fetch": 1}) == "4 jobs to do\n"
 
 
-@pytest.mark.parametrize(
-    "event", [LogEvent.SHELLCMD, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS, LogEvent.RESOURCES_INFO]
-)
-def test_other_events_are_silent(tell, event):
-    assert tell("words", event, done=1, total=2, job_id=3) == ""
+def test_other_events_are_silent(tell):
+    for event in (LogEvent.SHELLCMD, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS, LogEvent.RESOURCES_INFO):
+        assert tell("words", event, done=1, total=2, job_id=3) == ""
 
 
 # ---------------------------------------------------------------------------------------------------------------------- failures
@@ -213,23 +211,21 @@ def test_remarks_on_its_own_working_and_what_is_for_debugging_are_left_out(tell)
     assert tell("Full Traceback", level=logging.DEBUG) == ""
 
 
-@pytest.mark.parametrize("level", [logging.INFO, logging.WARNING, logging.ERROR])
-def test_what_is_not_known_to_be_noise_is_shown(tell, level):
-    assert tell("Nothing to be done (all requested files are present and up to date).", level=level).startswith("Nothing to be done")
-    assert tell("config.yaml: device is 'gpu', 50 % of %s\n", level=level) == "config.yaml: device is 'gpu', 50 % of %s\n"
+def test_what_is_not_known_to_be_noise_is_shown(tell):
+    for level in (logging.INFO, logging.WARNING, logging.ERROR):
+        assert tell("Nothing to be done (all requested files are present and up to date).", level=level).startswith("Nothing to be done")
+        assert tell("config.yaml: device is 'gpu', 50 % of %s\n", level=level) == "config.yaml: device is 'gpu', 50 % of %s\n"
 
 
-def test_the_failure_of_a_job_is_not_told_twice(tell):
+def test_the_failure_of_a_job_is_not_told_twice_and_other_exceptions_are_shown(tell):
     for exception in ("CalledProcessError", "RuleException"):
         assert tell("Command failed", LogEvent.ERROR, logging.ERROR, exception=exception) == ""
     message = "WorkflowError:\nAt least one job did not complete successfully."
     assert tell(message, LogEvent.ERROR, logging.ERROR, exception="WorkflowError") == ""
 
-
-@pytest.mark.parametrize("exception", ["WorkflowError", "MissingInputException", "SyntaxError"])
-def test_other_exceptions_of_snakemake_are_shown(tell, exception):
     words = "Missing input files for rule attack:\n  data/x.h5"
-    assert tell(words, LogEvent.ERROR, logging.ERROR, exception=exception) == words + "\n"
+    for exception in ("WorkflowError", "MissingInputException", "SyntaxError"):
+        assert tell(words, LogEvent.ERROR, logging.ERROR, exception=exception) == words + "\n"
 
 
 # ---------------------------------------------------------------------------------------------------------------------- terminal

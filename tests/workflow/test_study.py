@@ -124,15 +124,6 @@ def test_a_failing_job_says_why_and_where(tmp_path):
     assert not (tmp_path / "data/cifar10.h5").exists()
 
 
-def test_a_bad_config_is_one_sentence_and_runs_nothing(tmp_path):
-    (tmp_path / "bad.yaml").write_text((ROOT / "config/tiny.yaml").read_text().replace("loss: aod", "los: aod"))
-    done = snakemake(tmp_path, "--configfile", tmp_path / "bad.yaml", "--cores", 1, "all")
-    assert done.returncode == 1
-    assert "attacks.aod.los is no key: did you mean loss?" in done.stderr
-    assert len(done.stderr.splitlines()) < 4
-    assert not (tmp_path / "results").exists()
-
-
 def test_a_second_start_is_refused_while_the_first_lives(tmp_path):
     """And the locks that a killed Snakemake left are in nobody's way."""
     command = ["--configfile", ROOT / "config/tiny.yaml", "--cores", 1, "--", "data/synthetic.h5"]
@@ -145,17 +136,6 @@ def test_a_second_start_is_refused_while_the_first_lives(tmp_path):
         assert done.stderr.splitlines()[-1] == "Another run is going on in this folder; wait for it, or stop it, first."
         assert not (tmp_path / "data").exists()
     assert snakemake(tmp_path, *command).returncode == 0
-
-
-def test_pdflatex_takes_the_table(study, tmp_path):
-    if shutil.which("pdflatex") is None or subprocess.run(["kpsewhich", "booktabs.sty"], stdout=subprocess.DEVNULL).returncode:
-        assert "REQUIRE_LATEX" not in os.environ, "pdflatex with booktabs is wanted here, but not installed"
-        pytest.skip("pdflatex with booktabs is not installed (Debian: texlive-latex-recommended)")
-    table = (study[0] / "results/tiny/tables/table1.tex").read_text()
-    (tmp_path / "paper.tex").write_text("\\documentclass{article}\\usepackage{booktabs}\\begin{document}" + table + "\\end{document}")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "paper.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.slow
