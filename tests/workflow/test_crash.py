@@ -143,8 +143,7 @@ TARGETS = {
 }
 RENAMES = "rename,renameat,renameat2"
 #: The number of the call is counted in every thread of its own, so one run meets it in Snakemake and in its job.
-INJECTED = [("fsync", "EIO", 1), ("fsync", "EIO", 2), (RENAMES, "EIO", 1), (RENAMES, "EIO", 2)]
-INJECTED += [("write", "ENOSPC", when) for when in (1, 3, 6, 12)]
+INJECTED = {"fsync": ("EIO", (1, 2)), RENAMES: ("EIO", (1, 2)), "write": ("ENOSPC", (1, 3, 6, 12))}
 
 
 @pytest.mark.slow
@@ -155,19 +154,20 @@ def test_a_failing_write_sync_or_rename_leaves_no_half_file(target, table1, tmp_
     monkeypatch.chdir(folder)
     record = records.record_of(TARGETS[target])
     made = records.outputs(records.read(record))
-    hit = Counter()
-    for number, (calls, error, when) in enumerate(INJECTED):
-        for name in (*made, record):
-            Path(name).unlink(missing_ok=True)
-        status, failed = strace(tmp_path / f"{number}.log", calls, error, when, command(folder, TARGETS[target]))
-        hit[calls] += bool(failed and status)
+    for calls, (error, numbers) in INJECTED.items():
+        hit = 0
+        for when in numbers:
+            for name in (*made, record):
+                Path(name).unlink(missing_ok=True)
+            status, failed = strace(tmp_path / "strace.log", calls, error, when, command(folder, TARGETS[target]))
+            hit += bool(failed and status)
+            assert_absent_or_complete(folder, table1[0])
+        assert hit, "a call that never failed shows nothing"
+        again = snakemake(folder, "--configfile", folder / "config.yaml", "--cores", 2, "--", TARGETS[target])
+        assert again.returncode == 0, again.stderr
+        assert {name: files.sha256(name) for name in made} == made
         assert_absent_or_complete(folder, table1[0])
-    again = snakemake(folder, "--configfile", folder / "config.yaml", "--cores", 2, "--", TARGETS[target])
-    assert again.returncode == 0, again.stderr
-    assert {name: files.sha256(name) for name in made} == made
-    assert_absent_or_complete(folder, table1[0])
-    assert not list((folder / "results").rglob("*.part"))
-    assert set(hit) == {"fsync", RENAMES, "write"} and min(hit.values()) > 0, "a call that never failed shows nothing"
+        assert not list((folder / "results").rglob("*.part"))
 
 
 @pytest.fixture
