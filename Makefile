@@ -19,7 +19,7 @@ reproduce: setup
 resume: reproduce
 
 test: setup
-	@$(VENV) pytest
+	@$(VENV) pytest -n 2 --dist loadfile
 
 setup: .venv/ready
 

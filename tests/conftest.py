@@ -1,7 +1,10 @@
 """What several test files share."""
 
+import fcntl
 import importlib.util
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +42,7 @@ def python():
 @pytest.fixture
 def tiny():
     """The configuration of the tiny study, free to change."""
-    return yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
+    return tiny_study()
 
 
 @pytest.fixture
@@ -55,10 +58,40 @@ def data():
     return torch.from_numpy(images), torch.from_numpy(np.eye(3, dtype=np.uint8)[labels])
 
 
+def tiny_study(**changes):
+    """The configuration of the tiny study with other values for some keys."""
+    return yaml.safe_load((ROOT / "config/tiny.yaml").read_text()) | changes
+
+
+def once(tmp_path_factory, name, make):
+    """A copy of the folder that ``make(folder)`` fills once for all processes of the session, and what ``make`` returned."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"shared-{name}"
+    with open(f"{shared}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (returned := shared.with_suffix(".pickle")).exists():
+            shutil.rmtree(shared, ignore_errors=True)  # of a process that failed
+            shared.mkdir()
+            returned.write_bytes(pickle.dumps(make(shared)))
+    return shutil.copytree(shared, tmp_path_factory.mktemp(name) / "copy", symlinks=True), pickle.loads(returned.read_bytes())
+
+
 @pytest.fixture(scope="session")
-def study(tmp_path_factory):
-    """A folder in which the tiny study was run, and what the run printed. Tests may plan there, but must change nothing."""
-    return run_study(tmp_path_factory.mktemp("study"), yaml.safe_load((ROOT / "config/tiny.yaml").read_text()))
+def table1(tmp_path_factory):
+    """A folder in which the tiny study was run with Table 1 alone, and what the run printed. Tests may plan there but change nothing."""
+    only = {"tables": {"table3": {"models": []}, "table4": {"models": []}}, "figures": {"models": []}}
+    return once(tmp_path_factory, "table1", lambda folder: run_study(folder, tiny_study(**only))[1])
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory, table1):
+    """A folder in which that run went on to the whole tiny study, and what it printed. Tests may plan there but change nothing."""
+
+    def run(folder):
+        shutil.copytree(table1[0], folder, dirs_exist_ok=True, symlinks=True)
+        return run_study(folder, tiny_study())[1]
+
+    return once(tmp_path_factory, "study", run)
 
 
 def run_study(folder, config):

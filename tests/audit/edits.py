@@ -64,7 +64,7 @@ def copied(study, folder, snakemake=False, copy=os.link):
 
 
 def write(path, content, keep_time=True):
-    """Put a new file in the place of the old one, with its times, as one would who does not want to be found out."""
+    """Replace a file by a new one with the same times, as somebody does who wants to stay undetected."""
     path = Path(path)
     new = path.with_name("new")
     new.write_bytes(content)
@@ -74,7 +74,7 @@ def write(path, content, keep_time=True):
 
 
 def flipped(content, position=None):
-    """``content`` with one bit of one byte turned over, in the middle if nowhere else."""
+    """``content`` with one bit flipped, in the middle unless ``position`` says where."""
     changed = bytearray(content)
     changed[len(changed) // 2 if position is None else position] ^= 1
     return bytes(changed)
@@ -99,7 +99,7 @@ def record_of(path):
 
 
 def make_record_fit(*paths):
-    """Let the records say that files are what they are now."""
+    """Make the records fit the files as they are now."""
     for path in paths:
 
         def change(record, path=path):
@@ -111,7 +111,7 @@ def make_record_fit(*paths):
 
 
 def make_list_fit():
-    """Write the list of all files, and its record, anew, as they are now."""
+    """Rewrite the list of all files and its record to fit the files as they are now."""
     names = [line.split("  ", 1)[1] for line in Path(MANIFEST).read_text().splitlines()]
     names = sorted(name for name in names if Path(name).exists())
     write(MANIFEST, "".join(f"{files.sha256(name)}  {name}\n" for name in names).encode())
@@ -146,25 +146,8 @@ def edit(path):
     write(path, content[: digit.start()] + bytes([content[digit.start()] + 1]) + content[digit.end() :], keep_time=False)
 
 
-def truncate(path):
-    content = Path(path).read_bytes()
-    write(path, content[: len(content) // 2])
-
-
-def empty(path):
-    write(path, b"")
-
-
 def delete(path):
     Path(path).unlink()
-
-
-def delete_record(path):
-    Path(record_of(path)).unlink()
-
-
-def replace_by_twin(path):
-    write(path, Path(twin(path)).read_bytes())
 
 
 def swap_with_twin(path):
@@ -177,9 +160,8 @@ def swap_with_twin(path):
 
 
 def link(path):
-    elsewhere = Path("elsewhere")
-    os.replace(path, elsewhere)
-    os.symlink(elsewhere.absolute(), path)
+    os.replace(path, "elsewhere")
+    os.symlink(Path("elsewhere").absolute(), path)
 
 
 def folder(path):
@@ -197,16 +179,17 @@ def flip_and_fit_all(path):
     make_list_fit()
 
 
+TWINS = {kind for kind, path in FILES.items() if twin(path)}
 #: By its name: the edit, and the kinds of files that it can be done to.
 EDITS = {
     "one bit flipped": (flip, set(FILES)),
     "edited by hand, with a new time": (edit, set(FILES)),
-    "cut in half": (truncate, set(FILES)),
-    "emptied": (empty, set(FILES)),
+    "cut in half": (lambda path: write(path, Path(path).read_bytes()[: Path(path).stat().st_size // 2]), set(FILES)),
+    "emptied": (lambda path: write(path, b""), set(FILES)),
     "deleted": (delete, set(FILES)),
-    "its record deleted": (delete_record, set(FILES) - RECORDS),
-    "another network's in its place": (replace_by_twin, {kind for kind, path in FILES.items() if twin(path)}),
-    "swapped with another network's, and the records": (swap_with_twin, {kind for kind, path in FILES.items() if twin(path)}),
+    "its record deleted": (lambda path: delete(record_of(path)), set(FILES) - RECORDS),
+    "another network's in its place": (lambda path: write(path, Path(twin(path)).read_bytes()), TWINS),
+    "swapped with another network's, and the records": (swap_with_twin, TWINS),
     "a link to the same bytes": (link, set(FILES)),
     "a folder in its place": (folder, set(FILES)),
     "one bit flipped, and its record made to fit": (flip_and_fit_record, set(FILES) - RECORDS - {"manifest"}),
@@ -250,14 +233,14 @@ def _type_a_number_and_fit():
 
 
 @once("another number in the .tex and in the cells")
-def _another_number():
+def _another_number(**changes):
     text = Path(TEX).read_text()
     old = CELL.search(text)[1]
     write(TEX, CELL.sub(lambda found: found[0].replace(old, "64.3"), text).encode())
     cells = json.loads(Path(CELLS).read_text())
     for cell in cells["cells"]:
         if cell["id"] == "table1:synthetic/apd/vgg16/16/ADC":
-            cell |= {"text": "64.3", "value": 64.3}
+            cell |= {"text": "64.3", "value": 64.3} | changes
     write(CELLS, files.json_text(cells).encode())
     return CELLS
 
@@ -273,12 +256,7 @@ def _another_number_and_fit():
 @once("a number from a file of one's own, and record and list made to fit")
 def _another_source():
     Path("mine.json").write_text('{"ADC": {"map": 0.643}}')
-    _another_number()
-    cells = json.loads(Path(CELLS).read_text())
-    for cell in cells["cells"]:
-        if cell["id"] == "table1:synthetic/apd/vgg16/16/ADC":
-            cell |= {"sources": [{"file": "mine.json", "pointer": "/ADC/map"}]}
-    write(CELLS, files.json_text(cells).encode())
+    _another_number(sources=[{"file": "mine.json", "pointer": "/ADC/map"}])
     make_record_fit(TEX, CELLS)
     make_list_fit()
     return CELLS
@@ -301,36 +279,22 @@ def _in_record(kind, change):
     return path
 
 
-@once("threads changed in a record, and the list made to fit")
-def _edit_threads():
-    def change(record):
-        record["predicate"]["buildDefinition"]["internalParameters"]["threads"] = 2
+def _register_field(what, section, key, value):
+    @once(f"{what} changed in a record, and the list made to fit")
+    def _edit():
+        def change(record):
+            parameters = record["predicate"]["buildDefinition"]
+            for name in section:
+                parameters = parameters[name]
+            parameters[key] = value
 
-    return _in_record("record of weights", change)
-
-
-@once("a seed changed in a record, and the list made to fit")
-def _edit_seed():
-    def change(record):
-        record["predicate"]["buildDefinition"]["internalParameters"]["seeds"]["seed"] = 1
-
-    return _in_record("record of weights", change)
+        return _in_record("record of weights", change)
 
 
-@once("a setting changed in a record, and the list made to fit")
-def _edit_setting():
-    def change(record):
-        record["predicate"]["buildDefinition"]["externalParameters"]["settings"]["epochs"] = 200
-
-    return _in_record("record of weights", change)
-
-
-@once("the digest of the code changed in a record, and the list made to fit")
-def _edit_code():
-    def change(record):
-        record["predicate"]["buildDefinition"]["internalParameters"]["code"] = "0" * 64
-
-    return _in_record("record of weights", change)
+_register_field("threads", ["internalParameters"], "threads", 2)
+_register_field("a seed", ["internalParameters", "seeds"], "seed", 1)
+_register_field("a setting", ["externalParameters", "settings"], "epochs", 200)
+_register_field("the digest of the code", ["internalParameters"], "code", "0" * 64)
 
 
 @once("a record that claims another job's file, and the list made to fit")

@@ -1,6 +1,5 @@
-"""How the audit is called: mistakes are told in one sentence, and where one stands does not matter."""
+"""How the audit is called: a mistake is told in one sentence, and any working directory will do."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -10,19 +9,8 @@ import pytest
 
 from ..workflow.conftest import ROOT
 from . import edits
+from .conftest import command
 from .edits import FILES, STUDY, copied
-
-SPECIFICATION = importlib.util.spec_from_file_location("audit_command", ROOT / "scripts/audit.py")
-command = importlib.util.module_from_spec(SPECIFICATION)
-SPECIFICATION.loader.exec_module(command)
-
-
-@pytest.fixture
-def folder(study, tmp_path, monkeypatch):
-    """The tiny study in a folder of its own, which is the working directory."""
-    monkeypatch.chdir(copied(study[0], tmp_path))
-    return tmp_path
-
 
 BAD = {
     "": "the following arguments are required: VERB",
@@ -50,15 +38,15 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("call", BAD)
-def test_a_mistake_in_the_call_is_one_sentence(folder, capsys, call):
+def test_a_mistake_in_the_call_is_one_sentence(folder, capsys):
     for name in ("empty", "results/empty"):
         Path(name).mkdir()
-    assert command.main(call.split()) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    [line] = shown.err.splitlines()
-    assert line.startswith("error: ") and BAD[call] in line
+    for call, words in BAD.items():
+        assert command.main(call.split()) == 2, call
+        shown = capsys.readouterr()
+        assert shown.out == "", call
+        [line] = shown.err.splitlines()
+        assert line.startswith("error: ") and words in line, call
 
 
 def test_every_verb_is_explained(capsys):

@@ -34,7 +34,7 @@ def test_a_study_and_its_copy_are_the_same(folder):
     assert list(differences(STUDY, STUDY)) == []
 
 
-def test_the_same_study_run_under_another_name_is_the_same(folder):
+def test_the_same_study_run_under_another_name_or_in_another_place_is_the_same(folder, tmp_path_factory):
     """Its records and lists name other paths and times."""
     for path in OTHER.rglob("*"):
         if path.suffix in (".json", ".sha256"):
@@ -42,9 +42,6 @@ def test_the_same_study_run_under_another_name_is_the_same(folder):
             write(path, text.replace("2026-", "2027-").encode())
     assert OTHER.joinpath("tables/table1.cells.json").read_bytes() != Path(CELLS).read_bytes()
     assert found() == []
-
-
-def test_a_study_in_another_place_is_the_same(folder, tmp_path_factory):
     away = tmp_path_factory.mktemp("away") / "tiny"
     shutil.move(OTHER, away)
     assert list(differences(STUDY, away)) == []
@@ -63,26 +60,19 @@ def test_settings(folder):
     assert found() == ["setting attacks.aod.step: 2.55 | absent", "setting attacks.apd.iterations: 5 | 7", "setting seeds: [0] | [0, 1]"]
 
 
-def test_the_config_files_are_names_and_no_settings(folder):
-    change_study(lambda study: study.update(configfiles={"another.yaml": "0" * 64}))
-    assert found() == []
-
-
-def test_a_changed_file(folder):
+def test_a_changed_file_and_files_that_one_has_alone(folder):
     edits.flip(FILES["weights"])
-    assert found() == ["file synthetic/vgg16-pretrained/seed0/weights.pt: differs"]
-
-
-def test_a_file_that_one_has_alone(folder):
     Path(FILES["history"]).unlink()
     Path("results/tiny/mine.txt").write_text("mine")
     assert found() == [
         "file mine.txt: only in results/tiny",
         "file synthetic/vgg16-pretrained/seed0/training.csv: only in results/other",
+        "file synthetic/vgg16-pretrained/seed0/weights.pt: differs",
     ]
 
 
-def test_logs_play_no_part(folder):
+def test_logs_pages_and_names_of_config_files_play_no_part(folder):
+    change_study(lambda study: study.update(configfiles={"another.yaml": "0" * 64}))
     shutil.rmtree("results/tiny/logs")
     Path("results/tiny/audit.html").write_text("page")
     assert found() == []

@@ -57,22 +57,18 @@ def run(what, deep=False):
 
 
 @pytest.mark.slow
-def test_a_cell_comes_out_in_the_same_bytes(again):
-    compared, words = run("table1:apd/vgg16/16/ADC")
+def test_a_cell_computed_again_from_the_images_comes_out_in_the_same_bytes(again):
+    compared, words = run("table1:apd/vgg16/16/ADC", deep=True)
     assert compared == {METRICS: rerun.Comparison(METRICS, True, 0.0)}
     assert words == []
     assert git(again[0], "worktree", "list").count("\n") == 0, "the worktree is taken away"
 
 
 @pytest.mark.slow
-def test_a_cell_computed_again_from_the_images(again):
-    compared, _ = run("table1:apd/vgg16/16/ADC", deep=True)
-    assert compared == {METRICS: rerun.Comparison(METRICS, True, 0.0)}
-
-
-@pytest.mark.slow
-def test_another_result_is_told(again):
+def test_a_cell_of_its_last_step_alone_and_another_result_are_told(again):
     """What was recorded was another result: the value of one query."""
+    compared, words = run("table1:apd/vgg16/16/ADC")
+    assert (compared, words) == ({METRICS: rerun.Comparison(METRICS, True, 0.0)}, [])
     value = json.loads(Path(METRICS).read_text())
     value["ADC"]["average_precision"][0] += 0.5
     files.write_json(METRICS, value)
@@ -103,23 +99,20 @@ def test_code_that_was_not_committed_is_told(again):
         run(METRICS)
 
 
-def test_other_settings_than_the_studys_are_told(again):
+def test_other_settings_than_the_studys_and_what_was_fetched_are_no_result(again):
     study = json.loads(Path("results/tiny/study.json").read_text())
     study["attacks"]["apd"]["iterations"] = 7
     files.write_json("results/tiny/study.json", study)
     with pytest.raises(UserError, match="settings other than"):
         run("results/tiny/synthetic/vgg16-pretrained/seed0/16bits/adversarial/apd.h5")
-
-
-def test_what_was_fetched_is_no_result(again):
     with pytest.raises(UserError, match="was fetched from outside"):
         run("data/synthetic.h5", deep=True)
 
 
-@pytest.mark.parametrize("name", ["study.json", "MANIFEST.sha256"])
-def test_what_only_tells_of_a_run_is_not_computed_again(again, name):
-    with pytest.raises(UserError, match="only describes a run"):
-        run(f"results/tiny/{name}")
+def test_what_only_tells_of_a_run_is_not_computed_again(again):
+    for name in ("study.json", "MANIFEST.sha256"):
+        with pytest.raises(UserError, match="only describes a run"):
+            run(f"results/tiny/{name}")
 
 
 # -------------------------------------------------------------------------------------------------------------------- comparison

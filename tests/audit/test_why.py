@@ -14,16 +14,9 @@ from pqag.audit.verify import Fault, load
 from pqag.errors import UserError
 
 from . import edits
-from .edits import CELLS, FILES, STUDY, TEX, VICTIM, change_record, copied, write
+from .edits import CELLS, FILES, STUDY, TEX, VICTIM, change_record, write
 
 CELL = "table1:synthetic/apd/vgg16/16/ADC"
-
-
-@pytest.fixture
-def folder(study, tmp_path, monkeypatch):
-    """The tiny study in a folder of its own, which is the working directory."""
-    monkeypatch.chdir(copied(study[0], tmp_path))
-    return tmp_path
 
 
 def explain(query):
@@ -106,10 +99,8 @@ def test_words_in_any_order_and_case(folder):
         assert why.find(STUDY, f"table1:{'/'.join(words)}")["id"] == CELL
         assert why.find(STUDY, " ".join(words))["id"] == CELL
 
-
-@pytest.mark.parametrize("query", ["apd/vgg16/ADC", "vgg16 adc apd", "table1:ADC/apd/vgg16", "/apd/vgg16/adc/", "table1: apd vgg16 adc"])
-def test_as_many_words_as_tell_it_from_the_others(folder, query):
-    assert why.find(STUDY, query)["id"] == CELL
+    for query in ("apd/vgg16/ADC", "vgg16 adc apd", "table1:ADC/apd/vgg16", "/apd/vgg16/adc/", "table1: apd vgg16 adc"):
+        assert why.find(STUDY, query)["id"] == CELL, query
 
 
 def test_a_whole_id_means_itself_though_it_is_part_of_another(folder):
@@ -119,40 +110,30 @@ def test_a_whole_id_means_itself_though_it_is_part_of_another(folder):
         why.find(STUDY, "16")
 
 
-@pytest.mark.parametrize(
-    ("query", "words"),
-    [
-        ("apd/vgg16", "apd/vgg16 matches 2 cells: table1:synthetic/apd/vgg16/16/SDC, table1:synthetic/apd/vgg16/16/ADC"),
-        ("table1:apd/vgg16/24/ADC", f"table1:apd/vgg16/24/ADC matches no cell of results/tiny; the nearest are {CELL}, "),
-        ("apd apd vgg16 adc", f"matches no cell of results/tiny; the nearest are {CELL}, "),
-        ("table2:apd/vgg16/16/ADC", "table2:apd/vgg16/16/ADC matches no cell of results/tiny; the nearest are table1:"),
-        ("", " matches 29 cells: table1:synthetic/clean/alexnet/16/SDC, "),
-        ("nonsense", "nonsense matches no cell of results/tiny; the nearest are table1:"),
-        ("results/tiny/tables", "results/tiny/tables matches no cell"),
-        ("config.yaml", "config.yaml was made by no recorded job of results/tiny"),
-    ],
-)
-def test_another_query_is_told_the_candidates_in_a_sentence(folder, query, words):
-    with pytest.raises(UserError) as error:
-        explain(query)
-    assert words in str(error.value)
-    assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 600
+REFUSED = {
+    "apd/vgg16": "apd/vgg16 matches 2 cells: table1:synthetic/apd/vgg16/16/SDC, table1:synthetic/apd/vgg16/16/ADC",
+    "table1:apd/vgg16/24/ADC": f"table1:apd/vgg16/24/ADC matches no cell of results/tiny; the nearest are {CELL}, ",
+    "apd apd vgg16 adc": f"matches no cell of results/tiny; the nearest are {CELL}, ",
+    "table2:apd/vgg16/16/ADC": "table2:apd/vgg16/16/ADC matches no cell of results/tiny; the nearest are table1:",
+    "": " matches 29 cells: table1:synthetic/clean/alexnet/16/SDC, ",
+    "results/tiny/tables": "results/tiny/tables matches no cell",
+    "config.yaml": "config.yaml was made by no recorded job of results/tiny",
+}
 
 
-def test_only_the_first_candidates_are_listed(folder):
+def test_another_query_is_told_the_candidates_in_a_sentence(folder):
+    for query, words in REFUSED.items():
+        with pytest.raises(UserError) as error:
+            explain(query)
+        assert words in str(error.value)
+        assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 600
     with pytest.raises(UserError, match="and 21 more$"):
         why.find(STUDY, "")
 
 
-SAME = [FILES["metrics"], f"./{FILES['metrics']}", FILES["metrics"].replace("seed0", "seed0/../seed0")]
-
-
-@pytest.mark.parametrize("query", SAME)
-def test_a_file_by_its_path(folder, query):
-    assert explain(query)[0] == FILES["metrics"]
-
-
-def test_a_file_by_its_place_in_the_study_and_by_its_record(folder):
+def test_a_file_by_its_path_by_its_place_in_the_study_and_by_its_record(folder):
+    for query in (FILES["metrics"], f"./{FILES['metrics']}", FILES["metrics"].replace("seed0", "seed0/../seed0")):
+        assert explain(query)[0] == FILES["metrics"]
     assert explain("tables/table1.csv") == explain("results/tiny/tables/table1.csv")
     assert explain(FILES["record of weights"])[0] == f"{VICTIM}/training.csv", "the first that the job made"
 
@@ -211,11 +192,11 @@ def test_a_study_without_tables(folder):
 NO_CELLS = ["", "{}", '{"cells": 1}', '{"cells": [{"id": "x"}]}', "[" * 10**5, '{"cells": [{"id": "no colon", "value": 1, "scale": 1}]}']
 
 
-@pytest.mark.parametrize("text", NO_CELLS)
-def test_a_damaged_list_of_cells_is_told_in_a_sentence(folder, text):
-    write(CELLS, text.encode())
-    with pytest.raises(UserError, match="table1.cells.json is not a list of cells: "):
-        explain("aod")
+def test_a_damaged_list_of_cells_is_told_in_a_sentence(folder):
+    for text in NO_CELLS:
+        write(CELLS, text.encode())
+        with pytest.raises(UserError, match="table1.cells.json is not a list of cells: "):
+            explain("aod")
 
 
 def test_a_circle_of_records_ends(folder):

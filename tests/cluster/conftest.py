@@ -56,6 +56,15 @@ SBATCH = '#!/bin/sh\nprintf "%s\\037" "$@" >> {folder}/submitted\necho >> {folde
 #: Programs that fail while there is a file ``away``, as if the controller were.
 AWAY = '#!/bin/sh\ntest -e {folder}/away && exit 1\nexec {program} "$@"\n'
 
+#: Snakemake that asks for the status of its jobs every second. The plugin by itself waits 10 seconds longer each time that none has ended.
+IMPATIENT = """
+import snakemake_executor_plugin_slurm as plugin
+from snakemake.cli import main
+
+plugin.Executor.next_seconds_between_status_checks = property(lambda executor: 1, lambda executor, seconds: None)
+main()
+"""
+
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
 
 
@@ -86,7 +95,7 @@ class Cluster:
         """Snakemake in ``folder`` with the profile; files arrive at once here, and jobs end soon."""
         options = ["--snakefile", ROOT / "Snakefile", "--directory", folder, "--configfile", folder / "config.yaml"]
         options += ["--profile", ROOT / "profiles/slurm", "--slurm-init-seconds-before-status-checks", 1, "--latency-wait", 10]
-        return [sys.executable, "-m", "snakemake", *map(str, [*options, *arguments])]
+        return [sys.executable, "-c", IMPATIENT, *map(str, [*options, *arguments])]
 
     def start(self, folder: Path, *arguments) -> subprocess.Popen:
         """Snakemake, in a process group of its own, with what it prints in ``printed.txt``."""

@@ -10,7 +10,6 @@ import psutil
 import pytest
 
 from ..workflow.conftest import ROOT
-from ..workflow.conftest import snakemake as local
 from ..workflow.test_crash import assert_absent_or_complete
 from .conftest import wait_for
 
@@ -20,16 +19,6 @@ pytestmark = pytest.mark.cluster
 TARGETS = {model: f"results/tiny/synthetic/{model}-pretrained/seed0/16bits/codebook.h5" for model in ("alexnet", "vgg16")}
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """A folder in which the same was made without the cluster."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    shutil.copyfile(ROOT / "config/tiny.yaml", folder / "config.yaml")
-    done = local(folder, "--configfile", folder / "config.yaml", "--cores", 2, *TARGETS.values())
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
 @pytest.fixture
 def folder(tmp_path):
     shutil.copyfile(ROOT / "config/tiny.yaml", tmp_path / "config.yaml")
@@ -37,7 +26,7 @@ def folder(tmp_path):
 
 
 def running(cluster, step):
-    """The job of a rule or group that is now at work, if there is one."""
+    """The running job of a rule or group, if there is one."""
     jobs = [job for job in cluster.jobs().values() if job["JobState"] == "RUNNING" and job.get("Comment", "").startswith(f"rule_{step}")]
     return jobs[-1]["JobId"] if jobs else None
 
@@ -56,7 +45,7 @@ def pretraining(folder, model):
     return None
 
 
-def test_killed_by_the_scheduler_a_job_is_sent_again(cluster, folder, undisturbed):
+def test_killed_by_the_scheduler_a_job_is_sent_again(cluster, folder, table1):
     """The training of one network runs out of memory, the other's out of time, and the job of the codebooks is taken away; and for a while
     the controller does not answer."""
     little = "150 if attempt == 1 and wildcards.model == 'alexnet' else 3000"
@@ -67,7 +56,7 @@ def test_killed_by_the_scheduler_a_job_is_sent_again(cluster, folder, undisturbe
         stopped = wait_for(lambda: pretraining(folder, "vgg16"))
         stopped.send_signal(signal.SIGSTOP)  # a step that hangs
         (cluster.folder / "away").touch()
-        time.sleep(15)
+        time.sleep(5)
         (cluster.folder / "away").unlink()
         cluster.call("scancel", wait_for(lambda: running(cluster, "codebooks"), 300))
         assert snakemake.wait() == 0, (folder / "printed.txt").read_text()
@@ -89,11 +78,11 @@ def test_killed_by_the_scheduler_a_job_is_sent_again(cluster, folder, undisturbe
     for why in ("exceeded.* memory limit", "DUE TO TIME LIMIT"):
         assert len(re.findall(f"(?i)pretrain failed: the cluster ended it, .*{why}", printed)) == 1
     assert all((folder / target).exists() for target in TARGETS.values())
-    assert_absent_or_complete(folder, undisturbed)
+    assert_absent_or_complete(folder, table1[0])
 
 
-def test_killed_and_started_again_it_goes_on_and_jobs_of_the_old_run_end(cluster, folder, undisturbed):
-    """Jobs outlive a Snakemake that was killed: one that still waits, and one that is at work."""
+def test_killed_and_started_again_it_goes_on_and_jobs_of_the_old_run_end(cluster, folder, table1):
+    """Jobs outlive a Snakemake that was killed: one that still waits, and one that runs."""
     target = TARGETS["alexnet"]
     before = set(cluster.jobs())
 
@@ -132,4 +121,4 @@ def test_killed_and_started_again_it_goes_on_and_jobs_of_the_old_run_end(cluster
     (log,) = (folder / ".snakemake/slurm_logs").rglob(f"{waiting}.log")
     assert "another has begun in this folder" in log.read_text()
     assert (folder / target).exists()
-    assert_absent_or_complete(folder, undisturbed)
+    assert_absent_or_complete(folder, table1[0])

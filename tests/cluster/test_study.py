@@ -20,9 +20,9 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def runs(cluster, tmp_path_factory):
+def runs(cluster, table1, tmp_path_factory):
     """A folder in which the tiny study, with figures of one network, was run on the cluster, what the run printed, and the calls of sbatch;
-    and one in which it was run without the cluster, meanwhile.
+    and one in which the run of Table 1 went on to the same study without the cluster, meanwhile.
     """
     study = yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
     study["figures"]["models"] = study["figures"]["sweep"]["models"] = ["vgg16"]
@@ -31,7 +31,8 @@ def runs(cluster, tmp_path_factory):
     before = len(cluster.submitted())
     snakemake = cluster.start(folder, "all")
     try:
-        without = run_study(tmp_path_factory.mktemp("without"), study)[0]
+        without = shutil.copytree(table1[0], tmp_path_factory.mktemp("without") / "copy", symlinks=True)
+        run_study(without, study)
         assert snakemake.wait() == 0, (folder / "printed.txt").read_text()
     finally:
         snakemake.kill()

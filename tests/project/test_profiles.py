@@ -1,4 +1,4 @@
-"""What the profile for SLURM and the image for apptainer say, held against the rules and the pins."""
+"""The profile for SLURM and the image for apptainer agree with the rules and the pins."""
 
 import os
 import re
@@ -67,10 +67,10 @@ def test_every_rule_states_its_threads_and_what_it_needs():
         assert asked == name or RULES[asked].resources == RULES[name].resources, name
 
 
-@pytest.mark.parametrize("gpus", [0, 1])
-def test_rules_learn_whether_there_are_gpus(gpus):
-    profile(gpus=gpus)
-    assert os.environ["PQAG_GPUS"] == str(gpus)
+def test_rules_learn_whether_there_are_gpus():
+    for gpus in (0, 1):
+        profile(gpus=gpus)
+        assert os.environ["PQAG_GPUS"] == str(gpus)
 
 
 def test_groups_and_local_rules_are_those_of_the_table_and_no_group_holds_a_gpu_for_nothing():
@@ -84,12 +84,6 @@ def test_groups_and_local_rules_are_those_of_the_table_and_no_group_holds_a_gpu_
     assert not local & NETWORKS, "a network on a login node"
 
 
-def test_a_site_without_entries_leaves_the_choice_to_slurm():
-    said = profile()
-    assert said["default-resources"] == {"at_once": 1} and "slurm-qos" not in said
-    assert "set-resources" not in said
-
-
 def test_steps_of_a_job_are_bounded_and_jobs_are_not():
     """The profile that is always read limits what a machine runs side by side; on a cluster the same limits are those of one job."""
     limits = yte.process_yaml((ROOT / "profiles/default/config.yaml").read_text(), require_use_yte=True)["resources"]
@@ -97,7 +91,9 @@ def test_steps_of_a_job_are_bounded_and_jobs_are_not():
     assert profile()["set-resource-scopes"] == {"gpu": "local", "at_once": "local"}
 
 
-def test_what_a_site_says_reaches_the_jobs():
+def test_what_a_site_says_reaches_the_jobs_and_without_it_slurm_chooses():
+    said = profile()
+    assert said["default-resources"] == {"at_once": 1} and "slurm-qos" not in said and "set-resources" not in said
     said = profile(account="lab", partition="short", gpu_partition="gpu-a100", gpu_type="a100", qos="low")
     assert said["default-resources"] == {"at_once": 1, "slurm_account": "'lab'", "slurm_partition": "'short'"}
     assert said["slurm-qos"] == "low"
@@ -111,7 +107,7 @@ def test_what_a_site_says_reaches_the_jobs():
 
 @pytest.mark.parametrize("status, command", [(0, "sacct"), (1, "squeue"), (None, "squeue")])
 def test_status_comes_from_accounting_where_it_works(tmp_path, monkeypatch, status, command):
-    """Where there is none, `sacct` is there often, and fails."""
+    """Where there is no accounting, `sacct` often exists all the same, and fails."""
     if status is not None:
         (tmp_path / "sacct").write_text(f"#!/bin/sh\nexit {status}\n")
         (tmp_path / "sacct").chmod(0o755)
@@ -187,10 +183,9 @@ def test_needs_of_a_study_by_hand(tmp_path, monkeypatch):
     assert needs.most_mb == max(step.resources.mem_mb for job in of_each for step in job)
 
 
-@pytest.mark.parametrize("words, said", [(["nowhere.yaml"], "there is no such file"), (["config/tiny.yaml", "table9"], "table9")])
-def test_a_mistake_of_who_asks_for_needs_is_told_in_a_line(words, said):
-    done = subprocess.run([sys.executable, "scripts/tools/jobs.py", *words], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+def test_a_mistake_in_the_call_of_jobs_is_told_in_a_line():
+    done = subprocess.run([sys.executable, "scripts/tools/jobs.py", "config/tiny.yaml", "table9"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "table9" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_number_of_jobs_in_the_docs_is_that_of_the_plan():

@@ -1,4 +1,4 @@
-"""Study files that a person gets wrong, and study files that someone means ill with: one sentence each, and nothing in them runs."""
+"""Study files with a mistake and study files with an attack: each is refused in one sentence, and nothing in them runs."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from ..workflow.conftest import ROOT, snakemake
 
 TINY = (ROOT / "config/tiny.yaml").read_text()
 
-#: What payloads make, wherever they run: a folder beside the file they stand in.
+#: What the payloads create where they run: a folder beside their file.
 CANARY = "canary"
 CODE = f"__import__('os').mkdir('{CANARY}')"
 
@@ -57,15 +57,11 @@ KEYS = (
 #: (kind of mistake, what the file holds, what the sentence must hold: where, what is wrong, what is allowed)
 BAD = [
     ("typo", tiny("study:", "studdy:"), ["studdy is no key: did you mean study?", KEYS]),
-    ("typo", tiny("datasets:", "dataset:"), ["dataset is no key: did you mean datasets?", KEYS]),
     ("typo", tiny("  epochs:", "  epoch:"), ["training.epoch is no key: did you mean epochs?", "batch_size"]),
-    ("typo", tiny("train: 1000", "Train: 1000"), ["datasets.synthetic.Train is no key: did you mean train?"]),
     ("typo", tiny("loss: apd", "los: apd"), ["attacks.apd.los is no key: did you mean loss?", "epsilon"]),
     ("typo", tiny("loss: apd", "loss: adp"), ["attacks.apd.loss: 'adp'", "did you mean apd?", "allowed are basic, apd, aod"]),
     ("typo", tiny("vgg16:", "vgg61:"), ["models: 'vgg61' is not known", "did you mean vgg16?", "alexnet"]),
-    ("typo", tiny("synthetic:", "syntetic:"), ["'syntetic'", "did you mean synthetic?", "fashion_mnist"]),
     ("typo", TINY + "device: gpu\n", ["device is 'gpu'", "'auto', 'cpu' or 'cuda'"]),
-    ("typo", tiny("study:", "Study:"), ["Study is no key: did you mean study?"]),
     ("a key missing", tiny("study: tiny\n", ""), ["the key study is missing"]),
     ("a key missing", tiny("    loss: apd\n", ""), ["attacks.apd is empty, but must be a mapping"]),
     ("wrong type", tiny("study: tiny", "study: 5"), ["study is 5", "must be a text"]),
@@ -74,7 +70,6 @@ BAD = [
     ("wrong type", tiny("[16]", "16"), ["bits is 16", "must be a list"]),
     ("wrong type", tiny("[16]", '["16"]'), ["bits[0] is '16'", "must be a whole number"]),
     ("wrong type", tiny("epochs: 2", "epochs: 2.5"), ["training.epochs is 2.5", "must be a whole number"]),
-    ("wrong type", tiny("epochs: 2", "epochs: two"), ["training.epochs is 'two'", "must be a whole number"]),
     ("wrong type", tiny("epochs: 2", "epochs: 2,"), ["training.epochs is '2,'", "must be a whole number"]),
     ("wrong type", tiny("epochs: 2", "epochs: true"), ["training.epochs is true", "must be a whole number"]),
     ("wrong type", tiny("epochs: 2", "epochs:"), ["training.epochs is empty", "must be a whole number"]),
@@ -84,10 +79,8 @@ BAD = [
     ("wrong type", "study: a\ndatasets: [synthetic]\nmodels: {vgg16: {}}\nattacks: {a: {loss: apd}}\n", ["datasets is ['synthetic']"]),
     ("wrong type", tiny("study: tiny", f"study: [{'0, ' * 9000}0]"), ["study is [0, 0", "…", "must be a text"]),
     ("out of range", tiny("epochs: 2", "epochs: 0"), ["training.epochs is 0", "must be at least 1"]),
-    ("out of range", tiny("epochs: 2", "epochs: -2"), ["training.epochs is -2", "must be at least 1"]),
     ("out of range", tiny("width: 0.125", "width: 5"), ["width is 5", "must be at most 4"]),
     ("out of range", tiny("width: 0.125", "width: .inf"), ["width is inf", "finite number"]),
-    ("out of range", tiny("loss: apd", "loss: apd\n    epsilon: 300"), ["attacks.apd.epsilon is 300", "at most 255"]),
     ("out of range", tiny("[16]", "[68]"), ["is 68", "at most 64"]),
     ("out of range", TINY + "seeds: [-1]\n", ["is -1", "at least 0"]),
     ("out of range", TINY + "seeds: []\n", ["seeds is empty", "at least one"]),
@@ -153,13 +146,11 @@ BAD = [
     ("bomb", f"a: {'[' * 3000}{']' * 3000}\n", ["nested deeper than the 20 levels"]),
     ("bomb", "\n".join(" " * i + "a:" for i in range(300)), ["nested deeper than the 20 levels"]),
     ("hostile name", tiny("study: tiny", "study: ../../elsewhere"), ["study is '../../elsewhere'", NAMES]),
-    ("hostile name", tiny("study: tiny", "study: /tmp/elsewhere"), ["study is '/tmp/elsewhere'", NAMES]),
     ("hostile name", tiny("study: tiny", f"study: a; mkdir {CANARY}"), ["study is 'a; mkdir", NAMES]),
     ("hostile name", tiny("study: tiny", f"study: $(mkdir {CANARY})"), ["study is '$(mkdir", NAMES]),
     ("hostile name", tiny("study: tiny", "study: --help"), ["study is '--help'", NAMES]),
     ("hostile name", tiny("  apd:", r"  \input{/etc/passwd}:"), [r"attacks.\input{/etc/passwd}", NAMES]),
     ("hostile name", tiny("  apd:", "  <script>alert(1)</script>:"), ["attacks.<script>alert(1)</script>", NAMES]),
-    ("hostile name", tiny("  apd:", "  ../../x:"), ["attacks.../../x", NAMES]),
     ("hostile name", tiny("  apd:", "  x|.*:"), ["attacks.x|.*", NAMES]),
     ("hostile name", tiny("study: tiny", r'study: "\e[2J\e]0;evil\a"'), [r"study is '\x1b[2J\x1b]0;evil\x07'", NAMES]),
     ("hostile name", TINY + '"\\e[2J\\r\\nall is well": 5\n', [r"\x1b[2J\r\nall is well is no key", KEYS]),
@@ -194,40 +185,25 @@ def test_a_bad_study_file_is_told_in_a_sentence_and_nothing_in_it_runs(kind, con
 
 def test_the_table_of_bad_study_files_has_every_kind():
     counts = Counter(kind for kind, *_ in BAD)
-    assert counts.total() >= 100 and min(counts.values()) >= 2
-    assert counts.keys() >= {
-        "typo",
-        "wrong type",
-        "out of range",
-        "contradictory",
-        "YAML error",
-        "duplicate key",
-        "empty or no study",
-        "code",
-    }
+    assert counts.total() > 80 and min(counts.values()) >= 2 and len(counts) == 11
 
 
-@pytest.mark.parametrize(
-    ("content", "fragments"),
-    [
-        ("", ["the file is empty"]),
-        ("[]", ["the file contains a list"]),
-        ('{"study": "a", "study": "b"}', ["the key study is twice in one section"]),
-        ('{"a": {"b": 1, "b": 1}}', ["the key b is twice in one section"]),
-        ('{"study": "a",\n}', ["line 2: it is not valid JSON", "but the name of the file says JSON"]),
-        (TINY, ["line 1: it is not valid JSON"]),
-        (f'{{"__use_yte__": true, "study": "?{CODE}"}}', ["__use_yte__ would run Python"]),
-        ('{"a": ' + "[" * 25 + "]" * 25 + "}", ["nested deeper than the 20 levels"]),
-        ("[" * 40_000, ["nested deeper than the 20 levels"]),
-        (f'{{"study": {"9" * 5000}}}', ["a number has more digits than can be read"]),
-        ('{"study": NaN}', ["study is nan", "must be a text"]),
-    ],
-)
-def test_a_study_as_json_is_read_as_strictly(content, fragments, tmp_path, monkeypatch):
+JSON = {
+    "": "the file is empty",
+    "[]": "the file contains a list",
+    '{"study": "a", "study": "b"}': "the key study is twice in one section",
+    '{"study": "a",\n}': "but the name of the file says JSON",
+    f'{{"__use_yte__": true, "study": "?{CODE}"}}': "__use_yte__ would run Python",
+    "[" * 40_000: "nested deeper than the 20 levels",
+    f'{{"study": {"9" * 5000}}}': "a number has more digits than can be read",
+    '{"study": NaN}': "study is nan, but must be a text",
+}
+
+
+@pytest.mark.parametrize("content", JSON, ids=range(len(JSON)))
+def test_a_study_as_json_is_read_as_strictly(content, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = refusal(write(tmp_path / "bad.json", content))
-    for fragment in fragments:
-        assert fragment in words, words
+    assert JSON[content] in refusal(write(tmp_path / "bad.json", content))
     assert os.listdir(tmp_path) == ["bad.json"]
 
 
@@ -250,18 +226,7 @@ def test_what_is_no_file_is_told_and_not_waited_for(tmp_path):
     with pytest.raises(UserError) as error:
         read_config(tmp_path / "nowhere.yaml")
     named = str(error.value).split("with the studies ")[1].split(", ")
-    assert [Path(name).resolve() for name in named] == [
-        ROOT / name
-        for name in (
-            "config.yaml",
-            "config/cifar10.yaml",
-            "config/extended.yaml",
-            "config/joint.yaml",
-            "config/nuswide.yaml",
-            "config/paper.yaml",
-            "config/tiny.yaml",
-        )
-    ]
+    assert [Path(name).resolve() for name in named] == [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -287,28 +252,24 @@ def test_an_alias_and_a_merge_are_right_where_they_stay_small(tmp_path):
     assert (content["b"], content["c"], len(content)) == ({"x": 1, "y": 3}, {"x": 1, "y": 2}, 103)
 
 
-def test_as_many_values_as_are_allowed_are_read_and_one_more_is_not(tmp_path):
+def test_as_many_values_and_levels_as_are_allowed_are_read_and_one_more_is_not(tmp_path):
     """A mapping, its key and its list are three."""
     rest = studyfile.MOST - 3
     assert len(read_config(write(tmp_path / "a.yaml", f"a: [{'1,' * rest}]\n"))["a"]) == rest
     with pytest.raises(UserError, match="more than 10,000 values"):
         read_config(write(tmp_path / "a.yaml", f"a: [{'1,' * (rest + 1)}]\n"))
 
-
-@pytest.mark.parametrize("suffix", ["yaml", "json"])
-def test_as_deep_as_is_allowed_is_read_and_one_deeper_is_not(tmp_path, suffix):
-    """A mapping, 18 lists and the number are 20 levels."""
-    path = tmp_path / f"a.{suffix}"
-    assert read_config(write(path, '{"a": ' + "[" * 18 + "1" + "]" * 18 + "}"))
-    with pytest.raises(UserError, match="nested deeper"):
-        read_config(write(path, '{"a": ' + "[" * 19 + "1" + "]" * 19 + "}"))
+    for path in (tmp_path / "a.yaml", tmp_path / "a.json"):  # a mapping, 18 lists and the number are 20 levels
+        assert read_config(write(path, '{"a": ' + "[" * 18 + "1" + "]" * 18 + "}"))
+        with pytest.raises(UserError, match="nested deeper"):
+            read_config(write(path, '{"a": ' + "[" * 19 + "1" + "]" * 19 + "}"))
 
 
 # ------------------------------------------------------------------------------------------- the controls: the payloads are armed
 
 
-def test_snakemakes_own_reader_would_run_the_code(tmp_path, monkeypatch):
-    """As would YTE itself, which it calls; every payload of the table that they take for a template."""
+def test_snakemakes_own_reader_and_an_unsafe_loader_would_run_the_code(tmp_path, monkeypatch):
+    """As would YTE itself, which it calls, and an unsafe loader of YAML: for every payload of the table that is meant for them."""
     monkeypatch.chdir(tmp_path)
     armed = [content for kind, content, _ in BAD if kind == "code" and CODE in content and "__use_yte__: true\n" in content]
     assert len(armed) == 3
@@ -320,9 +281,6 @@ def test_snakemakes_own_reader_would_run_the_code(tmp_path, monkeypatch):
                 assert os.path.isdir(CANARY), error  # it ran, and what it gave was of no use
             os.rmdir(CANARY)
 
-
-def test_an_unsafe_loader_would_run_the_code(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
     armed = [content for kind, content, _ in BAD if kind == "code" and "!!python/object" in content]
     assert len(armed) == 2
     for content in armed:
@@ -360,9 +318,8 @@ def told(folder: Path, *arguments: str | Path) -> str:
     return lines[0]
 
 
-#: Of every kind the first, and two more that Snakemake by itself would stumble over, or obey.
-KINDS = list(dict.fromkeys(kind for kind, *_ in BAD))
-THROUGH_SNAKEMAKE = [next(case for case in BAD if case[0] == kind) for kind in KINDS]
+#: One that the schema refuses, one that YAML refuses, and those that Snakemake by itself would stumble over, or obey.
+THROUGH_SNAKEMAKE = [next(case for case in BAD if case[0] == kind) for kind in ("typo", "YAML error", "code")]
 THROUGH_SNAKEMAKE += [case for case in BAD if case[0] == "code" and ("pathvars" in case[1] or "apply:" in case[1])]
 
 
@@ -373,13 +330,12 @@ def test_snakemake_tells_it_in_one_line_and_runs_nothing(kind, content, fragment
         assert fragment in words, words
 
 
-@pytest.mark.parametrize("options", [["-n"], ["-n", "--workflow-profile", "none"]], ids=" ".join)
-def test_neither_a_dry_run_nor_another_profile_runs_code(options, tmp_path):
+def test_neither_a_dry_run_nor_another_profile_runs_code(tmp_path):
     """Nor does it run for the file that the workflow reads by itself, config.yaml in the folder of the results."""
     content = f"__use_yte__: true\nstudy: ?{CODE.replace(CANARY, str(tmp_path / CANARY))}\n"
     write(tmp_path / "config.yaml", content)
-    for arguments in ([], ["--configfile", tmp_path / "config.yaml"]):
-        done = snakemake(tmp_path, *options, *arguments, "all")
+    for options in ([], ["--workflow-profile", "none", "--configfile", tmp_path / "config.yaml"]):
+        done = snakemake(tmp_path, "-n", *options, "all")
         assert done.returncode == 1 and "config.yaml, line 1: __use_yte__ would run Python" in done.stdout + done.stderr
         assert not (tmp_path / CANARY).exists()
 
@@ -387,7 +343,6 @@ def test_neither_a_dry_run_nor_another_profile_runs_code(options, tmp_path):
 @pytest.mark.parametrize(
     ("option", "fragment"),
     [
-        ("device=gpu", "--config: device is 'gpu', but must be 'auto', 'cpu' or 'cuda'"),
         ("study=../../elsewhere", "--config: study is '../../elsewhere', but a name may hold only"),
         (f"study=!!python/object/apply:os.mkdir [{CANARY}]", f"--config: study is ['{CANARY}'], but must be a text"),
         ("__use_yte__=true", "--config: __use_yte__ is no key: allowed are study"),
@@ -399,14 +354,7 @@ def test_a_key_on_the_command_line_is_checked_in_the_same_way(option, fragment, 
 
 def test_a_study_that_is_not_there_is_told_with_those_that_are(tmp_path):
     words = told(tmp_path, "--configfile", tmp_path / "nowhere.yaml")
-    assert words.endswith(
-        "there is no such file; the workflow comes with the studies "
-        "config.yaml, config/cifar10.yaml, config/extended.yaml, config/joint.yaml, config/nuswide.yaml, config/paper.yaml, "
-        "config/tiny.yaml"
-    )
-
-
-# ------------------------------------------------------------------------------------------------- the hook in Snakemake's own reader
+    assert "there is no such file; the workflow comes with the studies config.yaml, config/cifar10.yaml" in words
 
 
 def test_snakemake_reads_studies_by_our_reader():
@@ -480,12 +428,11 @@ LATEX = [
 ]
 
 
-@pytest.mark.parametrize("name", LATEX)
-def test_no_name_is_a_command_of_latex(name):
-    """Looked at by another reader: what is left when the printable forms are taken away holds no character that LaTeX acts on."""
+def test_no_name_is_a_command_of_latex():
+    """By another reader: what is left when the printable forms are taken away holds no character that LaTeX acts on."""
     printable = r"\\(?:textbackslash|textasciitilde|textasciicircum)\{\}|\\[&%$#_{}]"
-    rest = re.sub(printable, "", tables.escape_latex(name))
-    assert not set(rest) & set("\\{}$&#^_%~")
+    for name in LATEX:
+        assert not set(re.sub(printable, "", tables.escape_latex(name))) & set("\\{}$&#^_%~"), name
 
 
 def test_latex_neither_reads_nor_writes_for_a_name(tmp_path):

@@ -41,95 +41,44 @@ def run_info(tell, **jobs):
 
 def job_info(tell, rule="attack", message="Attacking alexnet"):
     """As in ``Job.log_info``."""
-    return tell(
-        f" Rule: {rule}, Jobid: 3",
-        LogEvent.JOB_INFO,
-        jobid=3,
-        rule_msg=message,
-        rule_name=rule,
-        local=True,
-        input=["in.h5"],
-        output=["out.h5"],
-        log=["job.log"],
-        benchmark=None,
-        wildcards={"seed": "0"},
-        reason="Missing output files",
-        resources={},
-        priority=0,
-        threads=1,
-        indent=False,
-        is_checkpoint=False,
-        printshellcmd=True,
-        is_handover=False,
-        shellcmd=None,
-    )
+    files = {"input": ["in.h5"], "output": ["out.h5"], "log": ["job.log"], "benchmark": None, "wildcards": {"seed": "0"}}
+    flags = {"local": True, "indent": False, "is_checkpoint": False, "printshellcmd": True, "is_handover": False, "shellcmd": None}
+    rest = {"jobid": 3, "rule_msg": message, "rule_name": rule, "reason": "Missing", "resources": {}, "priority": 0, "threads": 1}
+    return tell(f" Rule: {rule}, Jobid: 3", LogEvent.JOB_INFO, **files, **flags, **rest)
 
 
 def job_error(tell, *logs, rule="attack", told=None, indent=False):
     """As in ``Job.log_error``; a cluster's executor ``told`` something, and ``GroupJob.log_error`` has its jobs indented."""
-    return tell(
-        f"Error in rule {rule}, jobid: 3",
-        LogEvent.JOB_ERROR,
-        logging.ERROR,
-        rule_name=rule,
-        rule_msg=told,
-        jobid=3,
-        input=["in.h5"],
-        output=["out.h5"],
-        log=list(logs),
-        conda_env=None,
-        container_img=None,
-        aux={},
-        indent=indent,
-        shellcmd=None,
-    )
+    files = {"input": ["in.h5"], "output": ["out.h5"], "log": list(logs), "conda_env": None, "container_img": None, "aux": {}}
+    rest = {"rule_name": rule, "rule_msg": told, "jobid": 3, "indent": indent, "shellcmd": None}
+    return tell(f"Error in rule {rule}, jobid: 3", LogEvent.JOB_ERROR, logging.ERROR, **files, **rest)
 
 
 # -------------------------------------------------------------------------------------------------------------------------- jobs
 
 
-def test_snakemake_finds_the_plugin_by_its_name():
+def test_snakemake_finds_the_plugin_by_its_name_and_it_takes_the_place_of_the_console_output(handler):
     assert LoggerPluginRegistry().get_plugin("pqag").log_handler is plugin.LogHandler
-
-
-def test_the_handler_takes_the_place_of_the_console_output(handler):
     assert handler.writes_to_stream and not handler.writes_to_file and not handler.needs_rulegraph
 
 
-def test_the_number_of_jobs_is_told_at_the_start(tell):
-    assert run_info(tell, attack=3, fetch=1, table1=1) == "5 jobs to do\n"
+def test_every_job_is_a_line_with_its_number_and_message(tell):
+    assert run_info(tell, attack=2, quantize=1) == "3 jobs to do\n"
+    assert job_info(tell) == "[1/3] Attacking alexnet\n"
+    assert job_info(tell, message="Attacking vgg16") == "[2/3] Attacking vgg16\n"
+    assert job_info(tell, rule="quantize", message=None) == "[3/3] quantize\n"
+    assert run_info(tell, attack=2) == "", "it is not repeated after a dry run"
 
 
-def test_the_number_of_jobs_is_summed_where_no_total_is_given(tell):
+def test_one_job_is_no_plural_and_jobs_are_summed_where_no_total_is_given(tell, handler):
+    assert run_info(tell, table1=1) == "1 job to do\n"
+    handler.__init__(None, None)
     assert tell("Job stats", LogEvent.RUN_INFO, stats={"attack": 3, "fetch": 1}) == "4 jobs to do\n"
 
 
-def test_one_job_is_no_plural(tell):
-    assert run_info(tell, table1=1) == "1 job to do\n"
-
-
-def test_every_job_is_a_line_with_its_number_and_message(tell):
-    run_info(tell, attack=2)
-    assert job_info(tell) == "[1/2] Attacking alexnet\n"
-    assert job_info(tell, message="Attacking vgg16") == "[2/2] Attacking vgg16\n"
-
-
-def test_a_job_without_a_message_has_the_name_of_its_rule(tell):
-    run_info(tell, attack=1)
-    assert job_info(tell, rule="quantize", message=None) == "[1/1] quantize\n"
-
-
-def test_the_number_of_jobs_is_not_repeated_after_a_dry_run(tell):
-    run_info(tell, attack=1)
-    job_info(tell)
-    assert run_info(tell, attack=1) == ""
-
-
-@pytest.mark.parametrize(
-    "event", [LogEvent.SHELLCMD, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS, LogEvent.RESOURCES_INFO]
-)
-def test_other_events_are_silent(tell, event):
-    assert tell("words", event, done=1, total=2, job_id=3) == ""
+def test_other_events_are_silent(tell):
+    for event in (LogEvent.SHELLCMD, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS, LogEvent.RESOURCES_INFO):
+        assert tell("words", event, done=1, total=2, job_id=3) == ""
 
 
 # ---------------------------------------------------------------------------------------------------------------------- failures
@@ -141,24 +90,19 @@ def test_a_failed_job_gives_the_sentence_at_the_end_of_its_log(tell, tmp_path):
     assert job_error(tell, str(log)) == f"attack failed: device is no good: error: twice\n  log: {log}\n"
 
 
-def test_blank_lines_at_the_end_of_a_log_do_not_matter(tell, tmp_path):
-    (tmp_path / "a.log").write_text("x error: what is wrong\n\n  \n")
-    assert job_error(tell, str(tmp_path / "a.log")).startswith("attack failed: what is wrong\n")
+def test_whatever_a_log_looks_like_its_error_is_found(tell, tmp_path):
+    """Blank lines, no text in UTF-8, a folder with a space, and the remark of ``fmt_iofile`` on files in a storage."""
+    log = tmp_path / "my results/a.log"
+    log.parent.mkdir()
+    for content in (b"x error: what is wrong\n\n  \n", b"\xff\xfe error: what is wrong\n"):
+        log.write_bytes(content)
+        for name in (str(log), f"{log} (send to storage)"):
+            assert job_error(tell, name) == f"attack failed: what is wrong\n  log: {log}\n"
 
 
-def test_a_log_that_is_no_text_is_no_traceback(tell, tmp_path):
-    (tmp_path / "a.log").write_bytes(b"\xff\xfe error: what is wrong\n")
-    assert job_error(tell, str(tmp_path / "a.log")).startswith("attack failed: what is wrong\n")
-
-
-def test_the_remark_behind_the_name_of_a_log_is_left_out(tell, tmp_path):
-    """``fmt_iofile`` adds such for files in a storage."""
-    (tmp_path / "a.log").write_text("x error: what is wrong\n")
-    assert job_error(tell, f"{tmp_path / 'a.log'} (send to storage)") == f"attack failed: what is wrong\n  log: {tmp_path / 'a.log'}\n"
-
-
-@pytest.mark.parametrize("content", [None, "", "\n \n"])
-def test_a_job_that_wrote_nothing_was_probably_killed(tell, tmp_path, content):
+@pytest.mark.parametrize("content", [None, "", "\n \n", "2020-01-01 10:00:00,000 torch 2.0 on cpu, 2 threads\n"])
+def test_a_job_that_wrote_no_error_was_probably_killed(tell, tmp_path, content):
+    """Its last remark is none: a step writes "torch ... on cpu" first, and a kill then leaves no error in the log."""
     log = tmp_path / "a.log"
     if content is not None:
         log.write_text(content)
@@ -175,15 +119,6 @@ def test_the_first_log_with_words_counts(tell, tmp_path):
     (tmp_path / "full.log").write_text("x error: here\n")
     words = job_error(tell, str(tmp_path / "nowhere.log"), str(tmp_path / "empty.log"), str(tmp_path / "full.log"))
     assert words == f"attack failed: here\n  log: {tmp_path / 'full.log'}\n"
-
-
-def test_a_job_killed_on_the_way_does_not_give_its_last_remark_for_an_error(tell, tmp_path):
-    """A step writes "torch ... on cpu" first; an out-of-memory kill then leaves no error in the log."""
-    log = tmp_path / "a.log"
-    log.write_text("2020-01-01 10:00:00,000 torch 2.0 on cpu, 2 threads\n")
-    words = job_error(tell, str(log))
-    assert "killed" in words and "memory" in words and str(log) in words
-    assert not words.startswith("attack failed: 2020")
 
 
 def test_what_a_cluster_says_of_a_job_that_is_silent_is_told(tell, tmp_path):
@@ -261,66 +196,36 @@ def test_a_group_in_which_none_speaks_is_one_sentence(tell, tmp_path):
     assert group_error(tell, silent[0], aux_logs=[None]).startswith("a job of 1 step (evaluate) failed")
 
 
-def test_a_log_in_a_folder_with_a_space_is_found(tell, tmp_path):
-    (tmp_path / "my results").mkdir()
-    (tmp_path / "my results" / "a.log").write_text("x error: what is wrong\n")
-    assert job_error(tell, str(tmp_path / "my results" / "a.log")).startswith("attack failed: what is wrong\n")
-
-
 # ---------------------------------------------------------------------------------------------------------------- Snakemake's own words
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        "Building DAG of jobs...",
-        "Assuming unrestricted shared filesystem usage.",
-        "host: machine",
-        "Using shell: /usr/bin/bash",
-        "Singularity containers: ignored",
-        "Provided cores: 8",
-        "Rules claiming more threads will be scaled down.",
-        "Select jobs to execute...",
-        "Execute 1 jobs...",
-        "Finished jobid: 3 (Rule: attack)",
-        "Complete log(s): x.log",
-        "Removing output files of failed job attack since they might be corrupted:\na",
-        "Exiting because a job execution failed. Look below for error messages",
-        "",
-    ],
-)
-def test_remarks_on_its_own_working_are_left_out(tell, message):
-    assert tell(message) == ""
+NOISE = ["Building DAG of jobs...", "Assuming unrestricted shared filesystem usage.", "host: machine", "Using shell: /usr/bin/bash", ""]
+NOISE += ["Singularity containers: ignored", "Provided cores: 8", "Rules claiming more threads will be scaled down."]
+NOISE += ["Select jobs to execute...", "Execute 1 jobs...", "Finished jobid: 3 (Rule: attack)", "Complete log(s): x.log"]
+NOISE += ["Removing output files of failed job attack since they might be corrupted:\na"]
+NOISE += ["Exiting because a job execution failed. Look below for error messages"]
 
 
-@pytest.mark.parametrize("level", [logging.INFO, logging.WARNING, logging.ERROR])
-def test_what_is_not_known_to_be_noise_is_shown(tell, level):
-    assert tell("Nothing to be done (all requested files are present and up to date).", level=level).startswith("Nothing to be done")
-    assert tell("config.yaml: device is 'gpu'\n", level=level) == "config.yaml: device is 'gpu'\n"
-
-
-def test_what_is_for_debugging_is_left_out(tell):
+def test_remarks_on_its_own_working_and_what_is_for_debugging_are_left_out(tell):
+    assert [tell(message) for message in NOISE] == [""] * len(NOISE)
     assert tell("Full Traceback", level=logging.DEBUG) == ""
 
 
-@pytest.mark.parametrize("exception", ["CalledProcessError", "RuleException"])
-def test_the_exception_of_a_failed_job_is_not_told_twice(tell, exception):
-    assert tell("Command failed", LogEvent.ERROR, logging.ERROR, exception=exception) == ""
+def test_what_is_not_known_to_be_noise_is_shown(tell):
+    for level in (logging.INFO, logging.WARNING, logging.ERROR):
+        assert tell("Nothing to be done (all requested files are present and up to date).", level=level).startswith("Nothing to be done")
+        assert tell("config.yaml: device is 'gpu', 50 % of %s\n", level=level) == "config.yaml: device is 'gpu', 50 % of %s\n"
 
 
-def test_the_closing_remark_on_failed_jobs_is_left_out(tell):
+def test_the_failure_of_a_job_is_not_told_twice_and_other_exceptions_are_shown(tell):
+    for exception in ("CalledProcessError", "RuleException"):
+        assert tell("Command failed", LogEvent.ERROR, logging.ERROR, exception=exception) == ""
     message = "WorkflowError:\nAt least one job did not complete successfully."
     assert tell(message, LogEvent.ERROR, logging.ERROR, exception="WorkflowError") == ""
 
-
-@pytest.mark.parametrize("exception", ["WorkflowError", "MissingInputException", "SyntaxError"])
-def test_other_exceptions_of_snakemake_are_shown(tell, exception):
     words = "Missing input files for rule attack:\n  data/x.h5"
-    assert tell(words, LogEvent.ERROR, logging.ERROR, exception=exception) == words + "\n"
-
-
-def test_a_message_with_percent_signs_is_shown_as_it_is(tell):
-    assert tell("50 % of %s done") == "50 % of %s done\n"
+    for exception in ("WorkflowError", "MissingInputException", "SyntaxError"):
+        assert tell(words, LogEvent.ERROR, logging.ERROR, exception=exception) == words + "\n"
 
 
 # ---------------------------------------------------------------------------------------------------------------------- terminal

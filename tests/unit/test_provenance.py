@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 
 import pytest
@@ -40,55 +41,38 @@ def small(tmp_path, monkeypatch):
     return tmp_path
 
 
-def found(folder, source):
-    (folder / "script.py").write_text(source)
-    return {str(path.relative_to(folder)) for path in modules_of(folder / "script.py")} - {"script.py", "pqag/__init__.py"}
+IMPORTS = {
+    "import os": "",
+    "from pqag import d": "d",
+    "from pqag import c, d": "c d",
+    "from pqag import d as other": "d",
+    "import pqag.d": "d",
+    "import os, pqag.d as y": "d",
+    "from pqag.d import one, two": "d",
+    "from pqag.d import *": "d",
+    "def f():\n    from pqag import d": "d",
+    "if True:\n    import pqag.d": "d",
+    "from pqag import b": "b c",
+    "from pqag import a": "a b c",
+    "import pqag.sub.e": "sub/__init__ sub/e d",
+    "from pqag.sub import e": "sub/__init__ sub/e d",
+    "import pqagother.d\nfrom other import pqag": "",
+}
 
 
-@pytest.mark.parametrize(
-    ("source", "modules"),
-    [
-        ("import os\n", set()),
-        ("from pqag import d\n", {"pqag/d.py"}),
-        ("from pqag import c, d\n", {"pqag/c.py", "pqag/d.py"}),
-        ("from pqag import d as other\n", {"pqag/d.py"}),
-        ("import pqag.d\n", {"pqag/d.py"}),
-        ("import pqag.d as y\n", {"pqag/d.py"}),
-        ("import os, pqag.d as y\n", {"pqag/d.py"}),
-        ("from pqag.d import one, two\n", {"pqag/d.py"}),
-        ("from pqag.d import *\n", {"pqag/d.py"}),
-        ("def f():\n    from pqag import d\n", {"pqag/d.py"}),
-        ("if True:\n    import pqag.d\n", {"pqag/d.py"}),
-        ("from pqag import b\n", {"pqag/b.py", "pqag/c.py"}),
-        ("from pqag import a\n", {"pqag/a.py", "pqag/b.py", "pqag/c.py"}),
-        ("import pqag.sub.e\n", {"pqag/sub/__init__.py", "pqag/sub/e.py", "pqag/d.py"}),
-        ("from pqag.sub import e\n", {"pqag/sub/__init__.py", "pqag/sub/e.py", "pqag/d.py"}),
-        ("import pqagother.d\nfrom other import pqag\n", set()),
-    ],
-)
-def test_modules_are_found_however_they_are_imported(small, source, modules):
-    assert found(small, source) == modules
-
-
-def test_the_script_itself_counts(small):
-    (small / "script.py").write_text("")
-    assert modules_of(small / "script.py") == [small / "script.py"]
+@pytest.mark.parametrize("source", IMPORTS)
+def test_modules_are_found_however_they_are_imported(small, source):
+    """With the script itself and, where it imports any, the file of the package."""
+    (small / "script.py").write_text(f"{source}\n")
+    wanted = [f"pqag/{name}.py" for name in IMPORTS[source].split()]
+    found = {str(path.relative_to(small)) for path in modules_of(small / "script.py")}
+    assert found == {"script.py", *wanted, *["pqag/__init__.py"] * bool(wanted)}
 
 
 def test_modules_that_import_each_other_are_no_endless_loop(small):
     write(small / "pqag", c="from pqag import d\n", d="from pqag import c\n")
-    assert found(small, "from pqag import c\n") == {"pqag/c.py", "pqag/d.py"}
-
-
-def test_the_package_file_counts_for_a_name_from_the_package(small):
-    (small / "script.py").write_text("from pqag import d\n")
-    assert small / "pqag" / "__init__.py" in modules_of(small / "script.py")
-
-
-@pytest.mark.parametrize("source", ["import pqag.d\n", "from pqag.d import x\n"])
-def test_the_package_file_counts_for_every_import_of_a_module(small, source):
-    (small / "script.py").write_text(source)
-    assert small / "pqag" / "__init__.py" in modules_of(small / "script.py")
+    (small / "script.py").write_text("from pqag import c\n")
+    assert len(modules_of(small / "script.py")) == 4
 
 
 # ---------------------------------------------------------------------------------------------------------------------- digest
@@ -123,44 +107,30 @@ def changes(library):
     return replaced
 
 
-def test_the_digest_is_sha256_in_hexadecimal(library):
-    digest = code_digest(library / "script.py")
-    assert len(digest) == 64 and set(digest) <= set("0123456789abcdef")
-
-
 @pytest.mark.parametrize(
-    ("file", "old", "new"),
+    ("file", "old", "new", "reached"),
     [
-        ("script.py", "a.f(1)", "a.f(2)"),
-        ("pqag/a.py", "b.g(x)", "b.g(-x)"),
-        ("pqag/b.py", "x + K", "x - K"),
-        ("pqag/c.py", "K = 3", "K = 5"),
-        ("pqag/c.py", "K = 3", "K: int = 3"),
-        ("pqag/c.py", "K = 3", "K = 3\nK += 1"),
-        ("pqag/c.py", "L = 4", "L = 4\nprint(L)"),
-        ("pqag/__init__.py", "", "print()"),
-        ("pqag/b.py", "from pqag.c import K, L", "from pqag.c import L as K, L"),
-        ("pqag/a.py", "from pqag import b", "from pqag import c as b"),
+        ("script.py", "a.f(1)", "a.f(2)", True),
+        ("pqag/a.py", "b.g(x)", "b.g(-x)", True),
+        ("pqag/b.py", "x + K", "x - K", True),
+        ("pqag/c.py", "K = 3", "K = 5", True),
+        ("pqag/c.py", "K = 3", "K: int = 3", True),
+        ("pqag/c.py", "K = 3", "K = 3\nK += 1", True),
+        ("pqag/c.py", "L = 4", "L = 4\nprint(L)", True),
+        ("pqag/__init__.py", "", "print()", True),
+        ("pqag/b.py", "from pqag.c import K, L", "from pqag.c import L as K, L", True),
+        ("pqag/a.py", "from pqag import b", "from pqag import c as b", True),
+        ("pqag/a.py", "return b.h()", "return 2", False),
+        ("pqag/b.py", "return L", "return -L", False),
+        ("pqag/c.py", "L = 4", "L = 5", False),
+        ("pqag/c.py", "L = 4", "L = 4\nM = 5\n\ndef more():\n    pass\n", False),
+        ("pqag/b.py", "import K, L", "import K", False),
+        ("pqag/d.py", "", "print()", False),
+        ("pqag/sub/e.py", "something", "other", False),
     ],
 )
-def test_the_digest_changes_with_what_the_script_reaches(changes, file, old, new):
-    assert changes(file, old, new)
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new"),
-    [
-        ("pqag/a.py", "return b.h()", "return 2"),
-        ("pqag/b.py", "return L", "return -L"),
-        ("pqag/c.py", "L = 4", "L = 5"),
-        ("pqag/c.py", "L = 4", "L = 4\nM = 5\n\ndef more():\n    pass\n"),
-        ("pqag/b.py", "import K, L", "import K"),
-        ("pqag/d.py", "", "print()"),
-        ("pqag/sub/e.py", "something", "other"),
-    ],
-)
-def test_the_digest_does_not_change_with_what_the_script_does_not_reach(changes, file, old, new):
-    assert not changes(file, old, new)
+def test_the_digest_changes_with_what_the_script_reaches_and_with_nothing_else(changes, file, old, new, reached):
+    assert changes(file, old, new) == reached
 
 
 FUNCTION = '''\
@@ -222,10 +192,7 @@ def test_the_harness_is_in_no_digest_but_among_the_modules(library, file):
     assert library / file in modules_of(library / "script.py")
 
 
-@pytest.mark.parametrize(
-    "use",
-    ["run(a)", "getattr(a, 'unused')()", "from pqag.a import *", "table = {'f': a}"],
-)
+@pytest.mark.parametrize("use", ["run(a)", "getattr(a, 'unused')()", "from pqag.a import *", "table = {'f': a}"])
 def test_a_module_that_is_used_in_a_way_that_cannot_be_followed_counts_whole(library, changes, use):
     (library / "script.py").write_text(f"from pqag import a\n\n{use}\n")
     assert changes("pqag/a.py", "def unused", "def unknown")
@@ -252,6 +219,10 @@ def test_the_digest_is_read_once_a_process(library):
     """All jobs that one Snakemake plans get the same, even if a file changes meanwhile."""
     script = library / "script.py"
     before = code_digest(script)
+    assert re.fullmatch("[0-9a-f]{64}", before)
+    for path in library.rglob("*.py"):
+        os.utime(path, (0, 0))
+    assert code_digest(script) == before, "times do not count"
     script.write_text("from pqag import a\nprint(a)\n")
     assert provenance.code_digest(script) == before
     assert code_digest(script) != before
@@ -261,13 +232,6 @@ def test_what_is_empty_is_left_out_of_the_meaning():
     """Python 3.13 leaves empty lists out of a syntax tree's text and 3.12 adds an empty one (type parameters): the digest is of neither."""
     meaning = repr([provenance._plain(node) for node in ast.parse("def f(): return []").body])
     assert "Return" in meaning and not any(words in meaning for words in ("[]", "type_params", "decorator_list"))
-
-
-def test_the_digest_does_not_change_with_the_time_of_files(library):
-    before = code_digest(library / "script.py")
-    for path in library.rglob("*.py"):
-        os.utime(path, (0, 0))
-    assert code_digest(library / "script.py") == before
 
 
 def test_a_definition_that_moves_to_another_module_changes_the_digest(library, changes):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -15,6 +16,16 @@ def snakemake(folder, *arguments, **options):
     """Run the command in ``folder`` as a user would, with what it prints as text."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder, *arguments]
     return subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, **options)
+
+
+def mean_average_precision(queries, items, labels, gallery):
+    """mAP in % of the ranking of ``items`` (N x D), of the classes ``gallery``, by distance to each query (Q x D), in a plain loop."""
+    precisions = []
+    for query, label in zip(queries, labels):
+        relevant = gallery[np.argsort(((query - items) ** 2).sum(1), kind="stable")] == label
+        ranks = np.flatnonzero(relevant) + 1
+        precisions.append((np.arange(1, len(ranks) + 1) / ranks).mean())
+    return 100 * np.mean(precisions)
 
 
 class Planned(logging.Handler):

@@ -10,7 +10,8 @@ import yaml
 from pqag import checkpoints, files, networks
 from pqag.job import records
 
-from .conftest import ROOT, plan, snakemake, write_config
+from ..conftest import run_study
+from .conftest import ROOT, mean_average_precision, plan, snakemake, write_config
 
 pytestmark = pytest.mark.slow  # a whole study
 
@@ -68,14 +69,10 @@ def test_a_cell_of_the_rotated_victim_recomputed_in_the_space_of_the_features(ex
         z = checkpoints.load_network(victim / "weights.pt").features(torch.from_numpy(images) / 255).numpy()
     z /= np.linalg.norm(z, axis=1, keepdims=True)
     items = np.concatenate([codewords[m][codes[:, m]] for m in range(4)], axis=1) @ rotation
-    precisions = []
-    for query, label in zip(z, labels):
-        relevant = gallery[np.argsort(((query - items) ** 2).sum(1), kind="stable")] == label
-        ranks = np.flatnonzero(relevant) + 1
-        precisions.append((np.arange(1, len(ranks) + 1) / ranks).mean())
+    found = mean_average_precision(z, items, labels, gallery)
     with (extended[0] / "results/extended/tables/table1.csv").open() as file:
         [row] = [r for r in csv.DictReader(file) if (r["target_model"], r["attack"], r["distance"]) == ("alexnet_opq", "clean", "ADC")]
-    assert float(row["map_worst"]) - 0.01 <= 100 * np.mean(precisions) <= float(row["map_best"]) + 0.01
+    assert float(row["map_worst"]) - 0.01 <= found <= float(row["map_best"]) + 0.01
 
 
 def test_the_second_quantizer_costs_no_second_training(tmp_path, extended):
@@ -121,10 +118,10 @@ def test_who_lends_weights_need_not_stand_in_a_table(tmp_path, tiny):
     """Its weights belong to the study all the same: a run verifies them, and makes them again if they were deleted."""
     models = {"alexnet": {"width": 0.0625}, "other": {"like": "alexnet", "quantizer": {"iterations": 3}}}
     shown = {"tables": {"table1": {"models": ["other"]}, "table4": {"models": []}}, "figures": {"models": []}}
-    write_config(tmp_path / "config.yaml", tiny | {"models": models, "attacks": {"aod": {"loss": "aod"}}} | shown)
-    for _ in range(2):
-        done = snakemake(tmp_path, "--configfile", tmp_path / "config.yaml", "--cores", 2, "all")
-        assert done.returncode == 0, done.stderr
-        weights = tmp_path / "results/tiny/synthetic/alexnet-pretrained/seed0/weights.pt"
-        assert str(weights.relative_to(tmp_path)) in (tmp_path / "results/tiny/MANIFEST.sha256").read_text()
-        weights.unlink()
+    shown |= {"attacks": {"aod": {"loss": "aod", "iterations": 1}}, "training": {"epochs": 1, "batch_size": 100}}
+    config = tiny | {"models": models} | shown
+    run_study(tmp_path, config)
+    weights = "results/tiny/synthetic/alexnet-pretrained/seed0/weights.pt"
+    assert weights in (tmp_path / "results/tiny/MANIFEST.sha256").read_text()
+    (tmp_path / weights).unlink()
+    assert "pretrain" in {rule for rule, _ in plan(tmp_path, config)}

@@ -1,17 +1,18 @@
 """A study whose attack and extraction are split over several jobs has the same results, and whether it is split makes nothing stale."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from pqag import files
+from pqag.audit import why
+from pqag.audit.verify import verify
 from pqag.job import records
 
 from ..conftest import run_study
-from .conftest import ROOT, plan, snakemake, write_config
+from .conftest import plan, snakemake, write_config
 
 pytestmark = pytest.mark.slow  # two runs
 
@@ -62,43 +63,37 @@ def test_shards_used_the_memory_that_they_asked_for(split):
     assert not [fault for job in jobs for fault in job.faults() if "MiB" in fault]
 
 
-def audit(folder, *arguments):
-    """What `scripts/audit.py` says of the study."""
-    return subprocess.run([sys.executable, ROOT / "scripts/audit.py", *arguments], cwd=folder, capture_output=True, text=True)
-
-
-def test_the_audit_names_the_shards(split):
-    folder, _ = split
-    assert audit(folder, "verify", "tiny").returncode == 0
-    told = audit(folder, "why", "table1:aod/vgg16/16/ADC", "--study", "tiny").stdout
+def test_the_audit_names_the_shards(split, monkeypatch):
+    monkeypatch.chdir(split[0])
+    assert verify(Path("results/tiny"))[0] == []
+    told = "\n".join(map(str, why.explain(Path("results/tiny"), "table1:aod/vgg16/16/ADC")))
     for name in ("adversarial/aod", "features/clean"):
         assert all(f"{name}.shard{shard}of3.h5 sha256" in told for shard in (1, 2, 3))
 
 
-def test_shards_that_a_killed_run_left_are_told(split):
-    """By one who runs the study in another number of shards afterwards, nothing else would touch them."""
-    folder, _ = split
-    victim = folder / "results/tiny/synthetic/vgg16-pretrained/seed0/features"
-    record = json.loads((victim / "clean.prov.json").read_text())
-    name = str((victim / "clean.shard1of2").relative_to(folder))
-    files.write_bytes(folder / f"{name}.h5", b"some")
-    record["subject"] = [{"name": f"{name}.h5", "digest": {"sha256": files.sha256(folder / f"{name}.h5")}}]
+def test_shards_that_a_killed_run_left_are_told(split, monkeypatch):
+    """If the study is run in another number of shards afterwards, nothing else would touch them."""
+    monkeypatch.chdir(split[0])
+    name = "results/tiny/synthetic/vgg16-pretrained/seed0/features/clean.shard1of2"
+    record = json.loads(Path(name).with_name("clean.prov.json").read_text())
+    files.write_bytes(f"{name}.h5", b"some")
+    record["subject"] = [{"name": f"{name}.h5", "digest": {"sha256": files.sha256(f"{name}.h5")}}]
     record["predicate"]["buildDefinition"]["externalParameters"]["rule"] = "extract_shard"
-    files.write_json(folder / f"{name}.prov.json", records.sealed(record))
+    files.write_json(f"{name}.prov.json", records.sealed(record))
     try:
-        told = audit(folder, "verify", "tiny").stdout
+        [fault] = verify(Path("results/tiny"))[0]
     finally:
-        for suffix in (".h5", ".prov.json"):
-            (folder / f"{name}{suffix}").unlink()
-    assert told.startswith(f"{name}.prov.json: belongs to a job that is not in the study, extract_shard")
-    assert "delete the records named and what they say was made" in told and "error: 1 fault in" in told
+        Path(f"{name}.h5").unlink()
+        Path(f"{name}.prov.json").unlink()
+    assert str(fault).startswith(f"{name}.prov.json: belongs to a job that is not in the study, extract_shard")
+    assert fault.remedy.startswith("delete the named records and their outputs")
 
 
-@pytest.mark.parametrize("shards", [{}, {"attack": 1, "extract": 1}, {"attack": 2, "extract": 3}])
-def test_another_number_of_shards_makes_nothing_stale(split, shards):
+def test_another_number_of_shards_makes_nothing_stale(split):
     folder, study = split
-    jobs = {rule for rule, _ in plan(folder, study | {"shards": shards})}
-    assert jobs == {"study", "manifest", "all"}
+    for shards in ({}, {"attack": 1, "extract": 1}, {"attack": 2, "extract": 3}):
+        jobs = {rule for rule, _ in plan(folder, study | {"shards": shards})}
+        assert jobs == {"study", "manifest", "all"}
 
 
 def test_what_is_stale_for_the_whole_is_stale_for_its_shards(split):

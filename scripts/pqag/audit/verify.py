@@ -236,7 +236,7 @@ def _left_over(study: Study, resolved: Mapping[str, Any] | None, digest: Digest)
     if resolved is None:
         return {}
     own = {f"{study.folder}/{name}{records.SUFFIX}" for name in ("study", "MANIFEST")}  # every study has them, even a damaged one
-    known = {(rule, frozenset(wildcards.items())) for rule, wildcards in jobs(resolved)}
+    known = _jobs(resolved)
     strange = {path: record for path, record in study.records.items() if path not in own and not _has(resolved, known, record)}
     read = {name for path, record in study.records.items() if path not in strange for name in records.dependencies(record, "input")}
     current = all(digest(name) == recorded for name, recorded in resolved["configfiles"].items())
@@ -255,6 +255,14 @@ def job(record: Mapping[str, Any]) -> str:
     parameters = record["predicate"]["buildDefinition"]["externalParameters"]
     wildcards = ", ".join(f"{key}={value}" for key, value in parameters["wildcards"].items())
     return f"{parameters['rule']} ({wildcards})" if wildcards else parameters["rule"]
+
+
+def _jobs(resolved: Mapping[str, Any]) -> Set[tuple[str, Set]]:
+    """Return every job of the study by its rule and its wildcards, without dataset and seed; none if the study is damaged."""
+    try:
+        return {(rule, frozenset(wildcards.items())) for rule, wildcards in jobs(resolved)}
+    except DAMAGE:
+        return set()
 
 
 def _has(resolved: Mapping[str, Any], known: Set[tuple[str, Set]], record: Mapping[str, Any]) -> bool:
