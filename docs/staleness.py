@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rulegraph import arrows  # noqa: E402
 from pqag.job import provenance  # noqa: E402
 from pqag.study import model as config  # noqa: E402
 from pqag.study import rules, settings  # noqa: E402
-from pqag.study.scores import FIGURES, TABLES  # noqa: E402
+from pqag.study.scores import CONCLUSIONS, FIGURES, TABLES, heat_maps  # noqa: E402
 
 #: A change of every key of a study, as a value other than the one config/tiny.yaml has.
 CHANGES: dict[str, Any] = {
@@ -106,7 +107,9 @@ ALWAYS = {"study", "manifest", "all"}
 SHOWING = {"paper", "report"}
 #: Rules that take the place of `pretrain` and `quantize` for victims that the tiny study does not have, the table of such, and the rules
 #: of shards, which it has none of.
-INSTEAD = {"adopt", "borrow", "train_pqn", "encode", "table2", "attack_shard", "extract_shard"}
+INSTEAD = {"adopt", "borrow", "train_pqn", "encode", "robustness", "table2", "attack_shard", "extract_shard"}
+#: What the page calls the jobs: by their rule, but tables by their name, in the order of the workflow.
+STEPS = [step for rule in settings.RULES for step in (TABLES if rule == "table" else [rule])]
 
 
 def tiny() -> dict[str, Any]:
@@ -149,7 +152,7 @@ def schema_keys(section: type = config.Study, prefix: str = "") -> list[str]:
 
 def downstream(rules: set[str], without: set[str] = frozenset()) -> set[str]:
     """``rules`` and all that use their results, but for ``without`` and what follows from those alone."""
-    edges = [(a, b) for a, b in arrows() if b not in without]
+    edges = [(a, b) for a, b in arrows_of_tables() if b not in without]
     reached, grown = set(), set(rules)
     while reached != grown:
         reached = set(grown)
@@ -157,24 +160,47 @@ def downstream(rules: set[str], without: set[str] = frozenset()) -> set[str]:
     return reached
 
 
+def arrows_of_tables() -> Iterator[tuple[str, str]]:
+    """The pairs of ``arrows`` with each table by its name."""
+    drawn = {table for table, _ in heat_maps(config.parse_study(tiny()).resolved())}
+    for a, b in arrows():
+        if a == "table":
+            yield from ((table, b) for table in TABLES if b != "heat_map" or table in drawn)
+        elif b == "table":
+            yield from ((a, table) for table in TABLES if a not in CONCLUSIONS.values() or CONCLUSIONS.get(table) == a)
+        else:
+            yield a, b
+
+
+def named(rule: str, wildcards: Mapping[str, str]) -> str:
+    """What the page calls a job."""
+    return wildcards["table"] if rule == "table" else rule
+
+
+def rule_of(step: str) -> str:
+    """The rule of what the page calls ``step``."""
+    return "table" if step in TABLES else step
+
+
 #: A job of each rule, to compare settings of.
 _JOB = {"dataset": "synthetic", "model": "vgg16", "training": "pretrained", "bits": "16", "source_bits": "16", "seed": "0"}
+_TABLE = {name: table for table in TABLES for name in (table, CONCLUSIONS.get(table))}
 
 
 def of_key(key: str) -> set[str]:
     """The rules whose settings, or whose files' names or number, change with a key; what follows from them is not among them."""
     before, after = tiny(), changed(tiny(), key, CHANGES[key])
     if key == "study":
-        return {rule for rule in settings.RULES if rule not in ALWAYS | SHOWING | INSTEAD | {"fetch"}}
+        return {step for step in STEPS if step not in ALWAYS | SHOWING | INSTEAD | {"fetch"}}
     if key == "bits":
         return {"quantize", "evaluate_clean", "attack", "evaluate", "table1", "table3"}
     if key == "seeds":
-        return {"pretrain", *TABLES} - INSTEAD
+        return {"pretrain", *TABLES, *CONCLUSIONS.values()} - INSTEAD
     if key == "tables.table4.attack":
-        return {"extract_transfer", "evaluate", "table4"}  # of queries that are there, on victims they were not made for
+        return {"extract_transfer", "evaluate", "drops", "table4"}  # of queries that are there, on victims they were not made for
     job = _JOB | {"attack": key.split(".")[1] if key.startswith("attacks.") else "apd"}
     resolved = [config.parse_study(study).resolved() for study in (before, after)]
-    return {rule for rule in settings.RULES if rule not in ALWAYS | SHOWING | INSTEAD and _differs(rule, job, resolved)}
+    return {step for step in STEPS if step not in ALWAYS | SHOWING | INSTEAD and _differs(step, job, resolved)}
 
 
 def made_again(key: str) -> set[str]:
@@ -187,29 +213,30 @@ def made_again(key: str) -> set[str]:
         unconcerned.add("perturbation")
     if key in ("bits", "seeds") or key.startswith(("tables.", "figures.")):
         unconcerned = {*TABLES, *FIGURES} - direct - ({"figure_sweep"} if "sweep" in direct else set())
+    unconcerned |= {CONCLUSIONS[table] for table in unconcerned & CONCLUSIONS.keys()}
     if key == "bits" or (attack and "table4" in unconcerned):
         unconcerned.add("extract_transfer")
     return downstream(direct, unconcerned) - ALWAYS
 
 
-def _differs(rule: str, job: dict[str, str], resolved: list[dict[str, Any]]) -> bool:
-    one, other = (settings.settings(rule, job, study) for study in resolved)
+def _differs(step: str, job: dict[str, str], resolved: list[dict[str, Any]]) -> bool:
+    one, other = (settings.settings(rule_of(step), job | {"table": _TABLE.get(step, "")}, study) for study in resolved)
     return one != other
 
 
 def of_module(name: str) -> set[str]:
     """The rules whose results are decided by something in a module of the library, by the path of the module within it."""
-    return {rule for rule in settings.RULES if rule not in SHOWING | INSTEAD and reaches(rule, provenance.LIBRARY / name)}
+    return {step for step in STEPS if step not in SHOWING | INSTEAD and reaches(step, provenance.LIBRARY / name)}
 
 
-def reaches(rule: str, module: Path) -> bool:
-    """Whether something in ``module`` decides results of ``rule``."""
-    return any(path == module for path, _ in provenance.reached(rules.script_of(rule)))
+def reaches(step: str, module: Path) -> bool:
+    """Whether something in ``module`` decides results of ``step``."""
+    return any(path == module for path, _ in provenance.reached(rules.script_of(rule_of(step))))
 
 
 def in_words(rules: set[str]) -> str:
     """Rules in the order of the workflow."""
-    return ", ".join(rule for rule in settings.RULES if rule in rules) or "nothing"
+    return ", ".join(step for step in STEPS if step in rules) or "nothing"
 
 
 def page() -> str:
@@ -252,7 +279,8 @@ key that belongs to one data set, model or attack only the jobs of that one are 
 Table 3, Table 4 and Figure 1 show AOD, and the changed attack is APD or Basic. A table or figure that is to show more brings what it lacks.
 `paper.pdf` and `report.zip` follow every table and figure, and are left out below. A victim with weights of yours, or with those of another
 model, has a job of `adopt` or `borrow` instead of `pretrain`; one that is trained with its codebook, those of `train_pqn` and `encode`
-instead of `pretrain` and `quantize`, and stands in Table 2, which is made again like Table 1. A file of yours that the study names counts
+instead of `pretrain` and `quantize`, and stands in Table 2, which is made again like Table 1, as is `robustness`. `table1` to `table4`
+are the jobs of the rule `table`. A file of yours that the study names counts
 by its content, as the key does.
 Over how many shards a job is split makes nothing stale, for its result is the same bits; shards are stale where it is, and left out below.
 """

@@ -22,17 +22,18 @@ from pqag.errors import UserError
 from pqag.names import CLEAN, JOINT, PRETRAINED
 from pqag.study.resources import mem_mb, runtime
 from pqag.study.scores import (
+    CONCLUSIONS,
     FIGURES,
     TABLES,
-    counterparts,
     figure_models,
     heat_maps,
+    held_against,
+    rows_of,
     scores,
     tables,
     training_of,
     transfers,
     victims,
-    white_box,
     with_lender,
 )
 from pqag.study.settings import maker_of, settings
@@ -98,7 +99,7 @@ wildcard_constraints:
     attack="|".join(STUDY.attacks),
     shard=r"\d+",
     shards=r"\d+",
-    table="table3|table4",
+    table="|".join(TABLES),
     panel="|".join(panel for _, panel in heat_maps(RESOLVED)) or "none",
 
 
@@ -287,10 +288,11 @@ def features_of_queries(wildcards):
     return f"{VICTIM}/{path}".format(**wildcards)
 
 
-def histories(table):
+def histories(wildcards):
     """How the networks of a table were trained, for every data set, victim and seed."""
-    networks = [f"{model}-{training}" for model, training in victims(RESOLVED, table)]
-    return expand("<results>/{dataset}/{network}/seed{seed}/training.csv", dataset=STUDY.datasets, network=networks, seed=STUDY.seeds)
+    networks = [f"{model}-{training}" for model, training in victims(RESOLVED, wildcards.table)]
+    names = dict(dataset=STUDY.datasets, network=networks, seed=STUDY.seeds)
+    return expand(f"{RESULTS}/{{dataset}}/{{network}}/seed{{seed}}/training.csv", **names)
 
 
 def metrics_of(scored):
@@ -298,9 +300,17 @@ def metrics_of(scored):
     return [metrics(dataset, seed, score) for dataset in STUDY.datasets for score in scored for seed in STUDY.seeds]
 
 
-def metrics_of_table(table):
-    """The metrics of a table, in the order of its rows."""
-    return metrics_of(list(TABLES[table](RESOLVED)))
+def conclusion(rule):
+    """What ``rule`` concludes from the scores of a table; nothing for a table that it is not for, or that the study does not have."""
+    path = f"{RESULTS}/tables/{{table}}_{rule}.csv"
+    concluded = [table for table in tables(RESOLVED) if CONCLUSIONS.get(table) == rule]
+    return lambda wildcards: [path.format(table=wildcards.table)] if wildcards.table in concluded else []
+
+
+def table_outputs(table):
+    """Every file of a table, and of what is concluded from it, with the records."""
+    makers = [rules.table, *([getattr(rules, CONCLUSIONS[table])] if table in CONCLUSIONS else [])]
+    return [path for maker in makers for path in expand(maker.output, table=table)]
 
 
 def figure_files(patterns):
@@ -351,8 +361,10 @@ def figure_outputs(wildcards):
 def everything(wildcards):
     """Every file of the study, with the records: each is asked for by name, so that one which was deleted is made again."""
     names = dict(dataset=STUDY.datasets, seed=STUDY.seeds)
-    for one in (rules.study, rules.fetch, rules.prepare, *(getattr(rules, table) for table in tables(RESOLVED))):
+    for one in (rules.study, rules.fetch, rules.prepare):
         yield from expand(one.output, **names)
+    for table in tables(RESOLVED):
+        yield from table_outputs(table)
     yield from figure_outputs(wildcards)
     if RESOLVED["figures"]["models"] and shutil.which("pdflatex"):
         yield from rules.paper.output

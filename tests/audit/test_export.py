@@ -314,7 +314,7 @@ def test_the_actions_lead_from_the_table_to_the_data(exported):
         rules.add(ids(action["instrument"])[0].removeprefix("#rule/"))
         pending += [one for one in ids(action.get("object")) if "File" in entities[one]["@type"]]
     assert rules == {
-        "table1",
+        "table",
         "evaluate",
         "evaluate_clean",
         "attack",
@@ -344,7 +344,7 @@ def test_the_steps_come_in_the_order_of_the_work(exported):
     steps = [entities[one] for one in ids(entities["Snakefile"]["step"])]
     place = {step["name"]: int(step["position"]) for step in steps}
     assert sorted(place.values()) == list(range(1, len(steps) + 1))
-    order = ["fetch", "prepare", "pretrain", "extract", "quantize", "attack", "evaluate", "table1", "manifest"]
+    order = ["fetch", "prepare", "pretrain", "extract", "quantize", "attack", "evaluate", "table", "manifest"]
     assert sorted(order, key=place.get) == order
 
 

@@ -68,7 +68,7 @@ def test_every_step_states_its_threads_memory_and_time_and_those_with_a_network_
     text = "".join(file.read_text() for file in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")])
     bodies = dict(re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", text, re.MULTILINE))
     stated = {name: body for name, body in bodies.items() if re.search(r"^    (script|shell):", body, re.MULTILINE)}
-    assert {"pretrain", "table1", "report", "all"} < set(stated)
+    assert {"pretrain", "table", "report", "all"} < set(stated)
     for name, body in stated.items():
         for word in ("threads:", "mem_mb=", "runtime=", *["gpu="] * (name in networks())):
             assert re.search(rf"^ +{word}", body, re.MULTILINE), (name, word)

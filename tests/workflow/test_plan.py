@@ -37,9 +37,8 @@ def test_default_study_from_nothing(tmp_path):
         "extract_transfer": 6,
         "evaluate": 18 + 2 * 3 * 2 + 6 * 6 - 1,
         "evaluate_clean": 6 + 5,
-        "table1": 1,
-        "table3": 1,
-        "table4": 1,
+        "table": 3,
+        "drops": 1,
         "heat_map": 2 + 1,
         "perturbation": 2,
         "centroid_distributions": 2,
@@ -57,7 +56,7 @@ def test_table_4_of_the_default_study_brings_only_what_it_needs(tmp_path):
     """6 networks, each attacked at one code length, and each queried with the queries of all."""
     jobs = Counter(rule for rule, _ in plan(tmp_path, yaml.safe_load((ROOT / "config.yaml").read_text()), "table4"))
     steps = {"pretrain": 6, "extract": 6, "quantize": 6, "attack": 6, "extract_transfer": 6, "evaluate": 36, "evaluate_clean": 6}
-    assert jobs == steps | {"fetch": 1, "prepare": 1, "table4": 1}
+    assert jobs == steps | {"fetch": 1, "prepare": 1, "drops": 1, "table": 1, "table4": 1}
 
 
 def test_transferred_queries_go_by_the_name_of_the_network_they_were_made_for(tmp_path, tiny):
@@ -75,7 +74,7 @@ def test_transferred_queries_go_by_the_name_of_the_network_they_were_made_for(tm
 
 def test_seeds_multiply_everything_but_the_data(tmp_path, tiny):
     jobs = Counter(rule for rule, _ in plan(tmp_path, tiny | {"seeds": [0, 1, 2]}, "table1"))
-    assert (jobs["fetch"], jobs["prepare"], jobs["table1"]) == (1, 1, 1)
+    assert (jobs["fetch"], jobs["prepare"], jobs["table"]) == (1, 1, 1)
     assert (jobs["pretrain"], jobs["attack"]) == (6, 18)
 
 
@@ -110,8 +109,8 @@ def test_a_second_run_has_nothing_to_do(study, tiny):
 
 
 def rules(jobs):
-    """The rules that have jobs, but for those that every change of the config file brings."""
-    return {rule for rule, _ in jobs} - staleness.ALWAYS - staleness.SHOWING
+    """The rules that have jobs, tables by name, but for those that every change of the config file brings."""
+    return {staleness.named(*job) for job in jobs} - staleness.ALWAYS - staleness.SHOWING
 
 
 @pytest.mark.parametrize("key", staleness.CHANGES)
@@ -129,7 +128,7 @@ def test_every_key_of_the_schema_is_tried():
 
 def test_some_keys_by_hand():
     drawn = {"heat_map", "perturbation", "centroid_distributions", "retrieval_sheet", "precision_recall", "sweep", "figure_sweep"}
-    scored = drawn | {"evaluate", "evaluate_clean", "table1", "table3", "table4"}
+    scored = drawn | {"evaluate", "evaluate_clean", "drops", "table1", "table3", "table4"}
     trained = scored | {"pretrain", "extract", "extract_transfer", "quantize", "attack"}
     for key, wanted in {
         "attacks.apd.iterations": drawn - {"heat_map", "perturbation"} | {"attack", "evaluate", "table1"},
@@ -154,7 +153,7 @@ def test_only_the_changed_attack_and_model_are_done_again(study, tiny):
     assert {w["attack"] for rule, w in jobs if rule in ("attack", "extract_transfer", "evaluate")} == {"aod"}
     jobs = plan(study[0], changed(tiny, "models.vgg16.training", {"crop": 1}))
     shared = {"heat_map", "extract_transfer"}  # what other networks made of its queries, and it of theirs
-    again = [w for rule, w in jobs if rule not in staleness.ALWAYS | staleness.SHOWING | set(TABLES) | shared]
+    again = [w for rule, w in jobs if rule not in staleness.ALWAYS | staleness.SHOWING | {"table", "drops"} | shared]
     assert all("vgg16" in (w["model"], w.get("source_model")) for w in again)
     assert {w["model"] for w in again if "source_model" not in w} == {"vgg16"}
 
@@ -184,7 +183,7 @@ def test_another_source_matters_only_where_the_hash_does_not_pin_the_content(tmp
 
 def test_an_added_attack_runs_alone(study, tiny):
     jobs = plan(study[0], changed(tiny, "attacks.strong", {"loss": "apd", "iterations": 20}))
-    counts = Counter(rule for rule, _ in jobs if rule not in staleness.SHOWING)
+    counts = Counter(staleness.named(*job) for job in jobs if job[0] not in staleness.SHOWING)
     figures = {
         "centroid_distributions": 2,
         "retrieval_sheet": 2,

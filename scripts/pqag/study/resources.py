@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from pqag.datasets import DATASETS, RELEASED
 from pqag.names import BATCH_SIZES, NETWORKS, PQN, codewords, feature_size
-from pqag.study.scores import TABLES, transfers
+from pqag.study.scores import TABLES, scores_of, transfers
 
 #: Minutes that every job asks for at least, and every one that runs a network.
 LEAST_MINUTES, LEAST_NETWORK_MINUTES = 1, 3
@@ -319,7 +319,7 @@ def _evaluate(wildcards, study):
 def _table(wildcards, study):
     """A table reads all its metrics, which have the average precision of every query; all are taken for as large as the largest."""
     queries = sum(dataset["queries"] for dataset in study["datasets"].values())
-    numbers = max(len(list(shown(study))) for shown in TABLES.values()) * len(study["seeds"]) * queries * 2
+    numbers = max(len(scores_of(study, table)) for table in TABLES) * len(study["seeds"]) * queries * 2
     return Work(100 + numbers * 100 / MIB, numbers / 1e5)
 
 
@@ -356,10 +356,9 @@ _WORK: dict[str, Callable[[Mapping[str, str], Mapping[str, Any]], Work]] = {
     "extract_transfer": _extract_transfer,
     "evaluate": _evaluate,
     "evaluate_clean": _evaluate,
-    "table1": _table,
-    "table2": _table,
-    "table3": _table,
-    "table4": _table,
+    "robustness": _table,
+    "drops": _table,
+    "table": _table,
     "heat_map": _drawing,
     "perturbation": _figure,
     "centroid_distributions": _figure,

@@ -9,10 +9,6 @@ SCRIPTS = {
     "extract_shard": "extract",
     "attack_shard": "attack",
     "evaluate_clean": "evaluate",
-    "table1": "table",
-    "table2": "table",
-    "table3": "table",
-    "table4": "table",
 }
 
 

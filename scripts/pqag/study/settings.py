@@ -10,7 +10,7 @@ from typing import Any
 from pqag.job.provenance import code_digest
 from pqag.names import PQN, codewords, is_entry_point, is_torchvision
 from pqag.study.rules import script_of
-from pqag.study.scores import TABLES, counterpart, transfers, victims
+from pqag.study.scores import CONCLUSIONS, counterpart, transfers, victims
 
 
 def settings(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,27 +113,46 @@ def _none(wildcards, study):
     return {}
 
 
-def _table(name):
-    def table(wildcards, study):
-        """What a table shows, and in which order; Snakemake itself does not notice when the order of input files changes."""
-        shown = study["tables"][name]
-        models = {model: study["models"][model] for model, _ in victims(study, name)}
-        joint = {model: one["pqn"] for model, one in models.items() if "pqn" in one}
-        beside = {model: counterpart(study, model) for model in shown["models"]} if name == "table2" else {}
-        return {
-            "datasets": list(study["datasets"]),
-            "victims": [list(victim) for victim in victims(study, name)],
-            "widths": {model: one["width"] for model, one in models.items()},
-            "networks": {model: one["network"] for model, one in models.items()},
-            "quantizers": {model: one["quantizer"]["method"] for model, one in models.items()},
-            "attacks": {shown["attack"]: study["attacks"][shown["attack"]]} if "attack" in shown else study["attacks"],
-            "bits": [shown["bits"]] if "bits" in shown else study["bits"],
-            "seeds": study["seeds"],
-            **({"pqn": joint} if joint else {}),
-            **({"counterparts": beside} if beside else {}),
-        }
+def _attacks_of_table(table, study):
+    shown = study["tables"][table]
+    return {shown["attack"]: study["attacks"][shown["attack"]]} if "attack" in shown else study["attacks"]
 
-    return table
+
+def _counterparts(table, study):
+    held = CONCLUSIONS.get(table) == "robustness"
+    return {model: counterpart(study, model) for model in study["tables"][table]["models"]} if held else {}
+
+
+def _table(wildcards, study):
+    """What a table shows, and in which order; Snakemake itself does not notice when the order of input files changes."""
+    table = wildcards["table"]
+    shown = study["tables"][table]
+    models = {model: study["models"][model] for model, _ in victims(study, table)}
+    joint = {model: one["pqn"] for model, one in models.items() if "pqn" in one}
+    beside = _counterparts(table, study)
+    return {
+        "datasets": list(study["datasets"]),
+        "victims": [list(victim) for victim in victims(study, table)],
+        "widths": {model: one["width"] for model, one in models.items()},
+        "networks": {model: one["network"] for model, one in models.items()},
+        "quantizers": {model: one["quantizer"]["method"] for model, one in models.items()},
+        "attacks": _attacks_of_table(table, study),
+        "bits": [shown["bits"]] if "bits" in shown else study["bits"],
+        "seeds": study["seeds"],
+        **({"pqn": joint} if joint else {}),
+        **({"counterparts": beside} if beside else {}),
+    }
+
+
+def _robustness(wildcards, study):
+    """Of its table, all that decides which scores are compared, and in which order."""
+    return _pick(_table(wildcards, study), "datasets", "networks", "attacks", "bits", "seeds") | {
+        "counterparts": _counterparts(wildcards["table"], study)
+    }
+
+
+def _drops(wildcards, study):
+    return _pick(_table(wildcards, study), "datasets", "victims", "attacks", "bits", "seeds")
 
 
 def _figure(wildcards, study):
@@ -177,7 +196,9 @@ _FROM_STUDY = {
     "extract_transfer": _extract_transfer,
     "evaluate": _none,
     "evaluate_clean": _none,
-    **{table: _table(table) for table in TABLES},
+    "robustness": _robustness,
+    "drops": _drops,
+    "table": _table,
     "heat_map": _none,
     "perturbation": _one_query,
     "centroid_distributions": _chosen_queries,
