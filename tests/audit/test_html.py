@@ -244,7 +244,7 @@ def edit_layout(change):
         lambda table: {},
         lambda table: table | {"heads": "2"},
         lambda table: table | {"header": [[{"text": ["x"], "span": '2" onclick="x'}]]},
-        lambda table: table | {"groups": [[{}]]},
+        lambda table: table | {"groups": [[[{}]]]},
         lambda table: table | {"caption": [{"cell": "table1:nothing"}]},
         lambda table: table | {"caption": [{"cell": []}]},
     ],
