@@ -16,7 +16,7 @@ from rulegraph import arrows  # noqa: E402
 from pqag.job import provenance  # noqa: E402
 from pqag.study import model as config  # noqa: E402
 from pqag.study import rules, settings  # noqa: E402
-from pqag.study.scores import CONCLUSIONS, FIGURES, TABLES, heat_maps  # noqa: E402
+from pqag.study.scores import CONCLUSIONS, FIGURES, TABLES, heat_maps, tables  # noqa: E402
 
 #: A change of every key of a study, as a value other than the one config/tiny.yaml has.
 CHANGES: dict[str, Any] = {
@@ -162,12 +162,13 @@ def downstream(rules: set[str], without: set[str] = frozenset()) -> set[str]:
 
 def arrows_of_tables() -> Iterator[tuple[str, str]]:
     """The pairs of ``arrows`` with each table by its name."""
-    drawn = {table for table, _ in heat_maps(config.parse_study(tiny()).resolved())}
+    resolved = config.parse_study(tiny()).resolved()
+    shown, drawn = tables(resolved), {table for table, _ in heat_maps(resolved)}
     for a, b in arrows():
         if a == "table":
-            yield from ((table, b) for table in TABLES if b != "heat_map" or table in drawn)
+            yield from ((table, b) for table in shown if b != "heat_map" or table in drawn)
         elif b == "table":
-            yield from ((a, table) for table in TABLES if a not in CONCLUSIONS.values() or CONCLUSIONS.get(table) == a)
+            yield from ((a, table) for table in shown if a not in CONCLUSIONS.values() or CONCLUSIONS.get(table) == a)
         else:
             yield a, b
 
@@ -206,9 +207,9 @@ def of_key(key: str) -> set[str]:
 def made_again(key: str) -> set[str]:
     """The rules with jobs that a change of a key makes stale: ``of_key`` and what follows from them, but for tables that do not show it."""
     direct, resolved = of_key(key), config.parse_study(tiny()).resolved()
-    tables, figures = resolved["tables"], resolved["figures"]
+    figures = resolved["figures"]
     attack = key.split(".")[1] if key.startswith("attacks.") else None
-    unconcerned = {name for name, table in tables.items() if attack and table.get("attack", attack) != attack}
+    unconcerned = {name for name, table in resolved["tables"].items() if attack and table.get("attack", attack) != attack}
     if attack and attack != figures["attack"]:
         unconcerned.add("perturbation")
     if key in ("bits", "seeds") or key.startswith(("tables.", "figures.")):
