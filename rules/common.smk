@@ -11,7 +11,7 @@ from pqag.names import DATASETS, JOINT, PRETRAINED
 from pqag.study import paths
 from pqag.study.model import parse_study, read_config
 from pqag.study.rules import FIGURES, RULES, figure_models, jobs, settings, work
-from pqag.study.scores import TABLES, counterparts, heat_maps, tables, training_of, white_box
+from pqag.study.scores import CONCLUSIONS, TABLES, heat_maps, held_against, rows_of, tables
 from pqag.study.settings import maker_of
 from pqag.user_code import digests
 
@@ -63,7 +63,7 @@ wildcard_constraints:
     attack="|".join(STUDY.attacks),
     shard=r"\d+",
     shards=r"\d+",
-    table="table3|table4",
+    table="|".join(TABLES),
     panel="|".join(panel for _, panel in heat_maps(RESOLVED)) or "none",
 
 
@@ -132,6 +132,18 @@ def like(name):
     return (
         lambda wildcards: f"{paths.results(RESOLVED)}/{{dataset}}/{RESOLVED['models'][wildcards.model]['like']}-pretrained/seed{{seed}}/{name}"
     )
+
+
+def metrics_of(scored):
+    """The metrics of the scores that ``scored`` (``rows_of``, ``held_against``) gives for a table, in their order."""
+    return lambda wildcards: paths.metrics(RESOLVED, scored(RESOLVED, wildcards.table))
+
+
+def conclusion(rule):
+    """What ``rule`` concludes from the scores of a table; nothing for a table without that rule, or that the study does not have."""
+    path = f"{paths.results(RESOLVED)}/tables/{{table}}_{rule}.csv"
+    concluded = [table for table in tables(RESOLVED) if CONCLUSIONS.get(table) == rule]
+    return lambda wildcards: [path.format(table=wildcards.table)] if wildcards.table in concluded else []
 
 
 def figure_file(pattern):

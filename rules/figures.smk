@@ -223,6 +223,8 @@ rule heat_map:
         "<logs>/heat_map/{table}_{panel}.log",
     benchmark:
         "<benchmarks>/heat_map/{table}_{panel}.jsonl"
+    wildcard_constraints:
+        table="|".join(dict.fromkeys(table for table, _ in heat_maps(RESOLVED))) or "none",
     conda:
         "../envs/steps.yaml"
     threads: 1

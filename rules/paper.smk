@@ -1,98 +1,88 @@
 # The paper's tables: 1, white-box attacks; 2, the same on jointly trained networks; 3, transfer between code lengths; 4, transfer between networks.
-rule table1:
+rule table:
     input:
-        metrics=paths.metrics(RESOLVED, TABLES["table1"](RESOLVED)),
+        metrics=metrics_of(rows_of),
         images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
-        histories=paths.histories(RESOLVED, "table1"),
+        histories=lambda wildcards: paths.histories(RESOLVED, wildcards.table),
+        robustness=conclusion("robustness"),
+        drops=conclusion("drops"),
     output:
-        csv=report("<results>/tables/table1.csv", caption="../report/table.rst", category="Tables", labels={"table": "1"}),
-        tex="<results>/tables/table1.tex",
-        text="<results>/tables/table1.txt",
-        cells="<results>/tables/table1.cells.json",
-        paper="<results>/tables/table1_vs_paper.csv",
-        record="<results>/tables/table1.prov.json",
+        csv=report("<results>/tables/{table}.csv", caption="../report/table.rst", category="Tables", labels={"table": "{table}"}),
+        tex="<results>/tables/{table}.tex",
+        text="<results>/tables/{table}.txt",
+        cells="<results>/tables/{table}.cells.json",
+        paper="<results>/tables/{table}_vs_paper.csv",
+        record="<results>/tables/{table}.prov.json",
     log:
-        "<logs>/table1.log",
+        "<logs>/table/{table}.log",
     benchmark:
-        "<benchmarks>/table1.jsonl"
+        "<benchmarks>/table/{table}.jsonl"
     conda:
         "../envs/steps.yaml"
     threads: 1
     resources:
-        **needs("table1"),
+        **needs("table"),
     params:
-        settings=settings_of("table1"),
+        settings=settings_of("table"),
     message:
-        "Writing Table 1"
+        "Writing {wildcards.table}"
     script:
         "../scripts/table.py"
 
 
-# Beside the jointly trained networks, what they are held against.
-use rule table1 as table2 with:
+# What tables conclude from their scores, for their captions.
+rule robustness:
     input:
-        metrics=paths.metrics(RESOLVED, white_box(RESOLVED, "table2")),
-        pretrained=paths.metrics(RESOLVED, counterparts(RESOLVED)),
-        images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
-        histories=paths.histories(RESOLVED, "table2"),
+        metrics=metrics_of(rows_of),
+        pretrained=metrics_of(held_against),
     output:
-        csv=report("<results>/tables/table2.csv", caption="../report/table.rst", category="Tables", labels={"table": "2"}),
-        tex="<results>/tables/table2.tex",
-        text="<results>/tables/table2.txt",
-        cells="<results>/tables/table2.cells.json",
-        paper="<results>/tables/table2_vs_paper.csv",
-        robustness="<results>/tables/table2_robustness.csv",
-        record="<results>/tables/table2.prov.json",
+        "<results>/tables/{table}_robustness.csv",
+        record="<results>/tables/{table}_robustness.prov.json",
     log:
-        "<logs>/table2.log",
+        "<logs>/robustness/{table}.log",
     benchmark:
-        "<benchmarks>/table2.jsonl"
+        "<benchmarks>/robustness/{table}.jsonl"
+    conda:
+        "../envs/steps.yaml"
+    threads: 1
+    resources:
+        **needs("robustness"),
     params:
-        settings=settings_of("table2"),
+        settings=settings_of("robustness"),
     message:
-        "Writing Table 2"
+        "Comparing jointly trained networks of {wildcards.table} with pretrained ones"
+    script:
+        "../scripts/robustness.py"
 
 
-use rule table1 as table3 with:
+rule drops:
     input:
-        metrics=paths.metrics(RESOLVED, TABLES["table3"](RESOLVED)),
-        images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
-        histories=paths.histories(RESOLVED, "table3"),
+        metrics=metrics_of(rows_of),
     output:
-        csv=report("<results>/tables/table3.csv", caption="../report/table.rst", category="Tables", labels={"table": "3"}),
-        tex="<results>/tables/table3.tex",
-        text="<results>/tables/table3.txt",
-        cells="<results>/tables/table3.cells.json",
-        paper="<results>/tables/table3_vs_paper.csv",
-        record="<results>/tables/table3.prov.json",
+        "<results>/tables/{table}_drops.csv",
+        record="<results>/tables/{table}_drops.prov.json",
     log:
-        "<logs>/table3.log",
+        "<logs>/drops/{table}.log",
     benchmark:
-        "<benchmarks>/table3.jsonl"
+        "<benchmarks>/drops/{table}.jsonl"
+    conda:
+        "../envs/steps.yaml"
+    threads: 1
+    resources:
+        **needs("drops"),
     params:
-        settings=settings_of("table3"),
+        settings=settings_of("drops"),
     message:
-        "Writing Table 3"
+        "Comparing the families of networks of {wildcards.table}"
+    script:
+        "../scripts/drops.py"
 
 
-use rule table1 as table4 with:
-    input:
-        metrics=paths.metrics(RESOLVED, TABLES["table4"](RESOLVED)),
-        images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
-        histories=paths.histories(RESOLVED, "table4"),
-    output:
-        csv=report("<results>/tables/table4.csv", caption="../report/table.rst", category="Tables", labels={"table": "4"}),
-        tex="<results>/tables/table4.tex",
-        text="<results>/tables/table4.txt",
-        cells="<results>/tables/table4.cells.json",
-        paper="<results>/tables/table4_vs_paper.csv",
-        drops="<results>/tables/table4_drops.csv",
-        record="<results>/tables/table4.prov.json",
-    log:
-        "<logs>/table4.log",
-    benchmark:
-        "<benchmarks>/table4.jsonl"
-    params:
-        settings=settings_of("table4"),
-    message:
-        "Writing Table 4"
+# Targets to call by name: table1, table2, …
+for name in TABLES:
+
+    rule:
+        name:
+            name
+        input:
+            table_outputs(name),

@@ -22,6 +22,12 @@ def files_of(*chosen):
 figure_outputs = files_of(*FIGURES, "heat_map")
 
 
+def table_outputs(table):
+    """Every file of a table, and of what is concluded from it, with the records."""
+    makers = [rules.table, *([getattr(rules, CONCLUSIONS[table])] if table in CONCLUSIONS else [])]
+    return [path for maker in makers for path in expand(maker.output, table=table)]
+
+
 def pictures(suffix):
     """Every picture, as files with this suffix."""
     return lambda wildcards: [path for path in figure_outputs(wildcards) if path.endswith(suffix)]

@@ -1,10 +1,10 @@
-"""Plot a panel of Table 3 or Table 4 as a heat map, from the rows of the table."""
+"""Plot a panel of a table of transfer as a heat map, from the rows of the table."""
 
 import pandas as pd
 
 from pqag import storage
 from pqag.job.step import step
-from pqag.names import attack_name, model_name
+from pqag.names import attack_name
 from pqag.show import figures, tables
 
 with step(snakemake):
@@ -12,7 +12,6 @@ with step(snakemake):
     rows, values, clean = tables.transfer_grid(pd.read_csv(snakemake.input.table), snakemake.wildcards.panel)
     first = rows.iloc[0]
     attack = attack_name(first["attack"])
-    where = model_name(first["target_model"]) if first["table"] == 3 else f"{first['target_bits']} bits"
     names = (list(dict.fromkeys(rows[end])) for end in ("source", "target"))
-    figure = figures.heat_map(values, *names, f"{attack} queries, {titles[first['dataset']]}, {where}", clean)
+    figure = figures.heat_map(values, *names, f"{attack} queries, {titles[first['dataset']]}, {first['where']}", clean)
     figures.save(figure, snakemake.output.pdf, snakemake.output.png)

@@ -19,7 +19,7 @@ def arrows() -> set[tuple[str, str]]:
     lines = [line.strip() for line in done.stdout.splitlines()]
     names = {line.split("[", 1)[0]: line.split("[", 1)[1].rstrip("]") for line in lines if line.startswith("id") and "[" in line}
     pairs = {tuple(names[end] for end in line.split(" --> ")) for line in lines if "-->" in line}
-    shown = {("table1", "manifest"), ("study", "manifest"), ("manifest", "all")}
+    shown = {("table", "manifest"), ("study", "manifest"), ("manifest", "all")}
     return {(a, b) for a, b in pairs if (a, b) in shown or not {a, b} & {"manifest", "all", "paper", "report"}}
 
 

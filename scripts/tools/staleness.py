@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pqag.job import provenance  # noqa: E402
 from pqag.study import model as config  # noqa: E402
 from pqag.study import rules  # noqa: E402
 from pqag.study.rules import FIGURES, RULES  # noqa: E402
-from pqag.study.scores import TABLES  # noqa: E402
+from pqag.study.scores import CONCLUSIONS, TABLES, heat_maps, tables  # noqa: E402
 
 #: A change for every key of a study: a value different from that in config/tiny.yaml.
 CHANGES: dict[str, Any] = {
@@ -95,7 +96,7 @@ UNTRIED = {
     },
     "tables.table2.models": ("table2", "table2, and what it lacks"),
     "attacks.*.decay": ("attack, sweep", "the same as `attacks.*.step`"),
-    "tables.table4.bits": ("table4", "table4, and what it lacks at that code length"),
+    "tables.table4.bits": ("drops, table4", "drops and table4, and what they lack at that code length"),
     "figures.bits": (
         "perturbation, centroid_distributions, retrieval_sheet, precision_recall, figure_sweep",
         "these, and what they lack at that code length",
@@ -108,7 +109,9 @@ ALWAYS = {"study", "manifest", "all"}
 SHOWING = {"paper", "report"}
 #: Rules that replace `pretrain` and `quantize` for victims that the tiny study does not have, the table of such victims, and the rules of
 #: shards, which the tiny study does not use.
-INSTEAD = {"adopt", "borrow", "train_pqn", "encode", "table2", "attack_shard", "extract_shard"}
+INSTEAD = {"adopt", "borrow", "train_pqn", "encode", "robustness", "table2", "attack_shard", "extract_shard"}
+#: What the page calls the jobs: by their rule, but tables by their name, in the order of the workflow.
+STEPS = [step for rule in RULES for step in (TABLES if rule == "table" else [rule])]
 
 
 def tiny() -> dict[str, Any]:
@@ -151,7 +154,7 @@ def schema_keys(section: type = config.Study, prefix: str = "") -> list[str]:
 
 def downstream(rules: set[str], without: set[str] = frozenset()) -> set[str]:
     """Return ``rules`` and all rules that use their results, except ``without`` and rules that only use results of those."""
-    edges = [(a, b) for a, b in arrows() if b not in without]
+    edges = [(a, b) for a, b in arrows_of_tables() if b not in without]
     reached, grown = set(), set(rules)
     while reached != grown:
         reached = set(grown)
@@ -159,59 +162,84 @@ def downstream(rules: set[str], without: set[str] = frozenset()) -> set[str]:
     return reached
 
 
+def arrows_of_tables() -> Iterator[tuple[str, str]]:
+    """Yield the pairs of ``arrows`` with each table by its name."""
+    resolved = config.parse_study(tiny()).resolved()
+    shown, drawn = tables(resolved), {table for table, _ in heat_maps(resolved)}
+    for a, b in arrows():
+        if a == "table":
+            yield from ((table, b) for table in shown if b != "heat_map" or table in drawn)
+        elif b == "table":
+            yield from ((a, table) for table in shown if a not in CONCLUSIONS.values() or CONCLUSIONS.get(table) == a)
+        else:
+            yield a, b
+
+
+def named(rule: str, wildcards: Mapping[str, str]) -> str:
+    """Return what the page calls a job."""
+    return wildcards["table"] if rule == "table" else rule
+
+
+def rule_of(step: str) -> str:
+    """Return the rule of what the page calls ``step``."""
+    return "table" if step in TABLES else step
+
+
 #: The wildcards with which settings are compared.
 _JOB = {"dataset": "synthetic", "model": "vgg16", "training": "pretrained", "bits": "16", "source_bits": "16", "seed": "0"}
+_TABLE = {name: table for table in TABLES for name in (table, CONCLUSIONS.get(table))}
 
 
 def of_key(key: str) -> set[str]:
     """Return the rules with settings, file names or numbers of files that change with a key, without the rules that use their results."""
     before, after = tiny(), changed(tiny(), key, CHANGES[key])
     if key == "study":
-        return {rule for rule in RULES if rule not in ALWAYS | SHOWING | INSTEAD | {"fetch"}}
+        return {step for step in STEPS if step not in ALWAYS | SHOWING | INSTEAD | {"fetch"}}
     if key == "bits":
         return {"quantize", "evaluate_clean", "attack", "evaluate", "table1", "table3"}
     if key == "seeds":
-        return {"pretrain", *TABLES} - INSTEAD
+        return {"pretrain", *TABLES, *CONCLUSIONS.values()} - INSTEAD
     if key == "tables.table4.attack":
-        return {"extract_transfer", "evaluate", "table4"}  # existing queries, on victims for which they were not made
+        return {"extract_transfer", "evaluate", "drops", "table4"}  # existing queries, on victims for which they were not made
     job = _JOB | {"attack": key.split(".")[1] if key.startswith("attacks.") else "apd"}
     resolved = [config.parse_study(study).resolved() for study in (before, after)]
-    return {rule for rule in RULES if rule not in ALWAYS | SHOWING | INSTEAD and _differs(rule, job, resolved)}
+    return {step for step in STEPS if step not in ALWAYS | SHOWING | INSTEAD and _differs(step, job, resolved)}
 
 
 def made_again(key: str) -> set[str]:
     """Return the rules with stale jobs after a change of a key: ``of_key`` and its followers, except tables that do not show the key."""
     direct, resolved = of_key(key), config.parse_study(tiny()).resolved()
-    tables, figures = resolved["tables"], resolved["figures"]
+    figures = resolved["figures"]
     attack = key.split(".")[1] if key.startswith("attacks.") else None
-    unconcerned = {name for name, table in tables.items() if attack and table.get("attack", attack) != attack}
+    unconcerned = {name for name, table in resolved["tables"].items() if attack and table.get("attack", attack) != attack}
     if attack and attack != figures["attack"]:
         unconcerned.add("perturbation")
     if key in ("bits", "seeds") or key.startswith(("tables.", "figures.")):
         unconcerned = {*TABLES, *FIGURES} - direct - ({"figure_sweep"} if "sweep" in direct else set())
+    unconcerned |= {CONCLUSIONS[table] for table in unconcerned & CONCLUSIONS.keys()}
     if key == "bits" or (attack and "table4" in unconcerned):
         unconcerned.add("extract_transfer")
     return downstream(direct, unconcerned) - ALWAYS
 
 
-def _differs(rule: str, job: dict[str, str], resolved: list[dict[str, Any]]) -> bool:
-    one, other = (rules.settings(rule, job, study) for study in resolved)
+def _differs(step: str, job: dict[str, str], resolved: list[dict[str, Any]]) -> bool:
+    one, other = (rules.settings(rule_of(step), job | {"table": _TABLE.get(step, "")}, study) for study in resolved)
     return one != other
 
 
 def of_module(name: str) -> set[str]:
     """Return the rules with results that depend on the module ``name``, a path within the library."""
-    return {rule for rule in RULES if rule not in SHOWING | INSTEAD and reaches(rule, provenance.LIBRARY / name)}
+    return {step for step in STEPS if step not in SHOWING | INSTEAD and reaches(step, provenance.LIBRARY / name)}
 
 
-def reaches(rule: str, module: Path) -> bool:
-    """Whether results of ``rule`` depend on something in ``module``."""
-    return any(path == module for path, _ in provenance.reached(RULES[rule].path))
+def reaches(step: str, module: Path) -> bool:
+    """Whether results of ``step`` depend on something in ``module``."""
+    return any(path == module for path, _ in provenance.reached(RULES[rule_of(step)].path))
 
 
 def in_words(rules: set[str]) -> str:
     """Return the names of rules in the order of the workflow, as text."""
-    return ", ".join(rule for rule in RULES if rule in rules) or "nothing"
+    return ", ".join(step for step in STEPS if step in rules) or "nothing"
 
 
 def page() -> str:
@@ -255,8 +283,9 @@ it. Here Table 3, Table 4 and Figure 1 show AOD, and the changed attack is APD o
 the results that it lacks. `paper.pdf` and `report.zip` depend on every table and figure and are left out below. A victim with your own
 weights has a job of `adopt` instead of `pretrain`, and a victim with the weights of another model has a job of `borrow`. A victim trained
 with its codebook has jobs of `train_pqn` and `encode` instead of `pretrain` and `quantize`, and appears in Table 2, which is made again
-like Table 1. For a file of yours that the study names, the content counts like the key. The number of shards of a job makes nothing stale,
-because its result is the same bits. Shards become stale together with the job and are left out below.
+like Table 1, as is `robustness`. `table1` to `table4` are the jobs of the rule `table`. For a file of yours that the study names, the
+content counts like the key. The number of shards of a job makes nothing stale, because its result is the same bits. Shards become stale
+together with the job and are left out below.
 """
 
 MODULES = """

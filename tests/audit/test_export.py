@@ -293,7 +293,7 @@ def test_the_actions_lead_from_the_table_to_the_data(exported):
         action = maker[pending.pop()]
         rules.add(ids(action["instrument"])[0].removeprefix("#rule/"))
         pending += [one for one in ids(action.get("object")) if "File" in entities[one]["@type"]]
-    assert rules == {"table1", "evaluate", "evaluate_clean", "attack", "quantize", "extract", "pretrain", "prepare", "fetch"}
+    assert rules == {"table", "evaluate", "evaluate_clean", "attack", "quantize", "extract", "pretrain", "prepare", "fetch"}
 
 
 def test_the_steps_come_in_the_order_of_the_work_and_the_run_ends_with_the_tables(exported):
@@ -301,7 +301,7 @@ def test_the_steps_come_in_the_order_of_the_work_and_the_run_ends_with_the_table
     steps = [entities[one] for one in ids(entities["Snakefile"]["step"])]
     place = {step["name"]: int(step["position"]) for step in steps}
     assert sorted(place.values()) == list(range(1, len(steps) + 1))
-    order = ["fetch", "prepare", "pretrain", "extract", "quantize", "attack", "evaluate", "table1", "manifest"]
+    order = ["fetch", "prepare", "pretrain", "extract", "quantize", "attack", "evaluate", "table", "manifest"]
     assert sorted(order, key=place.get) == order
     run = entities["#run"]
     assert ids(run["object"]) == ["config.yaml"]

@@ -17,15 +17,12 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pqag import files
-from pqag.audit import html, latex
+from pqag.audit import html
 from pqag.audit.verify import load, verify
 from pqag.audit.why import chain
 from pqag.job import records
-from pqag.show import tables
 from pqag.study.file import printable
 
 from ..conftest import SCRIPTS
@@ -34,56 +31,6 @@ from .conftest import command
 
 RESULTS = Path("results/tiny")
 APD = "table1:synthetic/apd/vgg16/16/ADC"
-
-
-# ------------------------------------------------------------------------------------------------------------------ tables, read back
-
-PRINTED = r"""% needs booktabs, 100 % of it
-\providecommand{\cell}[2]{#2}
-\begin{table}
-\caption{A \{b\} \& c\_d: \cell{t:n/x}{60} queries, 5\% of \textbackslash{}all.}
-\label{tab:x}
-\begin{tabular}{llrrr}
-\toprule
- &  & \multicolumn{2}{c}{One \& two} & Three \\
- &  & \cell{t:bits/16}{16} bits & 24 bits & 16 bits \\
-\midrule
-SDC & Clean & \cell{t:a}{93.7} & \cell{t:b}{81.6} & -- \\
- & p\_q & \cell{t:c}{7.0} & 8.0 & \cell{t:d}{100.0} \\
-\midrule
-ADC & Clean & \cell{t:e}{1.0} & \cell{t:f}{2.0} & \cell{t:g}{3.0} \\
-\bottomrule
-\end{tabular}
-\end{table}
-"""
-
-
-def test_a_table_is_read_as_it_is_printed():
-    table = latex.read(PRINTED)
-    assert list(latex.pieces(table.caption)) == [("A {b} & c_d: ", None), ("60", "t:n/x"), (" queries, 5% of \\all.", None)]
-    assert (table.heads, len(table.groups)) == (2, 2)
-    assert table.header[0] == [("", 1), ("", 1), (r"One \& two", 2), ("Three", 1)]
-    assert [text for text, _ in table.header[1]] == ["", "", r"\cell{t:bits/16}{16} bits", "24 bits", "16 bits"]
-    first, second = table.groups[0]
-    assert [list(latex.pieces(text)) for text, _ in first][2:4] == [
-        [("", None), (n, i), ("", None)] for n, i in (("93.7", "t:a"), ("81.6", "t:b"))
-    ]
-    assert list(latex.pieces(first[4][0])) == [("–", None)]
-    assert list(latex.pieces(second[1][0])) == [("p_q", None)]
-    assert len(table.groups[1]) == 1
-
-
-@given(st.text(st.characters(blacklist_categories=["Cs"])).filter(lambda text: "--" not in text))
-def test_a_name_is_read_back_whatever_it_holds(text):
-    assert "".join(piece for piece, _ in latex.pieces(tables.escape_latex(text))) == text
-
-
-@pytest.mark.parametrize(
-    "text", ["", "no table", r"\begin{tabular}{ll", r"\caption{x}\begin{tabular}{l} a \\", r"\begin{tabular}{l}\end{tabular}"]
-)
-def test_what_is_no_table_is_refused(text):
-    with pytest.raises(ValueError):
-        latex.read(text)
 
 
 # ------------------------------------------------------------------------------------------------------------------------ the markup
@@ -257,13 +204,34 @@ def test_all_faults_stand_on_the_page(copied):
     assert data_of(tree)["faults"] == [[fault.file, fault.what] for fault in faults]
 
 
-def test_a_damaged_table_still_gives_a_page(copied):
-    path = RESULTS / "tables/table1.tex"
-    path.write_text(path.read_text().replace(r"\end{tabular}", ""))
-    tree = Tree(html.page(RESULTS)[0]).root
-    listed = {line.children[0].text: line.children[1].text for line in next(tree.all("table")).all("tr")}
+def edit_layout(change):
+    """Put ``change`` of the layout of Table 1 in its place."""
+    path = RESULTS / "tables/table1.cells.json"
+    content = files.read_json(path)
+    content["table"] = change(content["table"])
+    files.write_json(path, content)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: {},
+        lambda table: table | {"heads": "2"},
+        lambda table: table | {"header": [[{"text": ["x"], "span": '2" onclick="x'}]]},
+        lambda table: table | {"groups": [[[{}]]]},
+        lambda table: table | {"caption": [{"cell": "table1:nothing"}]},
+        lambda table: table | {"caption": [{"cell": []}]},
+    ],
+)
+def test_of_a_damaged_layout_the_cells_are_listed(copied, change):
+    edit_layout(change)
+    page, count = html.page(RESULTS)
+    listed = {line.children[0].text: line.children[1].text for line in next(Tree(page).root.all("table")).all("tr")}
     cells = files.read_json(RESULTS / "tables/table1.cells.json")["cells"]
-    assert listed == {cell["id"]: cell["text"] for cell in cells}
+    assert listed == {cell["id"]: cell["text"] for cell in cells} and count > 0
+
+
+def test_a_damaged_study_still_gives_a_page(copied):
     for damaged in ("table1.cells.json", "table1.tex"):
         (RESULTS / "tables" / damaged).write_bytes(b"\xff{")
         assert html.page(RESULTS)[1] > 0
@@ -273,11 +241,10 @@ def test_a_damaged_table_still_gives_a_page(copied):
 
 
 def test_a_number_that_is_typed_by_hand_is_no_link(copied):
-    path = RESULTS / "tables/table1.tex"
-    path.write_text(re.sub(rf"\\cell\{{{APD}\}}\{{.*?\}}", "99.9", path.read_text()))
+    edit_layout(lambda table: json.loads(json.dumps(table).replace(f'{{"cell": "{APD}"}}', '"99.9"')))
     fields = [field for field in Tree(html.page(RESULTS)[0]).root.all("td") if field.text == "99.9"]
-    assert len(fields) == 1
-    assert not list(fields[0].all("a"))
+    assert len(fields) == 1 and not list(fields[0].all("a"))
+    assert any(fault.what == "the number 99.9 was typed by hand" for fault in verify(RESULTS)[0])
 
 
 def test_data_that_is_not_quite_json_does_not_break_the_page(copied):
@@ -294,8 +261,7 @@ def test_data_that_is_not_quite_json_does_not_break_the_page(copied):
 
 def test_what_cannot_be_seen_is_written_out(copied):
     """Or a name could turn the text around it."""
-    path = RESULTS / "tables/table1.tex"
-    path.write_text(path.read_text().replace("AlexNet", "Alex\u202eNet\u200b"))
+    edit_layout(lambda table: json.loads(json.dumps(table).replace("AlexNet", "Alex\u202eNet\u200b")))
     page, _ = html.page(RESULTS)
     assert '<th scope="col" class="start">Alex\\u202eNet\\u200b</th>' in page
 
@@ -318,8 +284,8 @@ ODD = ["{{data}}", "__proto__", "constructor", "$& $1 \\1", "</script", "a\u2028
 
 
 def poison(payload):
-    """Put ``payload`` into every name and setting of the study here that holds "aod", and into the title of the data set; into the ids in
-    the .tex file only where it leaves that a table. Names of files get it without slashes, which would make folders."""
+    """Put ``payload`` into every name and setting of the study here that holds "aod", and for the title of the data set and the name AOD.
+    Names of files get it without slashes, which would make folders."""
 
     def replaced(value):
         if isinstance(value, dict):
@@ -332,15 +298,15 @@ def poison(payload):
 
     for path in [*Path().rglob(f"*{records.SUFFIX}"), *RESULTS.glob("tables/*.cells.json"), RESULTS / "study.json"]:
         path.write_text(json.dumps(replaced(files.read_json(path))))
-    path = RESULTS / "tables/table1.tex"
-    text = path.read_text()
-    for name in ("Synthetic patterns", "AOD"):
-        text = text.replace(name, tables.escape_latex(payload))
-    path.write_text(text if breaks_latex(payload) else text.replace("aod", payload))
+    titles = ("Synthetic patterns", "AOD")
+    edit_layout(lambda table: renamed(table, lambda text: payload if text in titles else text))
 
 
-def breaks_latex(text):
-    return bool(re.search(r"[{}&%\\]", text))
+def renamed(value, rename):
+    """A copy of plain values with other strings."""
+    if isinstance(value, dict):
+        return {key: renamed(inner, rename) for key, inner in value.items()}
+    return [renamed(inner, rename) for inner in value] if isinstance(value, list) else rename(value) if isinstance(value, str) else value
 
 
 @pytest.mark.parametrize("payload", HOSTILE + ODD)
@@ -350,14 +316,14 @@ def test_hostile_names_are_text(copied, payload):
     tree = Tree(page).root
     assert [len(list(tree.all(tag))) for tag in ("script", "style", "title", "table", "img", "iframe", "svg")] == [2, 1, 1, 1, 0, 0, 0]
     (title,) = (field.text for field in tree.all("th") if field.attributes["scope"] == "colgroup")
-    printed = printable(payload.replace("--", "–"))
+    printed = printable(payload)
     assert title == printed
     assert sum(field.text == printed for field in tree.all("th") if field.attributes["scope"] == "row") == 2
     data = data_of(tree)
     assert any(job["wildcards"].get("attack") == payload for job in data["jobs"])
     assert "<" not in re.search(r'id="data">(.*)</script>', page)[1]
     links = [link for link in tree.all("a") if unquote(link.attributes["href"]) == f"#table1:synthetic/{payload}/vgg16/16/ADC"]
-    assert len(links) == (not breaks_latex(payload))
+    assert len(links) == 1
 
 
 # -------------------------------------------------------------------------------------------------------------------------- in Chromium

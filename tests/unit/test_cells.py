@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pqag import files
-from pqag.show import cells, tables
+from pqag.show import cells
 from pqag.show.cells import Cells, faults, faults_of_latex, look_up, mean
 
 METRICS = {"SDC": {"map": 0.12345, "per_query": [0.25, 0.5]}, "queries": 60, "none": None, "yes": True, "word": "x", "text": "0.5"}
@@ -25,12 +25,17 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def empty(name="t", *paths):
+    """The cells of a table of these files, with none yet; without files, of one that holds 7 and 2.25."""
+    return Cells(name, {path: cells.read(path) for path in paths} or {"x": {"a": 7, "b": 2.25}})
+
+
 # ------------------------------------------------------------------------------------------------------------------------- cells
 
 
 def test_a_cell_by_hand(folder):
     # 100 x 0.12345 = 12.345, which prints as 12.3.
-    made = Cells("table1")
+    made = empty("table1", "metrics.json")
     assert made.put("a/b", [("metrics.json", "/SDC/map")], ".1f", 100) == "\x020\x03"
     [entry] = made.entries
     assert entry == {
@@ -47,7 +52,7 @@ def test_a_cell_by_hand(folder):
 
 def test_a_cell_of_several_sources_is_their_mean(folder):
     # (0.5 + 0.75 + 0.9 + 0.25) / 4 = 0.6
-    made = Cells("table1")
+    made = empty("table1", "training.csv", "metrics.json")
     made.put("a", [*(("training.csv", f"{row}/test_accuracy") for row in (0, 1, -1)), ("metrics.json", "/SDC/per_query/0")], ".2f")
     assert made.entries[0]["text"] == "0.60"
     assert made.entries[0]["value"] == pytest.approx(0.6, rel=1e-15)
@@ -59,31 +64,33 @@ def test_a_cell_of_several_sources_is_their_mean(folder):
     ]
 
 
-def test_a_value_that_is_given_is_taken_and_its_source_not_read(folder):
-    made = Cells("table1")
-    made.put("seed", [("yet-to-be-written.json", "/seed")], "d", value=2**31 - 1)
-    assert (made.entries[0]["text"], made.entries[0]["value"]) == ("2147483647", 2147483647)
+def test_a_table_reads_no_file_that_it_was_not_given(folder):
+    with pytest.raises(KeyError, match="metrics.json"):
+        empty("table1", "training.csv").put("queries", [("metrics.json", "/queries")], "d")
 
 
 def test_a_whole_number_prints_as_such(folder):
-    made = Cells("table1")
+    made = empty("table1", "metrics.json")
     made.put("queries", [("metrics.json", "/queries")], "d")
     assert made.entries[0]["text"] == "60"
 
 
-def test_marks_become_numbers_or_commands(folder):
-    made = Cells("t")
-    first, second = made.put("a", [("", "")], "d", value=7), made.put("b/c", [("", "")], ".1f", value=2.25)
+def test_marks_become_numbers_commands_or_pieces():
+    made = empty()
+    first, second = made.put("a", [("x", "a")], "d"), made.put("b/c", [("x", "b")], ".1f")
     text = f"{second} of {first}, {first}"
     assert made.plain(text) == "2.2 of 7, 7"
     assert made.latex(text) == r"\cell{t:b/c}{2.2} of \cell{t:a}{7}, \cell{t:a}{7}"
+    assert made.pieces(text) == [{"cell": "t:b/c"}, " of ", {"cell": "t:a"}, ", ", {"cell": "t:a"}]
     assert made.plain("no mark 0 1") == made.latex("no mark 0 1") == "no mark 0 1"
+    assert made.pieces("no mark 0 1") == ["no mark 0 1"] and made.pieces("") == []
 
 
 def test_there_are_marks_for_more_than_ten_cells():
-    made = Cells("t")
-    marks = [made.put(f"n{i}", [("", "")], "d", value=1000 + i) for i in range(12)]
+    made = Cells("t", {"x": [1000 + i for i in range(12)]})
+    marks = [made.put(f"n{i}", [("x", f"/{i}")], "d") for i in range(12)]
     assert made.plain("".join(reversed(marks))) == "".join(str(1000 + i) for i in reversed(range(12)))
+    assert made.pieces(f"{marks[11]}{marks[1]}") == [{"cell": "t:n11"}, {"cell": "t:n1"}]
 
 
 @pytest.mark.parametrize(
@@ -91,16 +98,16 @@ def test_there_are_marks_for_more_than_ten_cells():
     ["", "a b", "a}b", "a{b", r"\input{x}", "a%b", "a#b", "a$b", "a&b", "a~b", "a^b", "a\nb", "a\x02b", "ä", "<script>", 'a"b', "a'b"],
 )
 def test_a_name_that_latex_or_a_page_would_take_for_more_is_refused(name):
-    made = Cells("t")
+    made = empty()
     with pytest.raises(ValueError, match="cannot name a cell"):
-        made.put(name, [("", "")], value=1)
+        made.put(name, [("x", "a")])
     assert made.entries == []
 
 
 @given(st.from_regex(r"[A-Za-z0-9_./:+-]{1,20}", fullmatch=True), st.floats(allow_nan=False, allow_infinity=False))
 def test_every_name_that_is_taken_is_read_back_from_the_latex(name, value):
-    made = Cells("t")
-    latex = made.latex(made.put(name, [("", "")], ".1f", value=value))
+    made = Cells("t", {"x": [value]})
+    latex = made.latex(made.put(name, [("x", "/0")], ".1f"))
     assert latex == f"\\cell{{t:{name}}}{{{value:.1f}}}"
     assert faults_of_latex(latex, made.entries, []) == []
     assert faults_of_latex(latex, [], []) == [f"the cell t:{name} is not listed"]
@@ -108,9 +115,25 @@ def test_every_name_that_is_taken_is_read_back_from_the_latex(name, value):
 
 def test_escaping_for_latex_leaves_marks_alone():
     """Captions and heads of columns are escaped with the marks in them."""
-    made = Cells("t")
-    text = f"50 % of {made.put('a_b', [('', '')], 'd', value=3)} & more"
-    assert made.latex(tables.escape_latex(text)) == r"50 \% of \cell{t:a_b}{3} \& more"
+    made = empty()
+    text = f"50 % of {made.put('a_b', [('x', 'a')], 'd')} & more"
+    assert made.latex(cells.escape_latex(text)) == r"50 \% of \cell{t:a_b}{7} \& more"
+
+
+def test_escape_by_hand():
+    assert cells.escape_latex("a_b & 50%") == r"a\_b \& 50\%"
+    assert cells.escape_latex("$x$ #1 ~ ^ {}") == r"\$x\$ \#1 \textasciitilde{} \textasciicircum{} \{\}"
+    assert cells.escape_latex(r"\input{/etc/passwd}") == r"\textbackslash{}input\{/etc/passwd\}"
+
+
+@given(st.text(alphabet="ab \\{}$&#^_%~"))
+def test_escape_can_be_read_back(text):
+    """A reader that knows the nine escapes and nothing else finds the text again, and no special character outside an escape."""
+    known = {"textbackslash{}": "\\", "textasciitilde{}": "~", "textasciicircum{}": "^"} | {c: c for c in "&%$#_{}"}
+    escape = "|".join(map(re.escape, known))
+    escaped = cells.escape_latex(text)
+    assert re.fullmatch(rf"(?:\\(?:{escape})|[ab ])*", escaped)
+    assert re.sub(rf"\\({escape})", lambda found: known[found[1]], escaped) == text
 
 
 # ---------------------------------------------------------------------------------------------------------------- reading sources
@@ -184,7 +207,7 @@ def test_a_pointer_to_no_number_is_an_error(folder, path, pointer, error):
     with pytest.raises(error):
         look_up(cells.read(path), pointer)
     with pytest.raises(error):
-        Cells("t").put("a", [(path, pointer)])
+        empty("t", path).put("a", [(path, pointer)])
     cell = {"sources": [{"file": path, "pointer": pointer}], "scale": 1, "format": "g", "value": 1, "text": "1"}
     assert faults(cell).startswith(f"its source cannot be read: {error.__name__}")
 
@@ -195,7 +218,7 @@ def test_a_pointer_to_no_number_is_an_error(folder, path, pointer, error):
 @pytest.fixture
 def cell(folder):
     """The cell 12.3 of metrics.json."""
-    made = Cells("table1")
+    made = empty("table1", "metrics.json")
     made.put("a", [("metrics.json", "/SDC/map")], ".1f", 100)
     return made.entries[0]
 
@@ -253,7 +276,7 @@ def test_a_value_that_prints_the_same_but_is_another_is_a_fault(cell):
     ids=["missing", "empty", "cut", "list", "null", "number", "text", "number for a mapping", "no UTF-8", "zero", "nested", "huge"],
 )
 def test_a_source_that_is_missing_or_damaged_is_a_fault_and_no_crash(folder, name, content):
-    made = Cells("t")
+    made = empty("t", name)
     made.put("a", [("metrics.json", "/SDC/map")] if name == "metrics.json" else [(name, "-1/test_accuracy")])
     if content is None:
         (folder / name).unlink()
@@ -263,7 +286,7 @@ def test_a_source_that_is_missing_or_damaged_is_a_fault_and_no_crash(folder, nam
 
 
 def test_a_csv_file_with_a_field_beyond_all_measure_is_a_fault(folder):
-    made = Cells("t")
+    made = empty("t", "training.csv")
     made.put("a", [("training.csv", "-1/test_accuracy")])
     (folder / "training.csv").write_text(HISTORY + "3,0.9," + "x" * 200_000 + "\n")
     assert faults(made.entries[0]).startswith("its source cannot be read: Error field larger than")
@@ -286,8 +309,8 @@ def test_sources_can_be_read_by_another_reader(cell):
 def test_what_was_put_has_no_fault(tmp_path_factory, values, spec, scale):
     path = str(tmp_path_factory.getbasetemp() / "put.json")
     files.write_json(path, values)
-    made = Cells("t")
-    made.put("a", [(path, f"/{i}") for i in range(len(values))], spec, scale)
+    made = empty("t", str(path))
+    made.put("a", [(str(path), f"/{i}") for i in range(len(values))], spec, scale)
     assert faults(json.loads(json.dumps(made.entries[0]))) is None
     other = made.entries[0] | {"value": made.entries[0]["value"] + 1e-3}
     assert faults(other).startswith("says ")
@@ -421,8 +444,27 @@ def test_a_digit_anywhere_is_found_unless_it_is_not_printed():
 
 def test_a_name_can_be_put_once(tmp_path):
     """An id that stood for two numbers would trace one of them to the wrong place."""
-    table = Cells("table1")
-    table.put("a/b", [("x.json", "/y")], value=1)
+    table = empty("table1")
+    table.put("a/b", [("x", "a")])
     with pytest.raises(ValueError, match="'a/b' names a cell of table1 already"):
-        table.put("a/b", [("x.json", "/z")], value=2)
-    assert [cell["value"] for cell in table.entries] == [1]
+        table.put("a/b", [("x", "b")])
+    assert [cell["value"] for cell in table.entries] == [7]
+
+
+def test_faults_of_a_layout():
+    """As of the .tex file: a number that is no cell, in the caption, the header and the body, and a cell that is not listed."""
+
+    def field(*text):
+        return {"text": list(text), "span": 1}
+
+    number, listed = {"cell": "t:a"}, [{"id": "t:a", "text": "7"}]
+    layout = {"caption": ["50 % of ", number], "heads": 1, "header": [[field("VGG16 a_1")]], "groups": [[[field(number, " ± 3.5")]]]}
+    assert cells.faults_of_layout(layout, listed, ["VGG16", r"a\_1"]) == [
+        "the number 50 was typed by hand",
+        "the number 3.5 was typed by hand",
+    ]
+    assert cells.faults_of_layout(layout | {"caption": []}, [], ["VGG16"]) == [
+        "the cell t:a is not listed",
+        "the number 1 was typed by hand",
+        "the number 3.5 was typed by hand",
+    ]

@@ -18,7 +18,7 @@ from snakemake.common import configfile
 from snakemake.settings import types
 
 from pqag.errors import UserError
-from pqag.show import tables
+from pqag.show import cells
 from pqag.study import file as studyfile
 from pqag.study.model import parse_study, read_config
 
@@ -432,7 +432,7 @@ def test_no_name_is_a_command_of_latex():
     """By another reader: what is left when the printable forms are taken away holds no character that LaTeX acts on."""
     printable = r"\\(?:textbackslash|textasciitilde|textasciicircum)\{\}|\\[&%$#_{}]"
     for name in LATEX:
-        assert not set(re.sub(printable, "", tables.escape_latex(name))) & set("\\{}$&#^_%~"), name
+        assert not set(re.sub(printable, "", cells.escape_latex(name))) & set("\\{}$&#^_%~"), name
 
 
 def test_latex_neither_reads_nor_writes_for_a_name(tmp_path):
@@ -453,4 +453,4 @@ def test_latex_neither_reads_nor_writes_for_a_name(tmp_path):
         return recorded & {"secret.tex", "canary.tex"}
 
     assert files(LATEX[0]) == {"secret.tex"} and files(LATEX[1]) == {"canary.tex"}
-    assert files(" ".join(map(tables.escape_latex, LATEX)).replace("\n", " ")) == set()
+    assert files(" ".join(map(cells.escape_latex, LATEX)).replace("\n", " ")) == set()

@@ -224,7 +224,7 @@ def test_the_tiny_study_used_what_it_asked_for(study, tmp_path, tiny):
     """Memory alone: how long jobs take is the machine's affair, and all of these ask for the least."""
     write_config(tmp_path / "tiny.yaml", tiny)
     jobs = checked.measured(tmp_path / "tiny.yaml", study[0])
-    without = {"adopt", "borrow", "train_pqn", "encode", "table2", "attack_shard", "extract_shard", "paper"}
+    without = {"adopt", "borrow", "train_pqn", "encode", "robustness", "attack_shard", "extract_shard", "paper"}
     assert {job.rule for job in jobs} >= set(RULES) - without
     seen = [job for job in jobs if job.used_mb is not None]
     assert {"attack", "extract", "pretrain", "sweep"} <= {job.rule for job in seen}

@@ -85,7 +85,10 @@ def test_what_two_tables_show_is_scored_once():
 @pytest.mark.parametrize(
     ("rule", "wildcards", "has"),
     [
-        ("table1", {}, True),
+        ("table", {"table": "table1"}, True),
+        ("drops", {"table": "table4"}, True),
+        ("drops", {"table": "table3"}, False),
+        ("robustness", {"table": "table2"}, False),
         ("fetch", {"dataset": "cifar10"}, True),
         ("pretrain", {"model": "resnet18", "seed": "0"}, True),
         ("pretrain", {"model": "vgg11", "seed": "0"}, False),
@@ -189,8 +192,11 @@ def test_a_jointly_trained_network_is_a_victim_like_any_other():
         ("sweep", {"model": "mine", "training": PRETRAINED, "bits": "24", "attack": "apd"}, False),
         ("extract", {"model": "alexnet", "training": PRETRAINED}, True),
         ("extract", {"model": "vgg11", "training": PRETRAINED}, False),
-        ("table2", {}, True),
-        ("table1", {}, False),
+        ("table", {"table": "table2"}, True),
+        ("robustness", {"table": "table2"}, True),
+        ("robustness", {"table": "table4"}, False),
+        ("drops", {"table": "table4"}, False),
+        ("table", {"table": "table1"}, False),
     ],
 )
 def test_jobs_of_jointly_trained_networks(rule, wildcards, has):
@@ -205,7 +211,7 @@ def test_who_lends_weights_is_of_the_study_though_no_table_shows_it():
 
 
 def test_a_table_without_models_is_of_no_study():
-    assert not needed(without("table3"), "table3", {})
+    assert not needed(without("table3"), "table", {"table": "table3"})
 
 
 def test_a_score_says_by_name_what_it_is_of():

@@ -116,8 +116,8 @@ BY_HAND = [
     ("evaluate", VICTIM | SOURCE | {"bits": "24", "attack": "strong"}, {}),
     ("evaluate_clean", VICTIM | {"bits": "24"}, {}),
     (
-        "table1",
-        {},
+        "table",
+        {"table": "table1"},
         {
             "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
             "victims": [["vgg16", "pretrained"], ["alexnet", "pretrained"]],
@@ -130,8 +130,8 @@ BY_HAND = [
         },
     ),
     (
-        "table2",
-        {},
+        "table",
+        {"table": "table2"},
         {
             "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
             "victims": [["joint", "joint24"], ["joint", "joint16"], ["alexnet", "pretrained"]],
@@ -146,8 +146,8 @@ BY_HAND = [
         },
     ),
     (
-        "table3",
-        {},
+        "table",
+        {"table": "table3"},
         {
             "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
             "victims": [["alexnet", "pretrained"]],
@@ -160,14 +160,37 @@ BY_HAND = [
         },
     ),
     (
-        "table4",
-        {},
+        "table",
+        {"table": "table4"},
         {
             "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
             "victims": [["alexnet", "pretrained"], ["vgg16", "pretrained"]],
             "widths": {"alexnet": 0.25, "vgg16": 0.5},
             "networks": {"alexnet": "alexnet", "vgg16": "vgg16"},
             "quantizers": {"alexnet": "pq", "vgg16": "pq"},
+            "attacks": {"strong": STRONG},
+            "bits": [16],
+            "seeds": [5, 4],
+        },
+    ),
+    (
+        "robustness",
+        {"table": "table2"},
+        {
+            "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
+            "networks": {"joint": "alexnet", "alexnet": "alexnet"},
+            "attacks": {"strong": STRONG, "basic": BASIC},
+            "bits": [24, 16],
+            "seeds": [5, 4],
+            "counterparts": {"joint": "alexnet"},
+        },
+    ),
+    (
+        "drops",
+        {"table": "table4"},
+        {
+            "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
+            "victims": [["alexnet", "pretrained"], ["vgg16", "pretrained"]],
             "attacks": {"strong": STRONG},
             "bits": [16],
             "seeds": [5, 4],
@@ -285,7 +308,7 @@ def test_settings_stand_in_the_order_of_their_names_and_the_code_last(study):
 
 def test_lists_and_sections_keep_the_order_of_the_study(study):
     """It is that of the table."""
-    got = settings("table1", {}, study)
+    got = settings("table", {"table": "table1"}, study)
     assert got["datasets"] == ["cifar10", "fashion_mnist", "my_scenes"] and got["bits"] == [24, 16] and got["seeds"] == [5, 4]
     assert list(got["attacks"]) == ["strong", "basic"] and list(got["widths"]) == ["vgg16", "alexnet"]
 
@@ -360,11 +383,10 @@ def test_every_rule_with_a_script_asks_for_its_own_settings():
     """The rule's name stands in ``settings_of("…")`` again; ``use rule`` may take over the other's, which must then be the same."""
     text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))
     asked = set(re.findall(r'settings=settings_of\("(\w+)"\)', text))
-    tables = {"table1", "table2", "table3", "table4"}
-    assert asked == {rule for rule in RULES if not RULES[rule].script} | tables
+    assert asked == {rule for rule in RULES if not RULES[rule].script}
     study = parse_study(STUDY).resolved()
     everything = VICTIM | SOURCE | {"bits": "24", "attack": "strong"}
-    for rule, other in ((rule, one.script) for rule, one in RULES.items() if one.script and rule not in tables):
+    for rule, other in ((rule, one.script) for rule, one in RULES.items() if one.script):
         assert settings(rule, everything, study) == settings(other, everything, study)
 
 

@@ -90,9 +90,10 @@ def test_a_cell_recomputed_from_the_network_and_its_codewords(joint):
 
 def test_another_alpha_trains_it_again_and_nothing_else(joint):
     folder, study = joint
-    found = {rule for rule, _ in plan(folder, study | {"pqn": {"alpha": 7}})}
-    assert "train_pqn" in found and "encode" in found and "table2" in found
-    assert not found & {"pretrain", "quantize", "table1", "prepare"}
+    jobs = plan(folder, study | {"pqn": {"alpha": 7}})
+    found = {rule for rule, _ in jobs}
+    assert {"train_pqn", "encode", "robustness"} < found and not found & {"pretrain", "quantize", "prepare"}
+    assert {wildcards["table"] for rule, wildcards in jobs if rule == "table"} == {"table2", "table4"}
 
 
 def test_it_is_trained_for_the_length_of_its_code(joint):

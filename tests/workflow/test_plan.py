@@ -28,13 +28,13 @@ def test_default_study_from_nothing(tmp_path):
     default = yaml.safe_load((ROOT / "config.yaml").read_text())
     jobs = Counter(rule for rule, _ in plan(tmp_path, default))
     assert jobs.pop("report") == 1 and jobs.pop("paper", 0) == bool(shutil.which("pdflatex"))
-    single = ("fetch", "prepare", "table1", "table3", "table4", "figure_sweep", "study", "manifest", "all")
-    steps = {"pretrain": 7, "extract": 7, "quantize": 6 + 5, "attack": 18 + 5, "extract_transfer": 6, "evaluate_clean": 6 + 5}
+    single = ("fetch", "prepare", "drops", "figure_sweep", "study", "manifest", "all")
+    steps = {"pretrain": 7, "extract": 7, "quantize": 6 + 5, "attack": 18 + 5, "extract_transfer": 6, "evaluate_clean": 6 + 5, "table": 3}
     figures = {"perturbation": 2, "centroid_distributions": 2, "retrieval_sheet": 2, "precision_recall": 2, "sweep": 3, "heat_map": 2 + 1}
     assert jobs == dict.fromkeys(single, 1) | steps | figures | {"evaluate": 18 + 2 * 3 * 2 + 6 * 6 - 1}
     jobs = Counter(rule for rule, _ in plan(tmp_path, default, "table4"))
     six = dict.fromkeys(("pretrain", "extract", "quantize", "attack", "extract_transfer", "evaluate_clean"), 6)
-    assert jobs == six | {"evaluate": 36, "fetch": 1, "prepare": 1, "table4": 1}
+    assert jobs == six | {"evaluate": 36, "fetch": 1, "prepare": 1, "drops": 1, "table": 1, "table4": 1}
 
 
 def test_transferred_queries_go_by_the_name_of_the_network_they_were_made_for(tmp_path, tiny):
@@ -52,7 +52,7 @@ def test_transferred_queries_go_by_the_name_of_the_network_they_were_made_for(tm
 
 def test_seeds_multiply_everything_but_the_data(tmp_path, tiny):
     jobs = Counter(rule for rule, _ in plan(tmp_path, tiny | {"seeds": [0, 1, 2]}, "table1"))
-    assert (jobs["fetch"], jobs["prepare"], jobs["table1"]) == (1, 1, 1)
+    assert (jobs["fetch"], jobs["prepare"], jobs["table"]) == (1, 1, 1)
     assert (jobs["pretrain"], jobs["attack"]) == (6, 18)
 
 
@@ -79,8 +79,8 @@ def test_a_second_run_has_nothing_to_do(study, tiny):
 
 
 def rules(jobs):
-    """The rules that have jobs, but for those that every change of the config file brings."""
-    return {rule for rule, _ in jobs} - staleness.ALWAYS - staleness.SHOWING
+    """The rules that have jobs, tables by name, but for those that every change of the config file brings."""
+    return {staleness.named(*job) for job in jobs} - staleness.ALWAYS - staleness.SHOWING
 
 
 #: One key of each section; the long run tries the others too.
@@ -103,7 +103,7 @@ def test_every_key_of_the_schema_is_tried():
 
 def test_some_keys_by_hand():
     drawn = {"heat_map", "perturbation", "centroid_distributions", "retrieval_sheet", "precision_recall", "sweep", "figure_sweep"}
-    scored = drawn | {"evaluate", "evaluate_clean", "table1", "table3", "table4"}
+    scored = drawn | {"evaluate", "evaluate_clean", "drops", "table1", "table3", "table4"}
     trained = scored | {"pretrain", "extract", "extract_transfer", "quantize", "attack"}
     for key, wanted in {
         "attacks.apd.iterations": drawn - {"heat_map", "perturbation"} | {"attack", "evaluate", "table1"},
@@ -128,7 +128,7 @@ def test_only_the_changed_attack_and_model_are_done_again(study, tiny):
     assert {w["attack"] for rule, w in jobs if rule in ("attack", "extract_transfer", "evaluate")} == {"aod"}
     jobs = plan(study[0], changed(tiny, "models.vgg16.training", {"crop": 1}))
     shared = {"heat_map", "extract_transfer"}  # what other networks made of its queries, and it of theirs
-    again = [w for rule, w in jobs if rule not in staleness.ALWAYS | staleness.SHOWING | set(TABLES) | shared]
+    again = [w for rule, w in jobs if rule not in staleness.ALWAYS | staleness.SHOWING | {"table", "drops"} | shared]
     assert all("vgg16" in (w["model"], w.get("source_model")) for w in again)
     assert {w["model"] for w in again if "source_model" not in w} == {"vgg16"}
 
@@ -158,7 +158,7 @@ def test_another_source_matters_only_where_the_hash_does_not_pin_the_content(tmp
 
 def test_an_added_attack_runs_alone(study, tiny):
     jobs = plan(study[0], changed(tiny, "attacks.strong", {"loss": "apd", "iterations": 20}))
-    counts = Counter(rule for rule, _ in jobs if rule not in staleness.SHOWING)
+    counts = Counter(staleness.named(*job) for job in jobs if job[0] not in staleness.SHOWING)
     twice = ("attack", "evaluate", "sweep", "centroid_distributions", "retrieval_sheet", "precision_recall", "figure_sweep")
     assert counts == dict.fromkeys(twice, 2) | dict.fromkeys(("table1", "study", "manifest", "all"), 1)
     assert {w["attack"] for rule, w in jobs if rule == "attack"} == {"strong"}

@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import quote
 
 from pqag import files
-from pqag.audit import latex
 from pqag.audit.verify import DAMAGE, Fault, Study, verify
 from pqag.audit.why import listed
 from pqag.errors import UserError
@@ -99,61 +98,64 @@ def _listings(folder: Path) -> dict[Path, dict[str, Any]]:
     return found
 
 
+#: A field as a column of a row holds it: its pieces (see ``pqag.show.cells``), its span, and the column that it begins in.
+Field = tuple[list[Any], int, int]
+
+
 def _table(path: Path, listing: Mapping[str, Any]) -> str:
-    """Return a table as printed, with a link for every number, or a list of its cells if the .tex file is unreadable."""
+    """A table as it is printed, with a link for every number; where its layout is damaged, its cells in a list."""
     name = re.sub(r"^table(?=\d)", "Table ", path.stem)
     try:
-        table = latex.read(_content(path))
+        table = json.loads(_content(path.with_suffix(".cells.json")))["table"]
+        caption, rows = _html(table["caption"], listing), _rows(table, listing)
     except DAMAGE:
         rows = "".join(f'<tr><th scope="row">{_text(one)}</th><td>{_link(one, cell["text"])}</td></tr>' for one, cell in listing.items())
-        caption, rows = "The file of this table cannot be read; these are its cells.", f"<tbody>{rows}</tbody>"
-    else:
-        caption, rows = _html(table.caption, listing), _rows(table, listing)
+        caption, rows = "The layout of this table is damaged; these are its cells.", f"<tbody>{rows}</tbody>"
     return (
         f'<section class="table"><h2>{_text(name)}</h2><p>{caption}</p>\n'
         f'<div class="scroll" tabindex="-1"><table aria-label="{_text(name)}">{rows}</table></div></section>\n'
     )
 
 
-def _html(text: str, listing: Mapping[str, Any]) -> str:
-    """Convert LaTeX to HTML, with a link for every listed cell."""
-    return "".join(_link(one, printed) if one in listing else _text(printed) for printed, one in latex.pieces(text))
+def _html(pieces: Iterable[Any], listing: Mapping[str, Any]) -> str:
+    """A text of a layout as HTML, with a link for every cell."""
+    return "".join(_text(one) if isinstance(one, str) else _link(one["cell"], listing[one["cell"]]["text"]) for one in pieces)
 
 
 def _link(identity: str, text: str) -> str:
     return f'<a href="#{escape(quote(identity, safe="/:", errors="replace"))}">{_text(text)}</a>'
 
 
-def _rows(table: latex.Table, listing: Mapping[str, Any]) -> str:
-    """Return the lines of a table. The first column of each span in the header is marked, so that the style adds space before it."""
-    starts = {column for line in table.header for _, span, column in _columns(line) if span > 1}
+def _rows(table: Mapping[str, Any], listing: Mapping[str, Any]) -> str:
+    """The lines of a table. A column that begins a span of the header is marked, to stand a little apart."""
+    header = [list(_columns(line)) for line in table["header"]]
+    starts = {column for line in header for _, span, column in line if span > 1}
 
-    def line(fields: Iterable[tuple[str, str, int]]) -> str:
+    def line(fields: Iterable[tuple[str, list[Any], int]]) -> str:
         marked = ((f'{tag} class="start"' if column in starts else tag, tag.split()[0], text) for tag, text, column in fields)
         return f"<tr>{''.join(f'<{opened}>{_html(text, listing)}</{closed}>' for opened, closed, text in marked)}</tr>\n"
 
-    head = "".join(line((_tag_of_head(text, span), text, column) for text, span, column in _columns(one)) for one in table.header)
-    bodies = ("".join(map(line, _body(group, table.heads))) for group in table.groups)
+    head = "".join(line((_tag_of_head(text, span), text, column) for text, span, column in one) for one in header)
+    bodies = ("".join(map(line, _body(group, table["heads"]))) for group in table["groups"])
     return f"<thead>\n{head}</thead>\n" + "".join(f"<tbody>\n{body}</tbody>\n" for body in bodies)
 
 
-def _columns(line: Iterable[latex.Field]) -> Iterator[tuple[str, int, int]]:
-    """Yield the fields of a line with the first column of each."""
+def _columns(line: Iterable[Mapping[str, Any]]) -> Iterator[Field]:
     column = 0
-    for text, span in line:
-        yield text, span, column
-        column += span
+    for field in line:
+        yield field["text"], field["span"], column
+        column += field["span"]
 
 
-def _tag_of_head(text: str, span: int) -> str:
+def _tag_of_head(text: list[Any], span: int) -> str:
     if not text:
         return "td"
     return f'th scope="colgroup" colspan="{span}"' if span > 1 else 'th scope="col"'
 
 
-def _body(group: list[list[latex.Field]], heads: int) -> Iterator[list[tuple[str, str, int]]]:
-    """Yield tag, LaTeX and column of every field, by lines. If only the first line has a name in the first column, it names the group."""
-    named = len(group) > 1 and not any(line[0][0] for line in group[1:])
+def _body(group: list[list[Mapping[str, Any]]], heads: int) -> Iterator[list[tuple[str, list[Any], int]]]:
+    """Tag, text and column of every field, by lines. If the first column names the first line alone, that name is one for the group."""
+    named = len(group) > 1 and not any(line[0]["text"] for line in group[1:])
     for number, line in enumerate(group):
         fields = [('th scope="row"' if column < heads else "td", text, column) for text, _, column in _columns(line)]
         if named:

@@ -378,6 +378,8 @@ def _printed(study: Study) -> Iterator[Fault]:
                         yield Fault(str(listing), f"{cell['id']} is from {source['file']}, but that is no input of the table")
             for fault in cells.faults_of_latex(text, entries, names):
                 yield Fault(str(path), fault)
+            for fault in cells.faults_of_layout(content["table"], entries, names):
+                yield Fault(str(listing), fault)
         except DAMAGE:
             yield Fault(str(listing), f"is missing or damaged, so no number of {path} can be traced")
 

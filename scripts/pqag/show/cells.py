@@ -3,16 +3,19 @@
 A number is put into a text as a mark, which becomes ``\\cell{id}{number}`` in LaTeX and the bare number elsewhere. A cell is a mapping:
 ``id`` ("table1:…"), ``text`` as printed, ``value``, ``format``, ``statistic``, ``scale`` and ``sources``, so that ``value`` = ``scale`` x
 the statistic ("mean" or "standard deviation") of the sources and ``text`` = ``value`` in that format. A source is a file and a pointer
-into it: of JSON as in RFC 6901, of a CSV file ``row/column`` with rows from 0, or from -1 backwards. Needs only the standard library.
+into it: of JSON as in RFC 6901, of a CSV file ``row/column`` with rows from 0, or from -1 backwards.
+
+The layout of a table is a mapping of plain values: ``caption``, a text; ``heads``, how many columns at the left name the row; ``header``,
+rows of fields; ``groups``, the rows of the body in groups, with a rule between them. A field has a ``text`` and a ``span`` of columns. A
+text is a list of pieces: a string, or ``{"cell": id}`` for the number of a cell. Needs only the standard library.
 """
 
 import csv
-import functools
 import json
 import math
 import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,33 +26,25 @@ _IDENTITY = re.compile(r"[A-Za-z0-9_./:+-]+")
 
 
 class Cells:
-    """The cells of one table, filled while its text is built."""
+    """The cells of one table, filled while its text is built. ``contents`` are the files it is made of, by path, as ``read`` gives them."""
 
-    def __init__(self, table: str):
+    def __init__(self, table: str, contents: Mapping[str, Any]):
         self.table = table
+        self.contents = contents
         self.entries: list[dict[str, Any]] = []
-        self._read = functools.cache(read)
 
-    def put(
-        self,
-        name: str,
-        sources: Iterable[tuple[str, str]],
-        spec: str = "g",
-        scale: float = 1,
-        value: float | None = None,
-        statistic: str = "mean",
-    ) -> str:
-        """Add a cell and return its mark. ``sources`` are (path, pointer); ``value`` is given where the source is yet to be written.
+    def put(self, name: str, sources: Iterable[tuple[str, str]], spec: str = "g", scale: float = 1, statistic: str = "mean") -> str:
+        """Add a cell and return its mark. ``sources`` are (path, pointer).
 
-        Raises ValueError for a name that LaTeX would not take as it is, and for one that the table has already.
+        Raises ValueError for a name that LaTeX would not take as it is, and for one that the table has already; what ``look_up`` raises
+        where there is no such number; and KeyError for a file that is not in ``contents``.
         """
         if not _IDENTITY.fullmatch(name):
             raise ValueError(f"{name!r} cannot name a cell: allowed are letters, digits and _ . / : + -")
         if any(entry["id"] == f"{self.table}:{name}" for entry in self.entries):
             raise ValueError(f"{name!r} names a cell of {self.table} already")
-        places = [{"file": str(path), "pointer": pointer} for path, pointer in sources]
-        if value is None:
-            value = STATISTICS[statistic]([look_up(self._read(place["file"]), place["pointer"]) for place in places], scale)
+        places = [{"file": path, "pointer": pointer} for path, pointer in sources]
+        value = STATISTICS[statistic]([look_up(self.contents[place["file"]], place["pointer"]) for place in places], scale)
         entry = {"id": f"{self.table}:{name}", "text": format(value, spec), "value": value, "format": spec}
         self.entries.append(entry | {"statistic": statistic, "scale": scale, "sources": places})
         return f"\x02{len(self.entries) - 1}\x03"
@@ -61,6 +56,11 @@ class Cells:
     def latex(self, text: str) -> str:
         """``text`` with every mark as ``\\cell{id}{number}``."""
         return _MARK.sub(lambda mark: "\\cell{{{id}}}{{{text}}}".format(**self.entries[int(mark[1])]), text)
+
+    def pieces(self, text: str) -> list[str | dict[str, str]]:
+        """``text`` as in a layout: every mark as ``{"cell": id}``, what stands between as strings."""
+        parts = _MARK.split(text)  # every second is the number of a cell
+        return [{"cell": self.entries[int(part)]["id"]} if i % 2 else part for i, part in enumerate(parts) if part]
 
 
 def mean(values: Sequence[float], scale: float = 1) -> float:
@@ -132,8 +132,31 @@ def faults_of_latex(text: str, cells: Iterable[dict[str, Any]], names: Iterable[
             found.append(f"the cell {identity} is not listed")
         elif known[identity] != printed:
             found.append(f"the cell {identity} prints {printed}, but is listed as {known[identity]}")
-    rest = CELL.sub(" ", _STRUCTURE.sub(" ", text))
+    return found + _typed(CELL.sub(" ", _STRUCTURE.sub(" ", text)), names)
+
+
+def faults_of_layout(layout: Mapping[str, Any], cells: Iterable[dict[str, Any]], names: Iterable[str]) -> list[str]:
+    """The same of the layout of a table."""
+    known = {cell["id"] for cell in cells}
+    rows = [*layout["header"], *(row for group in layout["groups"] for row in group)]
+    pieces = [*layout["caption"], *(piece for row in rows for field in row for piece in field["text"])]
+    used = [piece["cell"] for piece in pieces if not isinstance(piece, str)]
+    typed = " ".join(escape_latex(piece) for piece in pieces if isinstance(piece, str))
+    return [f"the cell {identity} is not listed" for identity in used if identity not in known] + _typed(typed, names)
+
+
+def _typed(text: str, names: Iterable[str]) -> list[str]:
+    """What is wrong with ``text``, LaTeX without cells: every number in it that is not part of a name."""
     for name in sorted(names, key=len, reverse=True):
-        rest = rest.replace(name, " ")
-    found.extend(f"the number {number} was typed by hand" for number in re.findall(r"\d+(?:[.,]\d+)*", rest))
-    return found
+        text = text.replace(name, " ")
+    return [f"the number {number} was typed by hand" for number in re.findall(r"\d+(?:[.,]\d+)*", text)]
+
+
+def escape_latex(text: str) -> str:
+    """``text`` with LaTeX's special characters made printable, so that no name can be a command."""
+    return text.translate(_LATEX)
+
+
+_LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pqag.errors import UserError
 from pqag.names import model_name
-from pqag.show.tables import escape_latex
+from pqag.show.cells import escape_latex
 
 #: By the first word of its file's name: what a figure shows. Its title says of which data set and victim.
 CAPTIONS = {
@@ -18,8 +18,7 @@ CAPTIONS = {
     "figure4": "The paper's Figure 4: the first ten images retrieved by ADC, clean and after each attack.",
     "figure5": "The paper's Figure 5: precision-recall curves, means over the queries, relevant items of a tie spread evenly over it.",
     "sweep": "mAP against the strength of each attack.",
-    "table3": "Table 3 as a heat map.",
-    "table4": "Table 4 as a heat map.",
+    "table": "Table {number} as a heat map.",
 }
 WORDS = (
     "Tables have the numbers that they have in the paper. Single queries stand at quantiles of what average precision (ADC) loses by the"
@@ -44,7 +43,8 @@ def document(study: str, models: Sequence[str], tables: Sequence[str], figures: 
         text += f"\\setcounter{{table}}{{{int(re.search(r'[0-9]+', name)[0]) - 1}}}\\input{{{name}}}\n"
     text += "\\clearpage\n"
     for name in figures:
-        words = escape_latex(CAPTIONS[re.match(r"[a-z]+[0-9]*", name)[0]])
+        word, number = re.match(r"([a-z]+)([0-9]*)", name).groups()
+        words = escape_latex((CAPTIONS.get(word) or CAPTIONS[word + number]).format(number=number))
         text += f"\\begin{{figure}}[htbp]\\centering\\includegraphics{{{name}}}\\caption{{{words}}}\\end{{figure}}\n"
         if name.startswith("figure4"):  # a whole page each
             text += "\\clearpage\n"

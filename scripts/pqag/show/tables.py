@@ -1,8 +1,9 @@
 """The tables: tidy rows from metrics, LaTeX in the paper's layout, and the comparison with the paper's own numbers."""
 
+import itertools
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,41 @@ import pandas as pd
 
 from pqag.names import METHOD_NAMES, QUANTIZER_NAMES, attack_name, family, family_name, model_name
 from pqag.retrieval import DISTANCES, bootstrap_interval
-from pqag.show.cells import MACRO, Cells, read, standard_deviation
+from pqag.show.cells import MACRO, Cells, escape_latex, standard_deviation
 
 #: What identifies a cell; names and values as in ``paper_tables.csv``.
 KEYS = ["table", "dataset", "training", "source_model", "target_model", "source_bits", "target_bits", "distance", "attack"]
 COLUMNS = [*KEYS, "map", "map_worst", "map_best", "ci_low", "ci_high", "queries", "seeds", "map_sd"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A kind of table: ``title``, what it shows, in which {attack} and {bits} are filled in; its ``label`` in LaTeX; the columns of
+    ``_shown`` that name its rows (``down``) and its columns (``across``). Where the distance is in neither, both stand in one field."""
+
+    title: str
+    label: str
+    down: tuple[str, ...]
+    across: tuple[str, ...]
+
+
+#: By the number of the table.
+LAYOUTS = {
+    1: Layout("White-box attacks: mAP (%)", "tab:white-box", ("distance", "attack"), ("dataset", "model", "bits")),
+    2: Layout("White-box attacks on jointly trained networks: mAP (%)", "tab:joint", ("distance", "attack"), ("dataset", "model", "bits")),
+    3: Layout(
+        "{attack} queries made for one code length (down) on another (across): mAP (%), SDC / ADC",
+        "tab:bits-transfer",
+        ("model", "made_for_bits"),
+        ("dataset", "bits"),
+    ),
+    4: Layout(
+        "{attack} queries made for one network (down) on another (across), {bits} bits: mAP (%)",
+        "tab:model-transfer",
+        ("distance", "made_for"),
+        ("dataset", "model"),
+    ),
+}
 
 
 def paper() -> pd.DataFrame:
@@ -64,13 +95,14 @@ def against_paper(rows: pd.DataFrame, attacks: dict[str, dict]) -> pd.DataFrame:
 
 
 def as_in_the_paper(rows: pd.DataFrame, quantizers: Mapping[str, str]) -> pd.DataFrame:
-    """Those ``rows`` whose victims are quantized as in the paper's table of their number; ``quantizers`` by model. All of Table 2 are,
-    under whatever names it shows its models: no other quantizer than pqn is trained with the network."""
-    return rows[(rows["table"] == 2) | (rows["target_model"].map(quantizers) == "pq")]
+    """Those ``rows`` whose victims are quantized as in the paper; ``quantizers`` by model. Jointly trained ones are, whatever the table
+    calls them: no other quantizer than pqn is trained with the network."""
+    return rows[(rows["training"] == "joint") | (rows["target_model"].map(quantizers) == "pq")]
 
 
 def network_names(networks: Mapping[str, str]) -> dict[str, str]:
-    """What Table 2 calls its models, whose ``networks`` are given by model: after the network, as the paper does, where only one has it."""
+    """What a table of jointly trained models calls them, whose ``networks`` are given by model: after the network, as the paper does, where
+    only one has it."""
     once = [network for network in networks.values() if list(networks.values()).count(network) == 1]
     return {model: network if network in once else model for model, network in networks.items()}
 
@@ -121,51 +153,53 @@ def robustness(joint: pd.DataFrame, pretrained: pd.DataFrame, counterparts: Mapp
     return pd.DataFrame(found).astype({"comparisons": int, "lower": int} | {f"paper_{name}": "Int64" for name in ("comparisons", "lower")})
 
 
-def robustness_in_words(table: pd.DataFrame, path: str, cells: Cells, titles: Mapping[str, str], alone: Sequence[str] = ()) -> str:
-    """``table`` (of ``robustness``), written to ``path``, as the answer to the paper on Table 2; every number is a mark of ``cells``.
+def robustness_in_words(path: str, cells: Cells, titles: Mapping[str, str], alone: Sequence[str] = ()) -> str:
+    """The rows of ``robustness``, which are in the file ``path`` of ``cells``, as the answer to the paper on Table 2.
 
     Of the models ``alone``, which have no counterpart, that is said.
     """
+    rows, sentences = cells.contents[path], []
 
-    def number(row: Any, column: str, spec: str = ".1f") -> str:
-        return cells.put(f"robustness/{row.dataset}/{row.model}/{row.attack}/{column}", [(path, f"{row.Index}/{column}")], spec)
+    def number(place: int, column: str, spec: str = ".1f") -> str:
+        name = "/".join(rows[place][key] for key in ("dataset", "model", "attack"))
+        return cells.put(f"robustness/{name}/{column}", [(path, f"{place}/{column}")], spec)
 
-    sentences = []
-    for row in table.itertuples():
-        one, other, title = number(row, "joint"), number(row, "pretrained"), titles[row.dataset]
-        if row.attack == "clean":
-            begin = f"{title}, {model_name(row.model)} jointly trained against pretrained, mean mAP over code lengths and distances"
-            sentences.append(f"{begin}: clean {one} against {other}")
-        elif row.attack != "all":
-            drops = f"relative drop {number(row, 'joint_drop')} against {number(row, 'pretrained_drop')} %"
-            sentences.append(f"{attack_name(row.attack)} {one} against {other} ({drops})")
+    for place, row in enumerate(rows):
+        one, other = number(place, "joint"), number(place, "pretrained")
+        if row["attack"] == "clean":
+            begin = f"{titles[row['dataset']]}, {model_name(row['model'])} jointly trained against pretrained"
+            sentences.append(f"{begin}, mean mAP over code lengths and distances: clean {one} against {other}")
+        elif row["attack"] != "all":
+            drops = f"relative drop {number(place, 'joint_drop')} against {number(place, 'pretrained_drop')} %"
+            sentences.append(f"{attack_name(row['attack'])} {one} against {other} ({drops})")
         else:
-            count = f"{number(row, 'lower', '.0f')} of {number(row, 'comparisons', '.0f')} comparisons"
+            count = f"{number(place, 'lower', '.0f')} of {number(place, 'comparisons', '.0f')} comparisons"
             theirs = ""
-            if not pd.isna(row.paper_lower):
-                theirs = f" (paper: {number(row, 'paper_lower', '.0f')} of {number(row, 'paper_comparisons', '.0f')})"
+            if row["paper_lower"]:
+                theirs = f" (paper: {number(place, 'paper_lower', '.0f')} of {number(place, 'paper_comparisons', '.0f')})"
             sentences[-1] += f". Under attack the jointly trained network has the lower mAP in {count}{theirs}."
     claim = "The paper finds that jointly trained models are even less robust than pretrained ones."
     missing = "no pretrained one of the same network, width, recipe of training and sub-spaces to compare"
-    if table.empty:
+    if not sentences:
         return f"{claim} This study has {missing}."
     others = f" For {', '.join(map(model_name, alone))} the study has {missing}." if alone else ""
     return f"{claim} " + ", ".join(sentences).replace("., ", ". ") + others
 
 
 def transfer_grid(rows: pd.DataFrame, panel: str) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """A panel of Table 3 ("<data set>_<model>") or Table 4 ("<data set>") from the rows of the table.
+    """A panel from the rows of a table of transfer: between code lengths "<data set>_<model>", between networks "<data set>".
 
     Gives its rows of attacked queries; mAP (%), float (R, C), by distance, of queries made for one (r) on another (c), in the order of the
     table; and mAP (%) of the clean queries, float (C,), by distance. The columns ``source`` and ``target`` of the rows name r and c for a
-    reader, by code length or network.
+    reader, by code length or network; ``where`` names what all have in common, the network or the code length.
     """
     [table] = rows["table"].unique()
-    key = rows["dataset"] + "_" + rows["target_model"] if table == 3 else rows["dataset"]
+    between_bits = "made_for_bits" in LAYOUTS[table].down
+    key = rows["dataset"] + "_" + rows["target_model"] if between_bits else rows["dataset"]
     rows = rows[key == panel]
-    for end in ("source", "target"):
-        names = rows[f"{end}_bits"].map("{} bits".format) if table == 3 else rows[f"{end}_model"].map(model_name)
-        rows = rows.assign(**{end: names})
+    names = {f"{end}_{what}": rows[f"{end}_{what}"].map(show) for end in ("source", "target") for what, show in _ENDS.items()}
+    what, common = ("bits", "model") if between_bits else ("model", "bits")
+    rows = rows.assign(source=names[f"source_{what}"], target=names[f"target_{what}"], where=names[f"target_{common}"])
     clean, attacked = (rows[(rows["attack"] == "clean") == is_clean] for is_clean in (True, False))
     sources, targets = (list(dict.fromkeys(attacked[end])) for end in ("source", "target"))
     grids, above = {}, {}
@@ -174,6 +208,10 @@ def transfer_grid(rows: pd.DataFrame, panel: str) -> tuple[pd.DataFrame, dict[st
         grids[kind] = wide.loc[sources, targets].to_numpy()
         above[kind] = clean[clean["distance"] == kind].set_index("target")["map"].loc[targets].to_numpy()
     return attacked, grids, above
+
+
+#: How a reader is told what queries were made for, or are scored on.
+_ENDS = {"bits": "{} bits".format, "model": model_name}
 
 
 def family_drops(rows: pd.DataFrame) -> pd.DataFrame:
@@ -211,36 +249,33 @@ def drops_beside_paper(rows: pd.DataFrame, attacks: dict[str, dict]) -> pd.DataF
     return drops
 
 
-def drops_in_words(drops: pd.DataFrame, path: str, cells: Cells, titles: Mapping[str, str]) -> str:
-    """``drops`` (``family_drops``, with ``paper`` beside each ``drop``, NaN where the paper has none), written to ``path``, in a sentence
-    a data set and distance; every number a mark of ``cells``."""
-
-    def words(row: Any) -> str:
-        name = f"drop/{row.dataset}/{row.distance}/{row.source_family}/{row.target_family}"
-        text = f"{cells.put(name, [(path, f'{row.Index}/drop')], '.1f')}"
-        extra = [f"paper {cells.put(f'{name}/paper', [(path, f'{row.Index}/paper')], '.1f')}"] if not math.isnan(row.paper) else []
-        if row.source_family == row.target_family != "other" and not math.isnan(row.others_drop):
-            extra.append(f"{cells.put(f'{name}/others', [(path, f'{row.Index}/others_drop')], '.1f')} without a victim's own queries")
-        what = (
-            "between families" if row.source_family == "other" else f"{family_name(row.source_family)} on {family_name(row.target_family)}"
-        )
-        return f"{what} {text}" + (f" ({', '.join(extra)})" if extra else "")
-
-    shown = drops[(drops["source_family"] == drops["target_family"])]
+def drops_in_words(path: str, cells: Cells, titles: Mapping[str, str]) -> str:
+    """The rows of ``drops_beside_paper``, which are in the file ``path`` of ``cells``, in a sentence a data set and distance."""
+    blocks: dict[tuple[str, str], list[str]] = {}
+    for place, row in enumerate(cells.contents[path]):
+        source, target = row["source_family"], row["target_family"]
+        if source != target:
+            continue
+        name = f"drop/{row['dataset']}/{row['distance']}/{source}/{target}"
+        text = cells.put(name, [(path, f"{place}/drop")], ".1f")
+        extra = [f"paper {cells.put(f'{name}/paper', [(path, f'{place}/paper')], '.1f')}"] if row["paper"] else []
+        if source != "other" and row["others_drop"]:
+            extra.append(f"{cells.put(f'{name}/others', [(path, f'{place}/others_drop')], '.1f')} without a victim's own queries")
+        what = "between families" if source == "other" else f"{family_name(source)} on {family_name(target)}"
+        block = blocks.setdefault((row["dataset"], row["distance"]), [])
+        block.append(f"{what} {text}" + (f" ({', '.join(extra)})" if extra else ""))
     return " ".join(
-        f"Mean relative drop of mAP (%), {titles[dataset]}, {distance}: {', '.join(words(row) for row in block.itertuples())}."
-        for (dataset, distance), block in shown.groupby(["dataset", "distance"], sort=False)
+        f"Mean relative drop of mAP (%), {titles[dataset]}, {distance}: {', '.join(block)}."
+        for (dataset, distance), block in blocks.items()
     )
 
 
 def in_paper_layout(rows: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
-    """mAP as in the paper's table of the same number, in the order of ``rows``; those are of ``with_cells``, so that numbers are marks.
-
-    Tables 1 and 2 have (distance, attack) down and (data set, model, bits) across. Table 3 has (model, bits that the queries were made
-    for) down and (data set, bits of the victim) across, with SDC / ADC in each cell. Table 4 has (distance, model that the queries were
-    made for) down and (data set, victim) across. ``titles`` by data set.
+    """mAP as in the paper's table of the same number (``LAYOUTS``), in the order of ``rows``; those are of ``with_cells``, so that numbers
+    are marks. ``titles`` by data set.
     """
     [table] = rows["table"].unique()
+    down, across = (list(keys) for keys in (LAYOUTS[table].down, LAYOUTS[table].across))
     frame = pd.DataFrame(
         {
             "distance": rows["distance"],
@@ -253,11 +288,9 @@ def in_paper_layout(rows: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFra
             "map": rows["map"],
         }
     )
-    if table == 3:
-        keys = ["dataset", "model", "bits", "made_for_bits"]
-        frame["map"] = frame.groupby(keys, sort=False)["map"].transform(" / ".join)
-        frame = frame.drop_duplicates(keys)
-    down, across = _LAYOUTS[table]
+    if "distance" not in down + across:
+        frame["map"] = frame.groupby(down + across, sort=False)["map"].transform(" / ".join)
+        frame = frame.drop_duplicates(down + across)
     wide = frame.set_index(down + across)["map"].unstack(across)
     lines, columns = ({tuple(key): None for key in frame[keys].itertuples(index=False)} for keys in (down, across))
     blocks = list(dict.fromkeys(block for block, _ in lines))
@@ -265,19 +298,12 @@ def in_paper_layout(rows: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFra
     return wide.reindex(index=pd.MultiIndex.from_tuples(lines), columns=pd.MultiIndex.from_tuples(columns))
 
 
-_LAYOUTS = {
-    1: (["distance", "attack"], ["dataset", "model", "bits"]),
-    2: (["distance", "attack"], ["dataset", "model", "bits"]),
-    3: (["model", "made_for_bits"], ["dataset", "bits"]),
-    4: (["distance", "made_for"], ["dataset", "model"]),
-}
-
-
 def with_cells(rows: pd.DataFrame, metrics: Mapping[str, dict], cells: Cells, bits: Sequence[int], record: str) -> pd.DataFrame:
     """``rows`` with the mark of a cell in place of every mAP, and of its standard deviation behind it where there are several seeds; and
     with columns ``bits`` and ``made_for_bits``, the code lengths of victim and source, to head columns and rows with.
 
-    ``metrics`` are the files they were made of, by path; ``bits`` are those of the settings, which ``record`` will hold.
+    ``metrics`` are the files they were made of, by path; ``bits`` are those of the settings, which ``record`` holds. All are files of
+    ``cells``.
     """
     sources: dict[tuple, list[tuple[str, str]]] = {}
     for path, one in metrics.items():
@@ -294,7 +320,7 @@ def with_cells(rows: pd.DataFrame, metrics: Mapping[str, dict], cells: Cells, bi
         if len(sources[tuple(row)]) > 1:
             mark += f" ± {cells.put(f'{name}/sd', sources[tuple(row)], '.1f', 100, statistic='standard deviation')}"
         marks.append(mark)
-    heads = {b: f"{cells.put(f'bits/{b}', [(record, f'{_SETTINGS}/bits/{i}')], 'd', value=b)} bits" for i, b in enumerate(bits)}
+    heads = {b: f"{cells.put(f'bits/{b}', [(record, f'{_SETTINGS}/bits/{i}')], 'd')} bits" for i, b in enumerate(bits)}
     return rows.assign(map=marks, bits=rows["target_bits"].map(heads), made_for_bits=rows["source_bits"].map(heads))
 
 
@@ -313,11 +339,12 @@ def caption(
 
     ``metrics`` by path; ``titles`` by data set; ``histories``, paths of training.csv, one a seed, by (data set, model, training);
     ``settings`` those of the rule (``widths``, ``networks``, ``quantizers``, ``attacks``, ``seeds``, ``pqn``), which ``record``, the path
-    of the table's own record, will hold; ``names``, what the table calls its models, where that is not their name.
+    of the table's own record, holds; ``names``, what the table calls its models, where that is not their name. All files are files of
+    ``cells``.
     """
 
     def setting(name: str, value: float, *path: str | int) -> str:
-        return cells.put(name, [(record, "/".join((_SETTINGS, *map(str, path))))], "d" if isinstance(value, int) else "g", value=value)
+        return cells.put(name, [(record, "/".join((_SETTINGS, *map(str, path))))], "d" if isinstance(value, int) else "g")
 
     def shown(model: str) -> str:
         return model_name(names.get(model, model))
@@ -329,7 +356,7 @@ def caption(
         floor, chance = (cells.put(f"{dataset}/{key}", [(first, f"/map_{key}")], ".1f", 100) for key in ("floor", "chance"))
         accuracies = []
         for (name, model, training), paths in histories.items():
-            if name == dataset and all(map(read, paths)):  # a network that is no classifier has none
+            if name == dataset and all(cells.contents[path] for path in paths):  # a network that is no classifier has none
                 pretrained = training == "pretrained"
                 identity = f"{dataset}/accuracy/{model}" if pretrained else f"{dataset}/accuracy/{model}/{training}"
                 mark = cells.put(identity, [(path, "-1/test_accuracy") for path in paths], ".1f", 100)
@@ -337,7 +364,7 @@ def caption(
                     accuracies.append(f"{shown(model)} {mark}")
                 else:
                     place = settings["bits"].index(int(training.removeprefix("joint")))
-                    bits = cells.put(f"{identity}/bits", [(record, f"{_SETTINGS}/bits/{place}")], "d", value=settings["bits"][place])
+                    bits = cells.put(f"{identity}/bits", [(record, f"{_SETTINGS}/bits/{place}")], "d")
                     accuracies.append(f"{shown(model)} trained for {bits} bits {mark}")
         measured = f"; accuracy of the networks (%): {', '.join(accuracies)}" if accuracies else ""
         sentences.append(f"{title}: {queries} queries, {database} database images, worst possible {floor}, chance {chance}{measured}.")
@@ -383,6 +410,11 @@ def pqn_in_words(model: str, pqn: Mapping[str, Any], setting: Callable[..., str]
 _SETTINGS = "/predicate/buildDefinition/externalParameters/settings"
 
 
+def record_with(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a table reads of its own record, which is written after it: the settings, at their place."""
+    return {"predicate": {"buildDefinition": {"externalParameters": {"settings": settings}}}}
+
+
 def as_text(layout: pd.DataFrame, cells: Cells) -> str:
     """The layout for a terminal."""
     plain = layout.map(cells.plain, na_action="ignore")
@@ -390,36 +422,55 @@ def as_text(layout: pd.DataFrame, cells: Cells) -> str:
     return plain.to_string(na_rep="--")
 
 
+#: A field of a table: its text and how many columns it spans.
+Field = tuple[str, int]
+MISSING = "--"
+
+
+def fields(layout: pd.DataFrame) -> tuple[list[list[Field]], list[list[list[Field]]]]:
+    """The lines of the header, and those of the body in groups: a name that goes on is one field that spans columns in the header, and
+    stands in the first line of its group in the body."""
+    heads, levels = layout.index.nlevels, layout.columns.nlevels
+    header = []
+    for level in range(levels):
+        # only names above the last are shared, and only by neighbours that share those above them too
+        keys = [(place if level == levels - 1 else None, *name[: level + 1]) for place, name in enumerate(layout.columns)]
+        header.append([("", 1)] * heads + [(key[-1], len(list(run))) for key, run in itertools.groupby(keys)])
+    groups = []
+    for block, lines in itertools.groupby(zip(layout.index, layout.to_numpy()), key=lambda line: line[0][0]):
+        texts = [[*names, *(MISSING if pd.isna(value) else value for value in values)] for (_, *names), values in lines]
+        groups.append([[(text, 1) for text in ("" if number else block, *line)] for number, line in enumerate(texts)])
+    return header, groups
+
+
 def as_latex(layout: pd.DataFrame, caption: str, label: str, cells: Cells) -> str:
     """The layout, with marks for numbers, as a ``table`` environment for the booktabs package; names and caption are escaped."""
+
+    def field(text: str, span: int) -> str:
+        return escape_latex(text) if span == 1 else f"\\multicolumn{{{span}}}{{c}}{{{escape_latex(text)}}}"
+
+    def lines(rows: list[list[Field]]) -> str:
+        return "".join(f"{' & '.join(itertools.starmap(field, row))} \\\\\n" for row in rows)
+
     caption = " ".join(caption.split())  # a blank line would end the paragraph, and with it the caption
-    body = (
-        layout.style.format(na_rep="--")
-        .format_index(escape_latex, axis=0)
-        .format_index(escape_latex, axis=1)
-        .to_latex(hrules=True, multirow_align="naive", multicol_align="c", column_format="ll" + "r" * len(layout.columns))
-    )
-    head, lines = body.split("\\midrule\n")
-    first, *others = lines.splitlines(keepends=True)
-    # a rule before each further block: pandas prints the name of a block in its first line alone
-    lines = first + "".join("\\midrule\n" + line if re.match(r"[^ &\\]", line) else line for line in others)
-    body = f"{head}\\midrule\n{lines}"
+    header, groups = fields(layout)
+    body = "\\midrule\n".join(map(lines, [header, *groups]))
+    columns = "l" * layout.index.nlevels + "r" * len(layout.columns)
     return cells.latex(
         f"% needs \\usepackage{{booktabs}}\n{MACRO}\n\\begin{{table}}\n\\centering\n\\small\n"
-        f"\\caption{{{escape_latex(caption)}}}\n\\label{{{label}}}\n{body}\\end{{table}}\n"
+        f"\\caption{{{escape_latex(caption)}}}\n\\label{{{label}}}\n"
+        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
     )
 
 
-def listing(cells: Cells, names: Iterable[str]) -> dict[str, Any]:
-    """The cells as plain values for a JSON file, with the names that hold digits (data sets, models, attacks), as LaTeX prints them."""
-    return {"cells": cells.entries, "names": sorted({escape_latex(name) for name in names if any(c.isdigit() for c in name)})}
+def listing(cells: Cells, names: Iterable[str], layout: pd.DataFrame, caption: str) -> dict[str, Any]:
+    """What ``audit`` reads, as plain values for a JSON file: the cells; the names that hold digits (data sets, models, attacks), as LaTeX
+    prints them; and the layout, see ``pqag.show.cells``."""
 
+    def plain(rows: list[list[Field]]) -> list[list[dict[str, Any]]]:
+        return [[{"text": cells.pieces("–" if text == MISSING else text), "span": span} for text, span in row] for row in rows]
 
-def escape_latex(text: str) -> str:
-    """``text`` with LaTeX's special characters made printable, so that no name can be a command."""
-    return text.translate(_LATEX)
-
-
-_LATEX = str.maketrans(
-    {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-)
+    header, groups = fields(layout)
+    table = {"caption": cells.pieces(caption), "heads": layout.index.nlevels, "header": plain(header), "groups": list(map(plain, groups))}
+    listed = sorted({escape_latex(name) for name in names if any(c.isdigit() for c in name)})
+    return {"cells": cells.entries, "names": listed, "table": table}

@@ -13,7 +13,7 @@ from pqag.names import CLEAN
 from pqag.study import resources as asks
 from pqag.study import settings as needs
 from pqag.study.resources import Work
-from pqag.study.scores import TABLES, Score, heat_maps, is_joint, scores, tables, training_of, with_lender
+from pqag.study.scores import CONCLUSIONS, Score, heat_maps, is_joint, scores, tables, training_of, with_lender
 from pqag.study.settings import maker_of
 
 #: The wildcards that tell the jobs of a rule apart, by what there is one job for. Most have a dataset and a seed besides.
@@ -29,6 +29,7 @@ WILDCARDS = {
     "score": Score._fields,
     "figure": ("model",),
     "strength": ("model", "training", "bits", "attack"),
+    "table": ("table",),
     "heat map": ("table", "panel"),
 }
 
@@ -73,7 +74,9 @@ RULES = {
         Rule("extract_transfer", "source", needs.extract_transfer, asks.extract_transfer, network=True, group="transfers"),
         Rule("evaluate", "score", needs.nothing, asks.evaluate, group="scores"),
         Rule("evaluate_clean", "codebook", needs.nothing, asks.evaluate, script="evaluate", group="scores"),
-        *(Rule(table, "study", needs.table(table), asks.light, script="table", group="paper") for table in TABLES),
+        Rule("robustness", "table", needs.robustness, asks.light, group="paper"),
+        Rule("drops", "table", needs.drops, asks.light, group="paper"),
+        Rule("table", "table", needs.table, asks.light, group="paper"),
         Rule("heat_map", "heat map", needs.nothing, asks.drawing, group="paper"),
         Rule("perturbation", "figure", needs.one_query, asks.figure, group="paper"),
         Rule("centroid_distributions", "figure", needs.chosen_queries, asks.figure, group="paper"),
@@ -124,8 +127,12 @@ def jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
     def job(rule: str, **values: Any) -> tuple[str, dict[str, str]]:
         return rule, {name: str(values[name]) for name in WILDCARDS[RULES[rule].per]}
 
-    for rule in ("study", "manifest", "fetch", "prepare", *tables(study)):
+    for rule in ("study", "manifest", "fetch", "prepare"):
         yield job(rule)
+    for table in tables(study):
+        yield job("table", table=table)
+        if table in CONCLUSIONS:
+            yield job(CONCLUSIONS[table], table=table)
     for table, panel in heat_maps(study):
         yield job("heat_map", table=table, panel=panel)
     bits = study["figures"]["bits"]

@@ -46,8 +46,8 @@ def table_models(study: Mapping[str, Any], table: str) -> list[str]:
     return study["tables"][table]["models"]
 
 
-def white_box(study: Mapping[str, Any], table: str = "table1") -> Iterator[Score]:
-    """Tables 1 and 2: the clean queries and every attack, on the victim that it was made for."""
+def white_box(study: Mapping[str, Any], table: str) -> Iterator[Score]:
+    """The clean queries and every attack, on the victim that it was made for."""
     for model in table_models(study, table):
         yield from on_itself(study, model)
 
@@ -78,37 +78,31 @@ def counterpart(study: Mapping[str, Any], model: str) -> str | None:
     return None
 
 
-def joint(study: Mapping[str, Any]) -> Iterator[Score]:
-    """Table 2: as Table 1, of jointly trained networks, then of their counterparts."""
-    yield from white_box(study, "table2")
-    yield from counterparts(study)
-
-
-def counterparts(study: Mapping[str, Any]) -> Iterator[Score]:
-    """What Table 2 is held against: the scores of the counterparts of its models."""
-    names = (counterpart(study, model) for model in table_models(study, "table2"))
+def counterparts(study: Mapping[str, Any], table: str) -> Iterator[Score]:
+    """The scores of the counterparts of the models of a table, which are jointly trained."""
+    names = (counterpart(study, model) for model in table_models(study, table))
     for name in dict.fromkeys(filter(None, names)):
         yield from on_itself(study, name)
 
 
-def bits_transfer(study: Mapping[str, Any]) -> Iterator[Score]:
-    """Table 3: queries made at each code length against each code length of the same network."""
-    for model in table_models(study, "table3"):
+def bits_transfer(study: Mapping[str, Any], table: str) -> Iterator[Score]:
+    """Queries made at each code length against each code length of the same network."""
+    for model in table_models(study, table):
         for bits in study["bits"]:
             yield score(study, CLEAN, model, bits, model, bits)
         for source_bits in study["bits"]:
             for bits in study["bits"]:
-                yield score(study, study["tables"]["table3"]["attack"], model, source_bits, model, bits)
+                yield score(study, study["tables"][table]["attack"], model, source_bits, model, bits)
 
 
-def model_transfer(study: Mapping[str, Any]) -> Iterator[Score]:
-    """Table 4: queries made for each network against each network, at one code length."""
-    models, bits = table_models(study, "table4"), study["tables"]["table4"]["bits"]
+def model_transfer(study: Mapping[str, Any], table: str) -> Iterator[Score]:
+    """Queries made for each network against each network, at one code length."""
+    models, bits = table_models(study, table), study["tables"][table]["bits"]
     for model in models:
         yield score(study, CLEAN, model, bits, model, bits)
     for source_model in models:
         for model in models:
-            yield score(study, study["tables"]["table4"]["attack"], source_model, bits, model, bits)
+            yield score(study, study["tables"][table]["attack"], source_model, bits, model, bits)
 
 
 def figure_scores(study: Mapping[str, Any]) -> Iterator[Score]:
@@ -119,8 +113,26 @@ def figure_scores(study: Mapping[str, Any]) -> Iterator[Score]:
             yield score(study, attack, model, bits, model, bits)
 
 
-#: The scores that each table needs, in the order of its rows.
-TABLES = {"table1": white_box, "table2": joint, "table3": bits_transfer, "table4": model_transfer}
+#: The scores that each table shows, in the order of its rows.
+TABLES = {"table1": white_box, "table2": white_box, "table3": bits_transfer, "table4": model_transfer}
+
+#: By table: the rule that draws a conclusion from its scores, for its caption.
+CONCLUSIONS = {"table2": "robustness", "table4": "drops"}
+
+
+def rows_of(study: Mapping[str, Any], table: str) -> list[Score]:
+    """The scores that ``table`` shows, in the order of its rows."""
+    return list(TABLES[table](study, table))
+
+
+def held_against(study: Mapping[str, Any], table: str) -> list[Score]:
+    """The scores that those of ``table`` are held against: those of the counterparts of jointly trained models."""
+    return list(counterparts(study, table)) if CONCLUSIONS.get(table) == "robustness" else []
+
+
+def scores_of(study: Mapping[str, Any], table: str) -> list[Score]:
+    """The scores that ``table`` needs."""
+    return rows_of(study, table) + held_against(study, table)
 
 
 def tables(study: Mapping[str, Any]) -> list[str]:
@@ -130,8 +142,8 @@ def tables(study: Mapping[str, Any]) -> list[str]:
 
 def scores(study: Mapping[str, Any]) -> list[Score]:
     """Every score that some table or figure of the study shows, once each."""
-    shown = [*(TABLES[table] for table in tables(study)), figure_scores]
-    return list(dict.fromkeys(s for part in shown for s in part(study)))
+    shown = [*(scores_of(study, table) for table in tables(study)), figure_scores(study)]
+    return list(dict.fromkeys(s for part in shown for s in part))
 
 
 def transfers(study: Mapping[str, Any], wildcards: Mapping[str, str]) -> list[Score]:
@@ -144,13 +156,19 @@ def transfers(study: Mapping[str, Any], wildcards: Mapping[str, str]) -> list[Sc
 
 def victims(study: Mapping[str, Any], table: str) -> list[tuple[str, str]]:
     """The networks in ``table``, as (model, training): a jointly trained model has one for each code length."""
-    return list(dict.fromkeys((s.model, s.training) for s in TABLES[table](study)))
+    return list(dict.fromkeys((s.model, s.training) for s in scores_of(study, table)))
 
 
 def heat_maps(study: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The heat maps, as (table, panel): of Table 3 one for every data set and model, of Table 4 one for every data set."""
-    of_models = [("table3", f"{dataset}_{model}") for dataset in study["datasets"] for model in table_models(study, "table3")]
-    return of_models + [("table4", dataset) for dataset in study["datasets"] if table_models(study, "table4")]
+    """The heat maps, as (table, panel): of transfer between code lengths one for every data set and model, between networks one for every
+    data set."""
+    found = []
+    for table in tables(study):
+        if TABLES[table] is bits_transfer:
+            found += [(table, f"{dataset}_{model}") for dataset in study["datasets"] for model in table_models(study, table)]
+        if TABLES[table] is model_transfer:
+            found += [(table, dataset) for dataset in study["datasets"]]
+    return found
 
 
 def with_lender(study: Mapping[str, Any], model: str) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pqag.names import PQN, codewords, is_entry_point, is_torchvision
-from pqag.study.scores import counterpart, transfers, victims
+from pqag.study.scores import CONCLUSIONS, counterpart, transfers, victims
 
 
 def as_config(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,27 +102,46 @@ def nothing(wildcards, study):
     return {}
 
 
-def table(name):
-    def table(wildcards, study):
-        """What a table shows, and in which order; Snakemake itself does not notice when the order of input files changes."""
-        shown = study["tables"][name]
-        models = {model: study["models"][model] for model, _ in victims(study, name)}
-        joint = {model: one["pqn"] for model, one in models.items() if "pqn" in one}
-        beside = {model: counterpart(study, model) for model in shown["models"]} if name == "table2" else {}
-        return {
-            "datasets": list(study["datasets"]),
-            "victims": [list(victim) for victim in victims(study, name)],
-            "widths": {model: one["width"] for model, one in models.items()},
-            "networks": {model: one["network"] for model, one in models.items()},
-            "quantizers": {model: one["quantizer"]["method"] for model, one in models.items()},
-            "attacks": {shown["attack"]: study["attacks"][shown["attack"]]} if "attack" in shown else study["attacks"],
-            "bits": [shown["bits"]] if "bits" in shown else study["bits"],
-            "seeds": study["seeds"],
-            **({"pqn": joint} if joint else {}),
-            **({"counterparts": beside} if beside else {}),
-        }
+def _attacks_of_table(table, study):
+    shown = study["tables"][table]
+    return {shown["attack"]: study["attacks"][shown["attack"]]} if "attack" in shown else study["attacks"]
 
-    return table
+
+def _counterparts(table, study):
+    held = CONCLUSIONS.get(table) == "robustness"
+    return {model: counterpart(study, model) for model in study["tables"][table]["models"]} if held else {}
+
+
+def table(wildcards, study):
+    """What a table shows, and in which order; Snakemake itself does not notice when the order of input files changes."""
+    name = wildcards["table"]
+    shown = study["tables"][name]
+    models = {model: study["models"][model] for model, _ in victims(study, name)}
+    joint = {model: one["pqn"] for model, one in models.items() if "pqn" in one}
+    beside = _counterparts(name, study)
+    return {
+        "datasets": list(study["datasets"]),
+        "victims": [list(victim) for victim in victims(study, name)],
+        "widths": {model: one["width"] for model, one in models.items()},
+        "networks": {model: one["network"] for model, one in models.items()},
+        "quantizers": {model: one["quantizer"]["method"] for model, one in models.items()},
+        "attacks": _attacks_of_table(name, study),
+        "bits": [shown["bits"]] if "bits" in shown else study["bits"],
+        "seeds": study["seeds"],
+        **({"pqn": joint} if joint else {}),
+        **({"counterparts": beside} if beside else {}),
+    }
+
+
+def robustness(wildcards, study):
+    """Of its table, all that decides which scores are compared, and in which order."""
+    return _pick(table(wildcards, study), "datasets", "networks", "attacks", "bits", "seeds") | {
+        "counterparts": _counterparts(wildcards["table"], study)
+    }
+
+
+def drops(wildcards, study):
+    return _pick(table(wildcards, study), "datasets", "victims", "attacks", "bits", "seeds")
 
 
 def figure(wildcards, study):
