@@ -76,6 +76,7 @@ def heat(names=NETWORKS, title="A title", clean=True, **options):
     return figures.heat_map(values, names, names, title, above, **options)
 
 
+HUNDREDS = {"SDC": np.full((7, 7), 100.0)}
 KINDS = {
     "precision_recall, hostile": lambda: figures.precision_recall(curves([*ATTACKS, *HOSTILE]), RECALL, LONG + " and more words", 0.1),
     "centroid_distributions, one": lambda: distributions(["aod"], codewords=256),
@@ -86,10 +87,8 @@ KINDS = {
     "sweep, hostile": lambda: figures.sweep(sweep_rows(HOSTILE), 5.2, 10.1, LONG),
     "sweep, one axis": lambda: figures.sweep(sweep_rows().query("axis == 'iterations'"), 5.2, 10.1, "A title"),
     "heat_map": heat,
-    "heat_map, hostile": lambda: heat(HOSTILE, LONG, clean=False),
-    "heat_map, hundreds": lambda: figures.heat_map(
-        {"SDC": np.full((7, 7), 100.0)}, NETWORKS, NETWORKS, "A title", {"SDC": np.full(7, 100.0)}
-    ),
+    "heat_map, hostile": lambda: heat(HOSTILE[:4], LONG, clean=False),
+    "heat_map, hundreds": lambda: figures.heat_map(HUNDREDS, NETWORKS, NETWORKS, "A title", {"SDC": np.full(7, 100.0)}),
 }
 
 
@@ -166,8 +165,8 @@ def test_names_are_printed_as_they_are_and_never_as_mathematics(drawn, request):
     """Drawing would fail where matplotlib reads mathematics. A long name goes on in the next line."""
     assert not any(text.get_parse_math() for text in texts(drawn))
     kind, found = request.node.callspec.params["drawn"], "\0".join(words(drawn)).replace("\n", "")
-    for name in HOSTILE if "hostile" in kind else [LONG] if kind == "perturbation" else []:
-        assert name in found
+    names = HOSTILE if "hostile" in kind else [LONG] if kind == "perturbation" else []
+    assert all(name in found for name in names)
 
 
 def test_names_of_the_paper_are_printed_as_in_the_paper_and_others_as_given_even_if_another_line_is_called_so():
@@ -178,7 +177,7 @@ def test_names_of_the_paper_are_printed_as_in_the_paper_and_others_as_given_even
         assert len(set(legend)) == len(legend) > 6
         assert {"Basic", "APD", "AOD", *names[3:]} < set(legend)
         assert not set(names[:3]) & set(words(figure))
-    assert {"ResNet18", "VGG11", "AlexNet"} <= set(words(heat(NETWORKS[::3])))
+    assert {"ResNet18", "VGG11", "AlexNet", LONG} <= {word.replace("\n", "") for word in words(heat([*NETWORKS[::3], LONG]))}
 
 
 # Saving
@@ -193,7 +192,6 @@ pictures = rng.integers(0, 256, (4, 3, 8, 8), dtype=np.uint8)
 made = [
     figures.precision_recall({name: rng.random(100) for name in ("clean", "aod", "mine")}, np.arange(1, 101) / 100, "Title", 0.1),
     figures.retrieval_sheet([("Heading", [("Clean", pictures[0], pictures[1:], np.array([True, False, True]))])], "Title"),
-    figures.heat_map({"SDC": 100 * rng.random((3, 3))}, ["a", "b", "c"], ["a", "b", "c"], "Title"),
 ]
 for i, figure in enumerate(made):
     figures.save(figure, f"{sys.argv[1]}/{i}.pdf", f"{sys.argv[1]}/{i}.png")
@@ -213,7 +211,7 @@ def test_two_processes_write_the_same_bytes(python, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "2")])
     exec(MAKE, {})
     first = contents(tmp_path / "1")
-    assert list(first) == ["0.pdf", "0.png", "1.pdf", "1.png", "2.pdf", "2.png"]
+    assert list(first) == ["0.pdf", "0.png", "1.pdf", "1.png"]
     assert first == contents(tmp_path / "2")
 
 
