@@ -121,13 +121,13 @@ def test_some_files_may_be_compressed_and_the_folder_above_may_be_named(toy, fol
     assert fetch("toy", str(folder)).sha256 == TOY_SHA256
 
 
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2"])
-def test_an_archive_is_a_source_whatever_folder_its_members_name(toy, tmp_path, mode):
-    archive = packed(tmp_path / "a.tar", *((f"some/folder/{name}", content) for name, content in TOY_FILES.items()), mode=mode)
-    assert fetch("toy", str(archive)).sha256 == TOY_SHA256
+def test_an_archive_is_a_source_whatever_folder_its_members_name(toy, tmp_path):
+    members = [(f"some/folder/{name}", content) for name, content in TOY_FILES.items()]
+    for mode in ("w", "w:gz", "w:bz2"):
+        assert fetch("toy", str(packed(tmp_path / "a.tar", *members, mode=mode))).sha256 == TOY_SHA256
 
 
-def test_the_archive_must_have_the_known_hash(toy, folder, tmp_path):
+def test_the_archive_must_have_the_known_hash_and_one_be_known(toy, folder, tmp_path):
     archive = packed(tmp_path / "a.tar.gz", *TOY_FILES.items())
     actual, wrong = hashlib.sha256(archive.read_bytes()).hexdigest(), "0123456789abcdef" * 4
     toy(archive_sha256=actual)
@@ -136,13 +136,8 @@ def test_the_archive_must_have_the_known_hash(toy, folder, tmp_path):
     assert fetch("toy", str(folder)).title == "Toy (unverified copy)", "nobody checked the hash of an archive"
     toy(archive_sha256=wrong)
     fails(f"{archive}: its sha256 is {actual}", wrong, "toy.tar.gz", "datasets.toy.source", source=str(archive))
-
-
-def test_an_archive_for_a_data_set_of_folders_is_an_error(toy, tmp_path):
     toy(archive=None)
-    archive = packed(tmp_path / "a.tar.gz", *TOY_FILES.items())
-    words = fails("it is a file, but this data set needs a folder", source=str(archive))
-    assert "or to the archive" not in words
+    assert "or to the archive" not in fails("it is a file, but this data set needs a folder", source=str(archive))
 
 
 # ------------------------------------------------------------------------------------------------------ what the raw files were
@@ -217,39 +212,15 @@ def test_members_of_an_archive_write_nothing_outside(toy, tmp_path, scratch):
     assert everything(tmp_path) == before
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
-def test_a_member_that_is_no_regular_file_is_not_followed(toy, tmp_path, scratch, kind):
-    """The link leads to a file with the right content: to be taken in, it would have to be followed."""
+def test_a_member_that_is_no_regular_file_is_not_followed(toy, tmp_path, scratch):
+    """The link leads to a file with the right content, which would be used if the link were followed."""
     (tmp_path / "labels").write_bytes(TOY_LABELS)
-    archive = packed(
-        tmp_path / "a.tar.gz",
-        ("toy-images", TOY_FILES["toy-images"]),
-        ("real", TOY_LABELS),
-        special("toy-labels", kind, "real" if kind == tarfile.LNKTYPE else str(tmp_path / "labels")),
-    )
-    before = everything(tmp_path)
-    fails("toy-labels is missing", source=str(archive))
-    assert everything(tmp_path) == before
-
-
-@pytest.mark.parametrize(
-    ("members", "left"),
-    [
-        ([("../evil", b"evil")], "evil"),
-        ([("{folder}/evil", b"evil")], "evil"),
-        ([special("link", tarfile.SYMTYPE, ".."), ("link/evil", b"evil")], "evil"),
-        ([special("hard", tarfile.LNKTYPE, "../victim")], "out/hard"),
-    ],
-    ids=["..", "absolute", "through a link", "hard link"],
-)
-def test_plain_extraction_would_have_obeyed_such_members(tmp_path, members, left):
-    """The control of the tests above."""
-    (tmp_path / "victim").write_bytes(b"precious")
-    (tmp_path / "out").mkdir()
-    named = [one if isinstance(one, tarfile.TarInfo) else (one[0].format(folder=tmp_path), one[1]) for one in members]
-    with tarfile.open(packed(tmp_path / "a.tar.gz", *named)) as tar:
-        tar.extractall(tmp_path / "out", filter="fully_trusted")
-    assert os.path.lexists(tmp_path / left)
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
+        link = special("toy-labels", kind, "real" if kind == tarfile.LNKTYPE else str(tmp_path / "labels"))
+        archive = packed(tmp_path / "a.tar.gz", ("toy-images", TOY_FILES["toy-images"]), ("real", TOY_LABELS), link)
+        before = everything(tmp_path)
+        fails("toy-labels is missing", source=str(archive))
+        assert everything(tmp_path) == before
 
 
 def test_a_hostile_archive_under_the_official_name_is_not_even_opened(tmp_path, monkeypatch):
@@ -358,17 +329,12 @@ def test_a_damaged_gz_file_or_archive_is_an_error(toy, folder, tmp_path, how):
 
 
 def test_a_strict_data_set_takes_only_known_content_or_what_the_config_names(toy, folder):
-    toy(strict=True, contents={"e" * 64: "Toy"})
+    toy(contents={"e" * 64: "another"})
+    assert fetch("toy", str(folder)).title == "Toy", "not strict"
+    toy(strict=True)
     fails(TOY_SHA256, "is not Toy", source=str(folder))
     assert fetch("toy", str(folder), TOY_SHA256).title == "Toy"
-    toy(contents={TOY_SHA256: "Toy"})
-    assert fetch("toy", str(folder)).sha256 == TOY_SHA256
     fails(TOY_SHA256, "f" * 64, "the config says", source=str(folder), expected_sha256="f" * 64)
-
-
-def test_a_data_set_that_is_not_strict_takes_any_content_and_names_what_it_knows(toy, folder):
-    toy(contents={"e" * 64: "another"})
-    assert fetch("toy", str(folder)).title == "Toy"
     toy(contents={TOY_SHA256: "Toy (a copy)"})
     assert fetch("toy", str(folder)).title == "Toy (a copy)"
 
