@@ -110,7 +110,6 @@ MODES = {
     "black and white": (encoded(Image.new("1", (40, 40), 1)), WHITE),
     "palette": (encoded(plain().convert("P")), RED),
     "palette with a transparent colour": (palette_with_transparency(), WHITE),
-    "RGBA, opaque": (encoded(Image.new("RGBA", (40, 40), (*RED, 255))), RED),
     "RGBA, transparent": (encoded(Image.new("RGBA", (40, 40), (*RED, 0))), WHITE),
     "RGBA, half transparent": (encoded(Image.new("RGBA", (40, 40), (*RED, 128))), (255, 127, 127)),
     "16 bits": (encoded(Image.fromarray(np.full((40, 40), 257 * 90, np.uint16))), (90, 90, 90)),
@@ -150,7 +149,6 @@ def bomb(width, height):
 UNREADABLE = {
     # what: (bytes, fragment of the reason)
     "empty": (b"", "not a readable image (JPEG, PNG"),
-    "text": (b"this is no image\n", "not a readable image"),
     "cut JPEG": (encoded(quarters((300, 300)), "JPEG")[:1500], "truncated"),
     "cut PNG": (encoded(Image.effect_noise((90, 90), 50))[:1500], "truncated"),
     "damaged PNG": (encoded(plain()).replace(b"IDAT", b"IDAX"), ""),
@@ -158,7 +156,6 @@ UNREADABLE = {
     "far too many pixels": (bomb(60_000, 60_000), "exceeds limit"),
     "32 bits": (encoded(Image.new("F", (40, 40), 0.5), "TIFF"), "32 bits, but only 8 or 16 are allowed"),
     "PostScript, which a program would have to draw": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a readable image"),
-    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a readable image"),
     "too large": (encoded(plain()) + bytes(20_000), "a.jpg is larger than 10,000 bytes"),
 }
 
@@ -215,7 +212,7 @@ def test_class_folders_are_listed(birds):
     assert listing.classes == ("jay", "owl", "wren") and listing.notes == ("1 of 3 classes have no test images",)
 
 
-def test_other_files_are_left_out_and_told_and_hidden_ones_passed_over(birds):
+def test_other_files_are_left_out_with_a_note_and_hidden_ones_ignored(birds):
     for name in ("README", "train/notes.txt", "train/jay/Thumbs.db", "train/jay/.hidden.png", "train/.cache/1.png"):
         put(birds / name)
     listing = images.imagefolder(birds)
@@ -231,11 +228,8 @@ FOLDERS = [
     # (what is done to the folder, fragments of the sentence)
     (lambda b: b.rename(b.with_name("other")), ["birds is not a folder", "train/ and test/"]),
     (lambda b: (b / "test").rename(b / "val"), ["birds contains no folder test", "train/<class>/ and test/<class>/"]),
-    (lambda b: (b / "train").rename(b / "Train"), ["birds contains no folder train"]),
     (lambda b: put(b / "train/1.png"), ["train/1.png is in no class folder", "train/<class>/"]),
-    (lambda b: (b / "train/wren").mkdir(), ["the class folder", "train/wren contains no image", ".jpg, .jpeg, .png"]),
-    (lambda b: (b / "test/wren").mkdir(), ["test/wren contains no image"]),
-    (lambda b: put(b / "train/wren/a.txt"), ["train/wren contains no image"]),
+    (lambda b: put(b / "train/wren/a.txt"), ["the class folder", "train/wren contains no image", ".jpg, .jpeg, .png"]),
     (lambda b: put(b / "test/wren/1.png"), ["the class 'wren' has test images, but no training images"]),
     (lambda b: shutil.rmtree(b / "test") or (b / "test").mkdir(), ["there are no test images"]),
     (lambda b: shutil.rmtree(b / "train") or (b / "train").mkdir(), ["there are no training images"]),
@@ -273,12 +267,11 @@ def table(tmp_path):
     "text",
     [
         MANIFEST,
-        "\ufeff" + MANIFEST,
-        MANIFEST.replace("\n", "\r\n"),
+        "\ufeff" + MANIFEST.replace("\n", "\r\n"),
         "note,labels,split,path\n1,dog|cat,train,a.png\n2,dog|dog,test,sub/b.png\n,cat|,train,./c.png\n",
         MANIFEST.replace("a.png", '"a.png"'),
     ],
-    ids=["plain", "with a mark of its encoding", "of Windows", "columns turned", "quoted"],
+    ids=["plain", "of Windows", "other columns", "quoted"],
 )
 def test_a_manifest_is_listed(table, text):
     path = table(text)
@@ -300,9 +293,7 @@ ROWS = [
     (MANIFEST + ",train,cat\n", ["line 5: the path is empty"]),
     (MANIFEST + "d.png,val,cat\n", ["line 5: the split is 'val', but must be train or test"]),
     (MANIFEST + "d.png,train,\n", ["line 5: d.png has no label; remove images without labels"]),
-    (MANIFEST + "d.png,train,|\n", ["line 5: d.png has no label"]),
-    (MANIFEST + "../d.png,train,cat\n", ["line 5: ../d.png is outside the folder of the manifest"]),
-    (MANIFEST + "sub/../../d.png,train,cat\n", ["line 5: sub/../../d.png is outside the folder"]),
+    (MANIFEST + "sub/../../d.png,train,cat\n", ["line 5: sub/../../d.png is outside the folder of the manifest"]),
     (MANIFEST + "/etc/passwd,train,cat\n", ["line 5: /etc/passwd is outside the folder"]),
     (MANIFEST + "./a.png,test,cat\n", ["line 5: a.png is already in line 2"]),
     (MANIFEST + "d.png,test,fox\n", ["the class 'fox' has test images, but no training images"]),
@@ -403,7 +394,6 @@ RELEASES = [
     # (what is done to the release, concepts, fragments of the sentence)
     (lambda nus: nus.rename(nus.with_name("elsewhere")), 3, ["NUS-WIDE is not a folder", "ImageList/ and Groundtruth/"]),
     (lambda nus: without(nus, SKY), 3, [f"does not contain {SKY}"]),
-    (lambda nus: without(nus, "ConceptsList/Concepts81.txt"), 3, ["does not contain ConceptsList/Concepts81.txt"]),
     (rewrite(SKY, lambda text: text + "1\n"), 3, ["Labels_sky_Test.txt has 5 lines, but the list of its images has 4"]),
     (lambda nus: [rewrite(path.relative_to(nus), lambda text: text.replace("1", "0"))(nus) for path in nus.glob("*/TrainTestLabels/*")],
      3, ["no image has one of the 3 most frequent concepts"]),
