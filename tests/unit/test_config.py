@@ -138,11 +138,8 @@ def test_what_tables_and_figures_show_where_the_study_does_not_say(tiny):
     """AOD and 16 bits wherever they stand; Table 3 and the figures follow Table 1, the sweep the first model of the figures."""
     tiny = tiny | {"bits": [24, 16], "attacks": {"aod": {"loss": "aod"}, "last": {"loss": "apd"}}, "figures": {}}
     shown = parse_study(tiny | {"tables": {"table1": {"models": ["vgg16", "alexnet"]}}}).resolved()
-    assert [shown["tables"][name]["models"] for name in ("table1", "table3", "table4")] == [
-        ["vgg16", "alexnet"],
-        ["vgg16", "alexnet"],
-        ["alexnet", "vgg16"],
-    ]
+    assert shown["tables"]["table1"]["models"] == shown["tables"]["table3"]["models"] == ["vgg16", "alexnet"]
+    assert shown["tables"]["table4"]["models"] == ["alexnet", "vgg16"]
     assert (shown["figures"]["models"], shown["figures"]["sweep"]["models"]) == (["vgg16", "alexnet"], ["vgg16"])
     assert {(shown["tables"][name]["attack"]) for name in ("table3", "table4")} == {shown["figures"]["attack"]} == {"aod"}
     assert shown["tables"]["table4"]["bits"] == shown["figures"]["bits"] == 16
@@ -417,14 +414,9 @@ def test_victims_of_the_users():
     """Each with its network, and trained here only where it has no weights; and what they bring along, with the keys."""
     study = parse_study(changed("models", OWN))
     models = study.resolved()["models"]
-    assert {name: model["network"] for name, model in models.items()} == {
-        "fine": "vgg16",
-        "imagenet": "torchvision:resnet18",
-        "mine": "mine.net:make",
-        "mine_opq": "mine.net:make",
-        "twin": "vgg16",
-        "vgg16": "vgg16",
-    }
+    assert list(models) == ["fine", "imagenet", "mine", "mine_opq", "twin", "vgg16"]
+    networks = ["vgg16", "torchvision:resnet18", "mine.net:make", "mine.net:make", "vgg16", "vgg16"]
+    assert [model["network"] for model in models.values()] == networks
     assert [name for name, model in models.items() if "training" in model] == ["twin", "vgg16"]
     assert models["mine_opq"]["quantizer"] == QUANTIZER | {"method": "opq", "subspaces": 8}
     assert models["mine"]["quantizer"] == QUANTIZER
@@ -441,12 +433,7 @@ def test_victims_of_the_users():
 def test_what_is_trained_with_its_codebook_stands_in_table_2_alone_unless_asked_for():
     models = {"alexnet": {"width": 0.125}, "joint": {"network": "alexnet", "quantizer": {"method": "pqn"}, "pqn": {"alpha": 20}}}
     resolved = parse_study(changed("models", models)).resolved()
-    assert {name: table["models"] for name, table in resolved["tables"].items()} == {
-        "table1": ["alexnet"],
-        "table2": ["joint"],
-        "table3": ["alexnet"],
-        "table4": ["alexnet"],
-    }
+    assert [table["models"] for table in resolved["tables"].values()] == [["alexnet"], ["joint"], ["alexnet"], ["alexnet"]]
     assert resolved["figures"]["models"] == ["alexnet"]
     assert resolved["models"]["joint"]["pqn"] == PQN | {"alpha": 20} and resolved["models"]["joint"]["training"] == RECIPE
     assert "pqn" not in resolved["models"]["alexnet"] and "pqn" not in resolved
@@ -522,7 +509,7 @@ def test_keys_of_an_attack_and_of_training_are_the_fields_of_their_classes():
 @pytest.mark.parametrize("model", names.NETWORKS)
 def test_the_size_of_a_feature_is_that_of_the_network(model):
     """Against what comes out of the network, which is built without memory."""
-    for width in (0.01, 0.3, 0.7, 1.5):
+    for width in (0.01, 0.3, 1.5):
         with torch.device("meta"):
             features = networks.build(model, 10, width).eval().features(torch.empty(2, 3, 32, 32))
         assert feature_size(model, width) == features.shape[1]
