@@ -602,7 +602,7 @@ def test_a_cell_that_is_not_there_is_blank_and_grey():
     (mesh,) = axes.collections
     mesh.update_scalarmappable()
     np.testing.assert_allclose(mesh.get_facecolor()[0][:3], 0.85)
-    figures.heat_map({"SDC": np.full((2, 2), np.nan)}, ["a", "b"], ["a", "b"], "")
+    draw(figures.heat_map({"SDC": np.full((2, 2), np.nan)}, ["a", "b"], ["a", "b"], ""))
 
 
 # What is wrong
