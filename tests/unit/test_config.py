@@ -73,17 +73,16 @@ ATTACK = {"loss": "aod", "method": "pgd", "epsilon": 8, "step": 2.55, "iteration
 ATTACK |= {"assignment": "inner_product", "temperature": 1.0, "decay": 1.0}
 
 
+#: A study with nothing but what is needed, and what is the same in it as checked and as resolved.
+LEAST = {"study": "a", "datasets": {"cifar10": {}}, "models": {"vgg16": {}}, "attacks": {"x": {"loss": "aod"}}}
+FILLED = {"study": "a", "datasets": {"cifar10": CIFAR10}, "attacks": {"x": ATTACK}, "bits": [16, 24, 36], "seeds": [0]}
+FILLED |= {"quantizer": QUANTIZER, "threads": {"pretrain": 2, "attack": 1}, "device": "auto"}
+
+
 def test_what_is_left_out_is_filled_in():
-    study = parse_study({"study": "a", "datasets": {"cifar10": {}}, "models": {"vgg16": {}}, "attacks": {"x": {"loss": "aod"}}})
-    assert study.model_dump() == {
-        "study": "a",
-        "datasets": {"cifar10": CIFAR10},
+    assert parse_study(LEAST).model_dump() == FILLED | {
         "models": {"vgg16": UNSET | {"training": dict.fromkeys(config.Training.model_fields), "quantizer": dict.fromkeys(QUANTIZER)}},
-        "attacks": {"x": ATTACK},
-        "bits": [16, 24, 36],
-        "seeds": [0],
         "training": RECIPE,
-        "quantizer": QUANTIZER,
         "pqn": PQN,
         "tables": {
             "table1": {"models": None},
@@ -92,9 +91,7 @@ def test_what_is_left_out_is_filled_in():
             "table4": {"models": None, "attack": None, "bits": None},
         },
         "figures": {"models": None, "attack": None, "bits": None, "sweep": SWEEP | {"models": None}},
-        "threads": {"pretrain": 2, "attack": 1},
         "shards": {"attack": 1, "extract": 1},
-        "device": "auto",
         "anonymous": False,
     }
 
@@ -120,10 +117,10 @@ def test_a_data_set_has_the_keys_of_its_kind_which_may_be_its_name(name, given, 
 
 def test_training_images_can_join_the_database():
     """Synthetic has 2,000 training and 1,000 test images; queries are of the latter."""
-    parse_study(changed("datasets.synthetic", {"database_from": "all", "database": 2000, "queries": 1000}))
-    wrong = sentence(changed("datasets.synthetic", {"database_from": "all", "database": 2001, "queries": 1000}))
-    assert "1000 test images and 2000 training images" in wrong
-    assert "queries are test images" in sentence(changed("datasets.synthetic", {"database_from": "all", "database": 70, "queries": 1001}))
+    joined = {"database_from": "all", "database": 2000, "queries": 1000}
+    parse_study(changed("datasets.synthetic", joined))
+    assert "1000 test images and 2000 training images" in sentence(changed("datasets.synthetic", joined | {"database": 2001}))
+    assert "queries are test images" in sentence(changed("datasets.synthetic", joined | {"database": 70, "queries": 1001}))
 
 
 def test_what_is_given_is_kept_and_the_mapping_left_as_it_was():
@@ -150,15 +147,8 @@ def test_what_tables_and_figures_show_where_the_study_does_not_say(tiny):
 def test_resolved_is_all_that_results_depend_on():
     """By hand: every default, each model with its whole recipe, and neither the study's own nor what changes no result."""
     model = {"network": "vgg16", "width": 1, "weights": None, "like": None, "training": RECIPE, "quantizer": QUANTIZER}
-    study = {"study": "a", "datasets": {"cifar10": {}}, "models": {"vgg16": {}}, "attacks": {"x": {"loss": "aod"}}, "anonymous": True}
-    assert parse_study(study).resolved() == {
-        "study": "a",
-        "datasets": {"cifar10": CIFAR10},
+    assert parse_study(LEAST | {"anonymous": True}).resolved() == FILLED | {
         "models": {"vgg16": model},
-        "attacks": {"x": ATTACK},
-        "bits": [16, 24, 36],
-        "seeds": [0],
-        "quantizer": QUANTIZER,
         "tables": {
             "table1": {"models": ["vgg16"]},
             "table2": {"models": []},
@@ -166,8 +156,6 @@ def test_resolved_is_all_that_results_depend_on():
             "table4": {"models": ["vgg16"], "attack": "x", "bits": 16},
         },
         "figures": {"models": ["vgg16"], "attack": "x", "bits": 16, "sweep": SWEEP | {"models": ["vgg16"]}},
-        "threads": {"pretrain": 2, "attack": 1},
-        "device": "auto",
     }
 
 
@@ -191,20 +179,15 @@ def test_where_images_come_from_counts_only_where_no_hash_pins_them(name, pin, l
     assert study.datasets[name].source == "a", "to fetch from it all the same"
 
 
-def test_resolved_is_plain_and_leaves_the_study_as_it_was():
-    study = parse_study(changed("datasets.fashion_mnist", {"source": "a/folder"}))
+def test_resolved_is_plain_can_be_resolved_no_further_and_leaves_the_study_as_it_was():
+    """``study.json`` read as a study (with its recipes) means the same study."""
+    study = parse_study(changed("datasets.fashion_mnist", {"source": "a/folder"}) | {"training": {"epochs": 2}})
     before = study.model_copy(deep=True)
     resolved = study.resolved()
-    assert json.loads(json.dumps(resolved)) == resolved
+    assert json.loads(json.dumps(resolved)) == resolved == parse_study(resolved).resolved()
     resolved["models"]["alexnet"]["width"] = 4
     resolved["datasets"]["fashion_mnist"]["database"] = 1
     assert study == before and study.resolved() != resolved
-
-
-def test_resolved_can_be_resolved_no_further():
-    """``study.json`` read as a study (with its recipes) means the same study."""
-    study = parse_study(changed("models.vgg16.training", {"epochs": 2}))
-    assert parse_study(study.resolved()).resolved() == study.resolved()
 
 
 @pytest.mark.parametrize("path", [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))], ids=lambda path: path.name)

@@ -58,6 +58,7 @@ def decode_toy(folder: Path) -> Raw:
 
 TOY = Dataset(tuple(TOY_FILES), decode_toy, 6, 4, ("a", "b"), "Toy", {}, strict=False, archive="toy.tar.gz")
 TOY_SHA256 = content_sha256(Raw(TOY_IMAGES, np.array([[1 - x, x] for x in TOY_LABELS], np.uint8), 6))
+RAW = {name: hashlib.sha256(content).hexdigest() for name, content in TOY_FILES.items()}
 
 
 @pytest.fixture
@@ -101,30 +102,29 @@ def compress(folder):
 
 
 def test_a_folder_is_a_source_and_left_as_it_was(toy, folder, monkeypatch):
+    """Its files are listed with their sha256."""
+    (folder / "README").write_text("not read")
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     fetched = fetch("toy", str(folder))
     np.testing.assert_array_equal(fetched.raw.images, TOY_IMAGES)
     assert fetched.raw.labels[:3].tolist() == [[1, 0], [0, 1], [0, 1]] and fetched.raw.train == 6
-    assert (fetched.source, fetched.title, fetched.sha256) == (str(folder), "Toy", TOY_SHA256)
+    assert (fetched.source, fetched.title, fetched.sha256, fetched.files) == (str(folder), "Toy", TOY_SHA256, RAW)
+    assert RAW["toy-labels"] == "597501617db55d0f8a5bd33d760875ce2bb861a757bbf07e9ad52dbd7a94ae71"  # sha256sum of its ten bytes
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     monkeypatch.setenv("HOME", str(folder.parent))
     assert fetch("toy", "~/toy-folder").sha256 == TOY_SHA256
 
 
 def test_some_files_may_be_compressed_and_the_folder_above_may_be_named(toy, folder, tmp_path):
+    """A compressed file counts as what it holds: how and when it was compressed does not matter."""
     (tmp_path / "another-folder").mkdir()
-    assert fetch("toy", str(tmp_path)).sha256 == TOY_SHA256
+    assert fetch("toy", str(tmp_path)).files == RAW
     compress(folder)
-    assert fetch("toy", str(tmp_path)).sha256 == TOY_SHA256
+    fetched = fetch("toy", str(tmp_path))
+    assert (fetched.sha256, fetched.files, fetch("toy", str(folder)).files) == (TOY_SHA256, RAW, RAW)
     (folder / "toy-labels.gz").unlink()
     (folder / "toy-labels").write_bytes(TOY_LABELS)
     assert fetch("toy", str(folder)).sha256 == TOY_SHA256
-
-
-def test_an_archive_is_a_source_whatever_folder_its_members_name(toy, tmp_path):
-    members = [(f"some/folder/{name}", content) for name, content in TOY_FILES.items()]
-    for mode in ("w", "w:gz", "w:bz2"):
-        assert fetch("toy", str(packed(tmp_path / "a.tar", *members, mode=mode))).sha256 == TOY_SHA256
 
 
 def test_the_archive_must_have_the_known_hash_and_one_be_known(toy, folder, tmp_path, monkeypatch):
@@ -141,29 +141,17 @@ def test_the_archive_must_have_the_known_hash_and_one_be_known(toy, folder, tmp_
     assert "or to the archive" not in fails("it is a file, but this data set needs a folder", source=str(archive))
 
 
-# ------------------------------------------------------------------------------------------------------ what the raw files were
-
-RAW = {"toy-images": hashlib.sha256(TOY_IMAGES.tobytes()).hexdigest(), "toy-labels": hashlib.sha256(TOY_LABELS).hexdigest()}
-
-
-def test_the_raw_files_of_a_folder_are_listed_with_their_sha256(toy, folder):
-    """A compressed file counts as what it holds: how and when it was compressed does not matter."""
-    assert RAW["toy-labels"] == "597501617db55d0f8a5bd33d760875ce2bb861a757bbf07e9ad52dbd7a94ae71"  # sha256sum of its ten bytes
-    (folder / "README").write_text("not read")
-    assert fetch("toy", str(folder)).files == RAW
-    compress(folder)
-    assert fetch("toy", str(folder)).files == fetch("toy", str(folder.parent)).files == RAW
-
-
-def test_an_archive_is_listed_with_the_files_taken_from_it_also_when_downloaded(toy, tmp_path):
-    members = [(f"a/folder/{name}", content) for name, content in TOY_FILES.items()]
-    archive = packed(tmp_path / "toy.tar.gz", ("README", b"not read"), *members)
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    assert fetch("toy", str(archive)).files == RAW | {"toy.tar.gz": digest}
+def test_an_archive_is_a_source_whatever_folder_its_members_name_and_can_be_downloaded(toy, tmp_path):
+    """It is listed with the files taken from it."""
+    members = [("README", b"not read"), *((f"a/folder/{name}", content) for name, content in TOY_FILES.items())]
+    for mode in ("w", "w:bz2", "w:gz"):
+        archive = packed(tmp_path / "toy.tar.gz", *members, mode=mode)
+        fetched, digest = fetch("toy", str(archive)), hashlib.sha256(archive.read_bytes()).hexdigest()
+        assert (fetched.sha256, fetched.files) == (TOY_SHA256, RAW | {"toy.tar.gz": digest})
     with served(tmp_path) as address:
         toy(downloads=(address,), archive_sha256=digest)
         fetched = fetch("toy")
-        assert (fetched.files, fetched.sha256) == (RAW | {"toy.tar.gz": digest}, TOY_SHA256)
+        assert (fetched.sha256, fetched.files) == (TOY_SHA256, RAW | {"toy.tar.gz": digest})
         toy(archive_sha256="0" * 64)
         fails(f"{address}: its sha256 is", "0" * 64)
 
@@ -747,15 +735,12 @@ def test_what_is_drawn_depends_on_the_seed_and_the_part_but_not_on_the_size_of_a
     assert ids_of(split(50, 100, 10, 30, 20, 4))[1:] == ids_of(split(50, 100, None, 30, 20, 4))[1:]
 
 
-@pytest.mark.parametrize(
-    ("train", "database", "queries", "words"),
-    [
+def test_all_images_can_be_used_but_no_more():
+    assert sorted(sum(ids_of(split(20, 30, 20, 7, 3, 0)), [])) == list(range(30))
+    for train, database, queries, wanted in (
         (None, 8, 3, "3 queries and 8 database images were requested, but there are 10 test images"),
         (21, 5, 5, "21 training images were requested, but there are 20"),
         (None, None, 10, "10 queries and some database images were requested, but there are 10 test images"),
-    ],
-)
-def test_all_images_can_be_used_but_no_more(train, database, queries, words):
-    assert sorted(sum(ids_of(split(20, 30, 20, 7, 3, 0)), [])) == list(range(30))
-    with pytest.raises(UserError, match=words):
-        split(20, 30, train, database, queries, 0)
+    ):
+        with pytest.raises(UserError, match=wanted):
+            split(20, 30, train, database, queries, 0)

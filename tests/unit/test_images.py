@@ -112,7 +112,7 @@ MODES = {
     "palette with a transparent colour": (palette_with_transparency(), WHITE),
     "RGBA, transparent": (encoded(Image.new("RGBA", (40, 40), (*RED, 0))), WHITE),
     "RGBA, half transparent": (encoded(Image.new("RGBA", (40, 40), (*RED, 128))), (255, 127, 127)),
-    "16 bits": (encoded(Image.fromarray(np.full((40, 40), 257 * 90, np.uint16))), (90, 90, 90)),
+    "16 bits": (encoded(Image.fromarray(np.full((40, 40), 257 * 90 + 100, np.uint16))), (90, 90, 90)),
     "CMYK": (encoded(CMYK, "TIFF"), RED),
     "CMYK, JPEG": (encoded(CMYK, "JPEG", quality=95), RED),
     "the first picture of an animation": (encoded(plain(RED), "GIF", save_all=True, append_images=[plain(GREEN), plain(BLUE)]), RED),
@@ -208,6 +208,7 @@ def test_class_folders_are_listed(birds):
     assert listing.labels.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1], [1, 0], [0, 1]]
     assert listing.notes == ()
     put(birds / "train/wren/1.png")
+    put(birds / "test/jay/2.png")
     listing = images.imagefolder(birds)
     assert listing.classes == ("jay", "owl", "wren") and listing.notes == ("1 of 3 classes have no test images",)
 
