@@ -47,7 +47,7 @@ def changed(path, value):
 
 
 def sentence(study, origin="config.yaml"):
-    """The message that ``study`` gets: one line, about ``origin``, in nobody's jargon."""
+    """The message that ``study`` gets: one line, about ``origin``, without jargon."""
     with pytest.raises(UserError) as error:
         parse_study(study, origin)
     words = str(error.value)
@@ -159,7 +159,7 @@ def test_resolved_is_all_that_results_depend_on():
     }
 
 
-def test_a_model_trains_by_the_studys_recipe_but_for_what_it_sets_itself():
+def test_a_model_trains_with_the_recipe_of_the_study_except_for_what_it_sets_itself():
     study = changed("models.alexnet.training", {"epochs": 3, "flip": False, "weight_decay": 0})
     study["training"] = {"epochs": 7, "crop": 2}
     models = parse_study(study).resolved()["models"]
@@ -171,7 +171,7 @@ def test_a_model_trains_by_the_studys_recipe_but_for_what_it_sets_itself():
     ("name", "pin", "left"),
     [("cifar10", None, "a"), ("cifar10", "ab" * 32, None), ("fashion_mnist", None, None), ("birds", None, "a"), ("birds", "ab" * 32, None)],
 )
-def test_where_images_come_from_counts_only_where_no_hash_pins_them(name, pin, left):
+def test_the_source_of_images_counts_only_where_no_hash_pins_them(name, pin, left):
     """Of Fashion-MNIST the one right content is known, of CIFAR-10 it is not."""
     kind = {"kind": "imagefolder"} if name == "birds" else {}
     study = parse_study(changed("datasets", {name: kind | {"source": "a", "sha256": pin}}))
@@ -393,7 +393,7 @@ OWN = {
 }
 
 
-def test_victims_of_the_users():
+def test_victims_that_users_bring():
     """Each with its network, and trained here only where it has no weights; and what they bring along, with the keys."""
     study = parse_study(changed("models", OWN))
     models = study.resolved()["models"]
@@ -413,7 +413,7 @@ def test_victims_of_the_users():
     assert parse_study(study.resolved()).resolved() == study.resolved()
 
 
-def test_what_is_trained_with_its_codebook_stands_in_table_2_alone_unless_asked_for():
+def test_a_model_trained_with_its_codebook_is_only_in_table_2_by_default():
     models = {"alexnet": {"width": 0.125}, "joint": {"network": "alexnet", "quantizer": {"method": "pqn"}, "pqn": {"alpha": 20}}}
     resolved = parse_study(changed("models", models)).resolved()
     assert [table["models"] for table in resolved["tables"].values()] == [["alexnet"], ["joint"], ["alexnet"], ["alexnet"]]
@@ -471,7 +471,7 @@ attacks.basic.loss bits seeds training training.flip quantizer.subspaces threads
 
 @given(st.sampled_from(PATHS.split()), VALUES)
 @settings(max_examples=60)
-def test_whatever_stands_in_the_file_it_is_right_or_a_user_error(path, value):
+def test_whatever_the_file_holds_it_is_valid_or_a_user_error(path, value):
     """No traceback, ever; the key that was changed is in the sentence."""
     try:
         parse_study(changed(path, value))

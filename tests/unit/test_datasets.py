@@ -127,7 +127,7 @@ def test_some_files_may_be_compressed_and_the_folder_above_may_be_named(toy, fol
     assert fetch("toy", str(folder)).sha256 == TOY_SHA256
 
 
-def test_the_archive_must_have_the_known_hash_and_one_be_known(toy, folder, tmp_path, monkeypatch):
+def test_an_archive_must_be_expected_and_have_the_known_hash(toy, folder, tmp_path, monkeypatch):
     archive = packed(tmp_path / "a.tar.gz", *TOY_FILES.items())
     actual, wrong = hashlib.sha256(archive.read_bytes()).hexdigest(), "0123456789abcdef" * 4
     toy(archive_sha256=actual)
@@ -213,7 +213,7 @@ def test_a_member_that_is_no_regular_file_is_not_followed(toy, tmp_path, scratch
 
 
 @pytest.mark.parametrize("kind", ["a file", "a packed file", "an archive", "a download"])
-def test_what_unpacks_to_more_than_any_data_set_is_not_unpacked_to_its_end(toy, folder, tmp_path, scratch, monkeypatch, kind):
+def test_a_decompression_bomb_is_not_unpacked_to_its_end(toy, folder, tmp_path, scratch, monkeypatch, kind):
     """10 MB, which pack to 10 kB, as the labels; the limit is lowered to 3 MB, and more is never written."""
     monkeypatch.setattr(sources, "LARGEST", 3 * 10**6)
     bomb, written = bytes(10**7), []
@@ -237,7 +237,7 @@ def test_what_unpacks_to_more_than_any_data_set_is_not_unpacked_to_its_end(toy, 
     assert 0 < sum(written) <= 3 * 10**6 + len(TOY_FILES["toy-images"])
 
 
-def test_no_true_file_is_taken_for_a_bomb():
+def test_the_official_files_are_smaller_than_the_limit():
     """Images of Fashion-MNIST's training split, a file of CIFAR-10, and its archive, which its page gives as 162 MB."""
     assert max(16 + 60_000 * 28 * 28, 10_000 * 3073, 162 * 2**20) < sources.LARGEST
 
@@ -698,7 +698,7 @@ def sizes(draw):
 
 @given(sizes(), st.booleans())
 @settings(max_examples=30)
-def test_parts_have_the_sizes_asked_for_do_not_overlap_and_know_their_rows(drawn, some):
+def test_parts_have_the_requested_sizes_and_do_not_overlap(drawn, some):
     train, test, wanted, database, queries, seed = drawn
     parts = split(train, train + test, wanted, database, queries, seed)
     for ids, size in zip((parts.train, parts.database, parts.query), (train if wanted is None else wanted, database, queries), strict=True):

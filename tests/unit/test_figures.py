@@ -165,7 +165,7 @@ def test_names_are_printed_as_they_are_and_never_as_mathematics(drawn, request):
     assert all(name in found for name in names)
 
 
-def test_names_of_the_paper_are_printed_as_in_the_paper_and_others_as_given_even_if_another_line_is_called_so():
+def test_names_of_the_paper_are_printed_as_there_and_others_as_given_even_if_another_line_has_that_name():
     names = ["basic", "apd", "aod", "uniform", "chance", "floor"]
     pictures = [figures.precision_recall(curves(names), RECALL, "", 0.1), distributions(names), figures.sweep(sweep_rows(names), 5, 10, "")]
     for figure in pictures:

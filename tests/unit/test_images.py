@@ -127,7 +127,7 @@ def test_every_kind_of_pixel_becomes_rgb(name):
     np.testing.assert_allclose(got[:, 10, 10], colour, atol=12 if "JPEG" in name else 1)
 
 
-def test_a_picture_that_says_how_it_was_held_is_turned_upright():
+def test_a_picture_is_turned_upright_by_its_exif_orientation():
     turned = {1: [RED, GREEN, BLUE, WHITE], 3: [WHITE, BLUE, GREEN, RED]}  # as it is, upside down
     turned |= {6: [BLUE, RED, WHITE, GREEN], 8: [GREEN, WHITE, RED, BLUE]}  # to be turned clockwise, and the other way round
     for orientation, colours in turned.items():
