@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import datetime
 import json
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def changed(path, value):
 
 
 def sentence(study, origin="config.yaml"):
-    """The message that ``study`` gets: one line, about ``origin``, in nobody's jargon."""
+    """The message that ``study`` gets: one line, about ``origin``, without jargon."""
     with pytest.raises(UserError) as error:
         parse_study(study, origin)
     words = str(error.value)
@@ -62,56 +61,28 @@ def sentence(study, origin="config.yaml"):
 
 
 #: The defaults of a training and of an attack, by hand.
-RECIPE = {
-    "epochs": 16,
-    "batch_size": 128,
-    "learning_rate": 0.1,
-    "momentum": 0.9,
-    "weight_decay": 0.0005,
-    "label_smoothing": 0.1,
-    "crop": 4,
-    "flip": True,
-    "precision": "auto",
-}
-CIFAR10 = {
-    "kind": "cifar10",
-    "source": None,
-    "sha256": None,
-    "train": None,
-    "database": 9000,
-    "database_from": "test",
-    "queries": 1000,
-    "split_seed": 0,
-}
+RECIPE = {"epochs": 16, "batch_size": 128, "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0005, "label_smoothing": 0.1}
+RECIPE |= {"crop": 4, "flip": True, "precision": "auto"}
+CIFAR10 = {"kind": "cifar10", "source": None, "sha256": None, "train": None, "database": 9000, "database_from": "test"}
+CIFAR10 |= {"queries": 1000, "split_seed": 0}
 QUANTIZER = {"method": "pq", "subspaces": 4, "iterations": 25}
 PQN = {"alpha": 5, "loss": "sigmoid", "margin": 1, "intra_normalisation": True, "classification": 1, "warm_up": 0.5}
 UNSET = {"network": None, "width": 1.0, "weights": None, "like": None, "pqn": dict.fromkeys(PQN)}
 SWEEP = {"queries": 250, "epsilon": [0, 1, 2, 4, 8, 12, 16], "iterations": [1, 2, 5, 10, 20, 50]}
-ATTACK = {
-    "loss": "aod",
-    "method": "pgd",
-    "epsilon": 8,
-    "step": 2.55,
-    "iterations": 5,
-    "random_start": True,
-    "feature": "normalised",
-    "assignment": "inner_product",
-    "temperature": 1.0,
-    "decay": 1.0,
-}
+ATTACK = {"loss": "aod", "method": "pgd", "epsilon": 8, "step": 2.55, "iterations": 5, "random_start": True, "feature": "normalised"}
+ATTACK |= {"assignment": "inner_product", "temperature": 1.0, "decay": 1.0}
+
+
+#: A study with nothing but what is needed, and what is the same in it as checked and as resolved.
+LEAST = {"study": "a", "datasets": {"cifar10": {}}, "models": {"vgg16": {}}, "attacks": {"x": {"loss": "aod"}}}
+FILLED = {"study": "a", "datasets": {"cifar10": CIFAR10}, "attacks": {"x": ATTACK}, "bits": [16, 24, 36], "seeds": [0]}
+FILLED |= {"quantizer": QUANTIZER, "threads": {"pretrain": 2, "attack": 1}, "device": "auto"}
 
 
 def test_what_is_left_out_is_filled_in():
-    study = parse_study({"study": "a", "datasets": {"cifar10": {}}, "models": {"vgg16": {}}, "attacks": {"x": {"loss": "aod"}}})
-    assert study.model_dump() == {
-        "study": "a",
-        "datasets": {"cifar10": CIFAR10},
+    assert parse_study(LEAST).model_dump() == FILLED | {
         "models": {"vgg16": UNSET | {"training": dict.fromkeys(config.Training.model_fields), "quantizer": dict.fromkeys(QUANTIZER)}},
-        "attacks": {"x": ATTACK},
-        "bits": [16, 24, 36],
-        "seeds": [0],
         "training": RECIPE,
-        "quantizer": QUANTIZER,
         "pqn": PQN,
         "tables": {
             "table1": {"models": None},
@@ -120,9 +91,7 @@ def test_what_is_left_out_is_filled_in():
             "table4": {"models": None, "attack": None, "bits": None},
         },
         "figures": {"models": None, "attack": None, "bits": None, "sweep": SWEEP | {"models": None}},
-        "threads": {"pretrain": 2, "attack": 1},
         "shards": {"attack": 1, "extract": 1},
-        "device": "auto",
         "anonymous": False,
     }
 
@@ -146,41 +115,28 @@ def test_a_data_set_has_the_keys_of_its_kind_which_may_be_its_name(name, given, 
     assert parse_study(changed("datasets", {name: given})).resolved()["datasets"] == {name: filled}
 
 
-def test_where_own_images_lie_counts_only_where_no_hash_pins_their_content():
-    for pin, left in ((None, "birds"), ("ab" * 32, None)):
-        study = changed("datasets", {"my_birds": {"kind": "imagefolder", "source": "birds", "sha256": pin}})
-        assert parse_study(study).resolved()["datasets"]["my_birds"]["source"] == left
-
-
 def test_training_images_can_join_the_database():
     """Synthetic has 2,000 training and 1,000 test images; queries are of the latter."""
-    parse_study(changed("datasets.synthetic", {"database_from": "all", "database": 2000, "queries": 1000}))
-    wrong = sentence(changed("datasets.synthetic", {"database_from": "all", "database": 2001, "queries": 1000}))
-    assert "1000 test images and 2000 training images" in wrong
-    assert "queries are test images" in sentence(changed("datasets.synthetic", {"database_from": "all", "database": 70, "queries": 1001}))
+    joined = {"database_from": "all", "database": 2000, "queries": 1000}
+    parse_study(changed("datasets.synthetic", joined))
+    assert "1000 test images and 2000 training images" in sentence(changed("datasets.synthetic", joined | {"database": 2001}))
+    assert "queries are test images" in sentence(changed("datasets.synthetic", joined | {"database": 70, "queries": 1001}))
 
 
-def test_what_is_given_is_kept():
-    study = parse_study(changed("attacks.strong.step", 1))
+def test_what_is_given_is_kept_and_the_mapping_left_as_it_was():
+    given = changed("attacks.strong.step", 1)
+    before = copy.deepcopy(given)
+    study = parse_study(given)
     assert (study.attacks["strong"].epsilon, study.attacks["strong"].step, study.models["alexnet"].width) == (16, 1, 0.125)
-    assert list(study.attacks) == ["basic", "strong"] and study.bits == [16, 24]
-
-
-def test_the_mapping_that_was_parsed_is_left_as_it_was():
-    before = copy.deepcopy(SMALL)
-    parse_study(SMALL)
-    assert before == SMALL
+    assert list(study.attacks) == ["basic", "strong"] and study.bits == [16, 24] and given == before
 
 
 def test_what_tables_and_figures_show_where_the_study_does_not_say(tiny):
     """AOD and 16 bits wherever they stand; Table 3 and the figures follow Table 1, the sweep the first model of the figures."""
     tiny = tiny | {"bits": [24, 16], "attacks": {"aod": {"loss": "aod"}, "last": {"loss": "apd"}}, "figures": {}}
     shown = parse_study(tiny | {"tables": {"table1": {"models": ["vgg16", "alexnet"]}}}).resolved()
-    assert [shown["tables"][name]["models"] for name in ("table1", "table3", "table4")] == [
-        ["vgg16", "alexnet"],
-        ["vgg16", "alexnet"],
-        ["alexnet", "vgg16"],
-    ]
+    assert shown["tables"]["table1"]["models"] == shown["tables"]["table3"]["models"] == ["vgg16", "alexnet"]
+    assert shown["tables"]["table4"]["models"] == ["alexnet", "vgg16"]
     assert (shown["figures"]["models"], shown["figures"]["sweep"]["models"]) == (["vgg16", "alexnet"], ["vgg16"])
     assert {(shown["tables"][name]["attack"]) for name in ("table3", "table4")} == {shown["figures"]["attack"]} == {"aod"}
     assert shown["tables"]["table4"]["bits"] == shown["figures"]["bits"] == 16
@@ -191,15 +147,8 @@ def test_what_tables_and_figures_show_where_the_study_does_not_say(tiny):
 def test_resolved_is_all_that_results_depend_on():
     """By hand: every default, each model with its whole recipe, and neither the study's own nor what changes no result."""
     model = {"network": "vgg16", "width": 1, "weights": None, "like": None, "training": RECIPE, "quantizer": QUANTIZER}
-    study = {"study": "a", "datasets": {"cifar10": {}}, "models": {"vgg16": {}}, "attacks": {"x": {"loss": "aod"}}, "anonymous": True}
-    assert parse_study(study).resolved() == {
-        "study": "a",
-        "datasets": {"cifar10": CIFAR10},
+    assert parse_study(LEAST | {"anonymous": True}).resolved() == FILLED | {
         "models": {"vgg16": model},
-        "attacks": {"x": ATTACK},
-        "bits": [16, 24, 36],
-        "seeds": [0],
-        "quantizer": QUANTIZER,
         "tables": {
             "table1": {"models": ["vgg16"]},
             "table2": {"models": []},
@@ -207,12 +156,10 @@ def test_resolved_is_all_that_results_depend_on():
             "table4": {"models": ["vgg16"], "attack": "x", "bits": 16},
         },
         "figures": {"models": ["vgg16"], "attack": "x", "bits": 16, "sweep": SWEEP | {"models": ["vgg16"]}},
-        "threads": {"pretrain": 2, "attack": 1},
-        "device": "auto",
     }
 
 
-def test_a_model_trains_by_the_studys_recipe_but_for_what_it_sets_itself():
+def test_a_model_trains_with_the_recipe_of_the_study_except_for_what_it_sets_itself():
     study = changed("models.alexnet.training", {"epochs": 3, "flip": False, "weight_decay": 0})
     study["training"] = {"epochs": 7, "crop": 2}
     models = parse_study(study).resolved()["models"]
@@ -221,46 +168,26 @@ def test_a_model_trains_by_the_studys_recipe_but_for_what_it_sets_itself():
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "left"),
-    [
-        ("cifar10", {"source": "a/folder"}, "a/folder"),
-        ("cifar10", {"source": "a/folder", "sha256": "ab" * 32}, None),
-        ("fashion_mnist", {"source": "a/folder"}, None),
-        ("fashion_mnist", {"source": "a/folder", "sha256": "ab" * 32}, None),
-    ],
+    ("name", "pin", "left"),
+    [("cifar10", None, "a"), ("cifar10", "ab" * 32, None), ("fashion_mnist", None, None), ("birds", None, "a"), ("birds", "ab" * 32, None)],
 )
-def test_where_images_come_from_counts_only_where_no_hash_pins_them(name, given, left):
+def test_the_source_of_images_counts_only_where_no_hash_pins_them(name, pin, left):
     """Of Fashion-MNIST the one right content is known, of CIFAR-10 it is not."""
-    study = parse_study(changed("datasets", {name: given}))
+    kind = {"kind": "imagefolder"} if name == "birds" else {}
+    study = parse_study(changed("datasets", {name: kind | {"source": "a", "sha256": pin}}))
     assert study.resolved()["datasets"][name]["source"] == left
-    assert study.datasets[name].source == "a/folder", "to fetch from it all the same"
+    assert study.datasets[name].source == "a", "to fetch from it all the same"
 
 
-def test_resolved_is_plain_and_leaves_the_study_as_it_was():
-    study = parse_study(changed("datasets.fashion_mnist", {"source": "a/folder"}))
+def test_resolved_is_plain_can_be_resolved_no_further_and_leaves_the_study_as_it_was():
+    """``study.json`` read as a study (with its recipes) means the same study."""
+    study = parse_study(changed("datasets.fashion_mnist", {"source": "a/folder"}) | {"training": {"epochs": 2}})
     before = study.model_copy(deep=True)
     resolved = study.resolved()
-    assert json.loads(json.dumps(resolved)) == resolved
+    assert json.loads(json.dumps(resolved)) == resolved == parse_study(resolved).resolved()
     resolved["models"]["alexnet"]["width"] = 4
     resolved["datasets"]["fashion_mnist"]["database"] = 1
     assert study == before and study.resolved() != resolved
-
-
-def test_resolved_can_be_resolved_no_further():
-    """``study.json`` read as a study (with its recipes) means the same study."""
-    study = parse_study(changed("models.vgg16.training", {"epochs": 2}))
-    assert parse_study(study.resolved()).resolved() == study.resolved()
-
-
-@pytest.mark.parametrize("path", ["", "datasets.synthetic", "models.alexnet", "attacks.basic", "quantizer", "threads"])
-def test_every_key_of_the_schema_is_resolved_but_those_that_change_no_result(path):
-    section = parse_study(SMALL).resolved()
-    for part in filter(None, path.split(".")):
-        section = section[part]
-    kinds = {"datasets": config.Dataset, "models": config.Model, "attacks": config.Attack, "quantizer": config.Quantizer}
-    model = {"": config.Study, "threads": config.Threads, **kinds}[path.split(".")[0]]
-    without = {"": {"training", "pqn", "shards", "anonymous"}, "models.alexnet": {"pqn"}}  # the latter is of jointly trained models
-    assert set(section) == set(model.model_fields) - without.get(path, set())
 
 
 @pytest.mark.parametrize("path", [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))], ids=lambda path: path.name)
@@ -269,30 +196,19 @@ def test_the_shipped_studies_are_right(path):
     assert study.datasets and study.models and study.attacks
 
 
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("datasets.synthetic.train", 1),
-        ("datasets.synthetic.train", 2000),
-        ("datasets.synthetic.database", 940),
-        ("datasets.synthetic.split_seed", 2**31 - 1),
-        ("datasets.synthetic.sha256", "0123456789abcdef" * 4),
-        ("models.alexnet.width", 4),
-        ("attacks.basic.epsilon", 0),
-        ("attacks.basic.epsilon", 255),
-        ("attacks.a1_b", {"loss": "apd"}),
-        ("bits", [4, 8, 32]),
-        ("seeds", [0, 1, 2]),
-        ("training.label_smoothing", 0),
-        ("training.weight_decay", 0),
-        ("training.crop", 16),
-        ("quantizer.subspaces", 8),
-        ("device", "cpu"),
-        ("anonymous", True),
-    ],
-)
-def test_values_at_the_limits_are_right(path, value):
-    parse_study(changed(path, value))
+def test_values_at_the_limits_are_right():
+    right = [
+        ("datasets.synthetic.train", 1), ("datasets.synthetic.train", 2000), ("datasets.synthetic.database", 940),
+        ("datasets.synthetic.split_seed", 2**31 - 1), ("datasets.synthetic.sha256", "0123456789abcdef" * 4),
+        ("models.alexnet.width", 4), ("attacks.basic.epsilon", 0), ("attacks.basic.epsilon", 255), ("attacks.a1_b", {"loss": "apd"}),
+        ("bits", [4, 8, 32]), ("seeds", [0, 1, 2]), ("training.label_smoothing", 0), ("training.weight_decay", 0), ("training.crop", 16),
+        ("quantizer.subspaces", 8), ("device", "cpu"), ("anonymous", True),
+    ]  # fmt: skip
+    # Keys of an attack with a loss that uses them.
+    right += [("attacks.basic", {"loss": "basic", "feature": "raw"}), ("attacks.basic", {"loss": "apd", "assignment": "euclidean"})]
+    right += [("attacks.basic", {"loss": loss, "temperature": 2}) for loss in ("apd", "aod")]
+    for path, value in right:
+        parse_study(changed(path, value))
 
 
 def test_as_many_codewords_as_database_images_are_right_and_one_more_is_not():
@@ -311,21 +227,14 @@ WRONG = [
     # (key, value, what the sentence must hold: the key, what stands there, the nearest or the allowed)
     ("study", DELETED, ["the key study is missing"]),
     ("study", None, ["study is empty", "must be a text"]),
-    ("study", 5, ["study is 5", "must be a text"]),
     ("study", "My Study", ["study is 'My Study'", NAMES]),
-    ("study", "../above", ["study is '../above'", NAMES]),
     ("study", "a\n", ["study is 'a\\n'", NAMES]),
-    ("datasets", DELETED, ["the key datasets is missing"]),
     ("datasets", None, ["datasets is empty", "must be a mapping"]),
     ("datasets", {}, ["datasets is empty", "at least one"]),
-    ("datasets", ["synthetic"], ["datasets is ['synthetic']", "must be a mapping"]),
     ("datasets.fashionmnist", {}, ["datasets: 'fashionmnist'", "did you mean fashion_mnist?", "allowed are fashion_mnist, cifar10"]),
-    ("datasets.imagenet", {}, ["datasets: 'imagenet' is not known", "allowed are fashion_mnist, cifar10, synthetic"]),
     ("datasets.imagenet", {"kind": "folder"}, ["datasets.imagenet.kind is 'folder'", "must be one of fashion_mnist, cifar10"]),
-    ("datasets.imagenet", {"kind": 5}, ["datasets.imagenet.kind is 5", "must be one of fashion_mnist"]),
     ("datasets.imagenet", {"kind": None}, ["datasets.imagenet.kind is None", "must be one of fashion_mnist"]),
     ("datasets.Birds", {"kind": "imagefolder", "source": "x"}, ["datasets.Birds", NAMES]),
-    ("datasets.my/birds", {"kind": "imagefolder", "source": "x"}, ["datasets.my/birds", NAMES]),
     ("datasets.tables", {"kind": "imagefolder", "source": "x"}, ["datasets.tables: the results have a folder of that name"]),
     ("datasets.cifar10", {"kind": "manifest", "source": "x"}, ["datasets.cifar10.kind is manifest, but cifar10 is a kind itself"]),
     ("datasets.birds", {"kind": "imagefolder"}, ["the key datasets.birds.source is missing"]),
@@ -334,7 +243,6 @@ WRONG = [
     ("datasets.birds", {"kind": "imagefolder", "source": "x", "image_size": 513}, ["datasets.birds.image_size is 513", "at most 512"]),
     ("datasets.birds", {"kind": "imagefolder", "source": "x", "missing": 1}, ["datasets.birds.missing is 1", "less than 1"]),
     ("datasets.birds", {"kind": "imagefolder", "source": "x", "missing": -0.1}, ["datasets.birds.missing is -0.1", "at least 0"]),
-    ("datasets.birds", {"kind": "imagefolder", "source": "x", "queries": 0}, ["datasets.birds.queries is 0", "at least 1"]),
     ("datasets.birds", {"kind": "imagefolder", "source": "x", "concepts": 5}, ["datasets.birds.concepts is no key"]),
     ("datasets.nuswide", {"source": "x", "concepts": 21}, ["datasets.nuswide.concepts is 21", "another name and kind: nuswide"]),
     ("datasets.nuswide", {"source": "x", "concepts": 1}, ["datasets.nuswide.concepts is 1", "at least 2"]),
@@ -348,7 +256,6 @@ WRONG = [
     ("datasets.synthetic.sha256", "A" * 64, ["datasets.synthetic.sha256", HEX]),
     ("datasets.synthetic.train", 0, ["datasets.synthetic.train is 0", "at least 1"]),
     ("datasets.synthetic.train", 2001, ["datasets.synthetic.train", "there are 2000 training images", "2001"]),
-    ("datasets.synthetic.train", 1.5, ["datasets.synthetic.train is 1.5", "a whole number"]),
     ("datasets.synthetic.train", True, ["datasets.synthetic.train is ", "a whole number"]),
     ("datasets.synthetic.database", 941, ["datasets.synthetic: ", "941", "60", "1000 test images"]),
     ("datasets.synthetic.database", DELETED, ["datasets.synthetic: ", "9000", "60", "1000 test images"]),
@@ -356,8 +263,6 @@ WRONG = [
     ("datasets.synthetic.split_seed", -1, ["datasets.synthetic.split_seed is -1", "at least 0"]),
     ("models", {}, ["models is empty", "at least one"]),
     ("models.vgg19", {}, ["models: 'vgg19'", "did you mean vgg1", NETWORKS]),
-    ("models.transformer", {}, ["models: 'transformer'", NETWORKS]),
-    ("models.vgg16", None, ["models.vgg16 is empty", "must be a mapping of keys to values"]),
     ("models.vgg16", 0.5, ["models.vgg16 is 0.5", "must be a mapping of keys to values"]),
     ("models.vgg16.width", 0, ["models.vgg16.width is 0", "greater than 0"]),
     ("models.vgg16.width", 4.5, ["models.vgg16.width is 4.5", "at most 4"]),
@@ -365,32 +270,24 @@ WRONG = [
     ("models.vgg16.width", NAN, ["models.vgg16.width is nan"]),
     ("models.vgg16.depth", 3, ["models.vgg16.depth", "allowed are network, width, training, weights, like, quantizer"]),
     ("models.vgg16.training.epochs", 0, ["models.vgg16.training.epochs is 0", "at least 1"]),
-    ("models.vgg16.training.momentum", 1, ["models.vgg16.training.momentum is 1", "less than 1"]),
     ("models.vgg16.training.epoch", 3, ["models.vgg16.training.epoch", "did you mean epochs?", "batch_size, learning_rate"]),
     ("models.vgg16.training.precision", "half", ["models.vgg16.training.precision is 'half'", "'auto', 'float32' or 'bfloat16'"]),
-    ("models.vgg16.training.flip", "yes", ["models.vgg16.training.flip is 'yes'", "true or false"]),
-    ("attacks", DELETED, ["the key attacks is missing"]),
     ("attacks", {}, ["attacks is empty", "at least one"]),
     ("attacks.clean", {"loss": "apd"}, ["attacks.clean", "give the attack another name"]),
     ("attacks.Strong-One", {"loss": "apd"}, ["attacks.Strong-One", NAMES]),
-    ("attacks.1st", {"loss": "apd"}, ["attacks.1st", NAMES]),
     ("attacks.basic", None, ["attacks.basic is empty", "must be a mapping of keys to values"]),
     ("attacks.basic.loss", DELETED, ["the key attacks.basic.loss is missing"]),
     ("attacks.basic.loss", "adp", ["attacks.basic.loss: 'adp'", "did you mean apd?", "allowed are basic, apd, aod"]),
-    ("attacks.basic.loss", "xyz", ["attacks.basic.loss: 'xyz'", "allowed are basic, apd, aod"]),
     ("attacks.basic.epsilon", -1, ["attacks.basic.epsilon is -1", "at least 0"]),
     ("attacks.basic.epsilon", 255.5, ["attacks.basic.epsilon is 255.5", "at most 255"]),
-    ("attacks.basic.epsilon", "8/255", ["attacks.basic.epsilon is '8/255'", "a number"]),
     ("attacks.basic.step", 0, ["attacks.basic.step is 0", "greater than 0"]),
-    ("attacks.basic.step", INF, ["attacks.basic.step is inf"]),
-    ("attacks.basic.iterations", 2.5, ["attacks.basic.iterations is 2.5", "a whole number"]),
+    ("attacks.basic.iterations", 0, ["attacks.basic.iterations is 0", "at least 1"]),
     ("attacks.basic.random_start", 1, ["attacks.basic.random_start is 1", "true or false"]),
     ("attacks.basic.feature", "normalized", ["attacks.basic.feature is 'normalized'", "'normalised' or 'raw'"]),
     ("attacks.basic.assignment", "l2", ["attacks.basic.assignment is 'l2'", "'inner_product' or 'euclidean'"]),
     ("attacks.basic.temperature", 0, ["attacks.basic.temperature is 0", "greater than 0"]),
     ("attacks.basic.eps", 8, ["attacks.basic.eps", "did you mean epsilon?", "loss, method, epsilon, step, iterations"]),
     ("bits", [], ["bits is empty", "at least one"]),
-    ("bits", 16, ["bits is 16", "a list"]),
     ("bits", [16, 16], ["bits", "once", "[16, 16]"]),
     ("bits", [18], ["bits: 18", "multiple of quantizer.subspaces = 4"]),
     ("bits", [0], ["bits", "is 0", "at least 1"]),
@@ -399,14 +296,11 @@ WRONG = [
     ("bits", [36], ["bits: 36", "K = 512", "300 database images of datasets.synthetic"]),
     ("seeds", 0, ["seeds is 0", "a list"]),
     ("seeds", [0, 1, 0], ["seeds", "once", "[0, 1, 0]"]),
-    ("seeds", [-1], ["seeds", "is -1", "at least 0"]),
-    ("training", None, ["training is empty", "must be a mapping of keys to values"]),
     ("training.epochs", 0, ["training.epochs is 0", "at least 1"]),
     ("training.batch_size", 1, ["training.batch_size is 1", "at least 2"]),
     ("training.learning_rate", 0, ["training.learning_rate is 0", "greater than 0"]),
     ("training.learning_rate", "1e-3", ["training.learning_rate is '1e-3'", "a number", "YAML reads 1e-3 as a text, write 0.001"]),
     ("training.weight_decay", "5.0e2", ["YAML reads 5.0e2 as a text, write 500"]),
-    ("training.learning_rate", NAN, ["training.learning_rate is nan"]),
     ("training.momentum", 0, ["training.momentum is 0", "greater than 0"]),
     ("training.weight_decay", -0.1, ["training.weight_decay is -0.1", "at least 0"]),
     ("training.label_smoothing", 1, ["training.label_smoothing is 1", "less than 1"]),
@@ -414,7 +308,6 @@ WRONG = [
     ("training.optimizer", "adam", ["training.optimizer", "epochs, batch_size, learning_rate, momentum, weight_decay, label_smoothing"]),
     ("quantizer.subspaces", 3, ["quantizer.subspaces: 3", "512", "alexnet", "0.125", "1, 2, 4, 8, 16, 32, 64"]),
     ("quantizer.subspaces", 0, ["quantizer.subspaces is 0", "at least 1"]),
-    ("quantizer.subspace", 4, ["quantizer.subspace ", "did you mean subspaces?", "method, subspaces, iterations"]),
     ("tables.table5", {}, ["tables.table5 is no key", "allowed are table1, table2, table3, table4"]),
     ("tables.table2.models", ["vgg16"], ["tables.table2.models: vgg16 is not trained with its codebook", "models.vgg16.quantizer.method"]),
     ("models.vgg16.pqn", {"alpha": 2}, ["models.vgg16.pqn: only a model with the quantizer pqn uses it"]),
@@ -422,9 +315,7 @@ WRONG = [
     ("pqn.alpha", 0, ["pqn.alpha is 0", "greater than 0"]),
     ("pqn.loss", "triplet", ["pqn.loss is 'triplet'", "'sigmoid', 'hinge' or 'softplus'"]),
     ("pqn.warm_up", 1, ["pqn.warm_up is 1", "less than 1"]),
-    ("pqn.temperature", 1, ["pqn.temperature is no key", "alpha, loss, margin, intra_normalisation, classification, warm_up"]),
     ("tables.table1.models", ["vgg19"], ["tables.table1.models: 'vgg19' is not known", "did you mean vgg16?", "alexnet, vgg16"]),
-    ("tables.table3.models", ["vgg11"], ["tables.table3.models: 'vgg11' is not known", "allowed are alexnet, vgg16"]),
     ("tables.table3.models", ["vgg16", "vgg16"], ["tables.table3.models", "once"]),
     ("tables.table3.attack", "aodd", ["tables.table3.attack: 'aodd' is not known", "allowed are basic, strong"]),
     ("tables.table4.bits", 12, ["tables.table4.bits is 12", "none of `bits`", "allowed are 16"]),
@@ -432,89 +323,56 @@ WRONG = [
     ("tables", {f"table{n}": {"models": []} for n in (1, 2, 3, 4)}, ["tables: no table has a model", "at least one"]),
     ("figures.models", "vgg16", ["figures.models is 'vgg16'", "a list"]),
     ("figures.attack", "clean", ["figures.attack: 'clean' is not known"]),
-    ("figures.bits", "16", ["figures.bits is '16'", "a whole number"]),
     ("figures.sweep.epsilon", [], ["figures.sweep.epsilon is empty", "at least one"]),
     ("figures.sweep.epsilon", [0, 0.5], ["figures.sweep.epsilon has 0.5", "0 and 1 to 255"]),
     ("figures.sweep.iterations", [5, 5], ["figures.sweep.iterations", "once"]),
     ("figures.sweep.queries", 0, ["figures.sweep.queries is 0", "at least 1"]),
     ("threads.pretrain", 0, ["threads.pretrain is 0", "at least 1"]),
-    ("threads", 2, ["threads is 2", "must be a mapping of keys to values"]),
     ("device", "gpu", ["device is 'gpu'", "'auto', 'cpu' or 'cuda'"]),
-    ("anonymous", "yes", ["anonymous is 'yes'", "true or false"]),
     ("anonymous", 1, ["anonymous is 1", "true or false"]),
-    ("device", None, ["device is empty", "'auto', 'cpu' or 'cuda'"]),
     ("devise", "cpu", ["devise", "did you mean device?", "study, datasets, models, attacks, bits, seeds, training"]),
-    ("dataset", {}, ["dataset ", "did you mean datasets?"]),
-    ("epochs", 3, ["epochs", "allowed are study, datasets"]),
+    ("attacks.basic.temperature", INF, ["attacks.basic.temperature is inf"]),
+    ("datasets.cifar10.source", "", ["datasets.cifar10.source is an empty text"]),
+    (5, 5, ["5", "allowed are study, datasets"]),
+    ("seeds", [2**31], ["is 2147483648", "less than 2147483648"]),
+    ("seeds", [-1], ["is -1", "at least 0"]),
+    ("study", True, ["study is true", "must be a text"]),
+    ("datasets.synthetic.source", "a/folder", ["datasets.synthetic.source: ", "synthetic are generated"]),
+    ("attacks.all", {"loss": "apd"}, ["attacks.all", "give the attack another name"]),
+    ("attacks.basic.epsilon", 0.5, ["attacks.basic.epsilon is 0.5", "allowed are 0 and 1 to 255"]),
+    ("attacks.basic.temperature", 2, ["attacks.basic.temperature: ", "the loss basic does not use it", "apd and aod"]),
+    ("attacks.basic.assignment", "euclidean", ["attacks.basic.assignment: ", "the loss basic does not use it", "allowed with apd"]),
+    ("attacks.basic.decay", 0.5, ["attacks.basic.decay: ", "the method pgd does not use it", "allowed with momentum_pgd"]),
+    ("attacks.basic.decay", -1, ["attacks.basic.decay is -1", "at least 0"]),
+    ("attacks.basic.method", "fsgm", ["attacks.basic.method: 'fsgm'", "did you mean fgsm?", "pgd, fgsm, momentum_pgd, or a function"]),
+    ("attacks.basic.method", "mine.py:run:x", ["attacks.basic.method: 'mine.py:run:x' is not known", "as module:function"]),
+    ("attacks.basic.loss", "mine:", ["attacks.basic.loss: 'mine:' is not known", "apd, aod, or a function of yours as module:function"]),
+    ("attacks.basic", {"loss": "apd", "method": "fgsm", "step": 1}, ["attacks.basic.step", "as long as epsilon; leave the key out"]),
+    ("attacks.basic", {"loss": "apd", "method": "fgsm", "iterations": 5}, ["attacks.basic.iterations", "fgsm is one step"]),
+    ("attacks.strong.feature", "raw", ["attacks.strong.feature: ", "the loss apd does not use it", "allowed with basic"]),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("path", "value", "fragments"), WRONG, ids=[f"{path}={'deleted' if v is DELETED else v}"[:40] for path, v, _ in WRONG]
 )
-def test_a_mistake_is_told_with_its_key_and_what_is_allowed(path, value, fragments):
+def test_a_mistake_is_reported_with_its_key_and_what_is_allowed(path, value, fragments):
     words = sentence(changed(path, value))
     for fragment in fragments:
         assert fragment in words, words
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "fragments"),
-    [
-        ("training.learning_rate", INF, ["training.learning_rate is inf"]),
-        ("training.weight_decay", INF, ["training.weight_decay is inf"]),
-        ("attacks.basic.temperature", INF, ["attacks.basic.temperature is inf"]),
-        ("datasets.cifar10.source", "", ["datasets.cifar10.source"]),
-        (5, 5, ["5", "allowed are study, datasets"]),
-        ("seeds", [2**31], ["is 2147483648", "less than 2147483648"]),
-        ("datasets.synthetic.split_seed", 2**31, ["less than 2147483648"]),
-        ("study", datetime.date(2020, 1, 2), ["study is 2020-01-02", "must be a text"]),
-        ("study", True, ["study is true", "must be a text"]),
-        ("datasets.synthetic.source", "a/folder", ["datasets.synthetic.source: ", "synthetic are generated"]),
-        ("attacks.basic.epsilon", 0.5, ["attacks.basic.epsilon is 0.5", "allowed are 0 and 1 to 255"]),
-        ("attacks.basic.temperature", 2, ["attacks.basic.temperature: ", "the loss basic does not use it", "apd and aod"]),
-        ("attacks.basic.assignment", "euclidean", ["attacks.basic.assignment: ", "the loss basic does not use it", "allowed with apd"]),
-        ("attacks.basic.decay", 0.5, ["attacks.basic.decay: ", "the method pgd does not use it", "allowed with momentum_pgd"]),
-        ("attacks.basic.decay", -1, ["attacks.basic.decay is -1", "at least 0"]),
-        ("attacks.basic.method", "fsgm", ["attacks.basic.method: 'fsgm'", "did you mean fgsm?", "pgd, fgsm, momentum_pgd, or a function"]),
-        ("attacks.basic.method", "mine.py:run:x", ["attacks.basic.method: 'mine.py:run:x' is not known", "as module:function"]),
-        ("attacks.basic.method", "../mine:run", ["attacks.basic.method: '../mine:run' is not known", "as module:function"]),
-        (
-            "attacks.basic.loss",
-            "mine:",
-            ["attacks.basic.loss: 'mine:' is not known", "apd, aod, or a function of yours as module:function"],
-        ),
-        ("attacks.basic", {"loss": "apd", "method": "fgsm", "step": 1}, ["attacks.basic.step", "as long as epsilon; leave the key out"]),
-        ("attacks.basic", {"loss": "apd", "method": "fgsm", "iterations": 5}, ["attacks.basic.iterations", "fgsm is one step"]),
-        ("attacks.strong.feature", "raw", ["attacks.strong.feature: ", "the loss apd does not use it", "allowed with basic"]),
-    ],
-)
-def test_rarer_mistakes_are_told_as_well(path, value, fragments):
-    words = sentence(changed(path, value))
-    for fragment in fragments:
-        assert fragment in words, words
-
-
-def test_the_first_mistake_is_told_and_the_others_counted():
+def test_the_first_mistake_is_reported_and_the_others_counted():
     study = changed("training.epochs", 0)
-    study["training"]["crop"] = 17
-    study["device"] = "gpu"
-    assert sentence(study) == "config.yaml: training.epochs is 0, but must be at least 1 (2 more to mend after this)"
-    assert "more" not in sentence(changed("training.epochs", 0))
+    assert "more" not in sentence(study)
+    study |= {"training": {"epochs": 0, "crop": 17}, "device": "gpu"}
+    words = sentence(study, "config/cifar10.yaml")
+    assert words == "config/cifar10.yaml: training.epochs is 0, but must be at least 1 (2 more to mend after this)"
 
 
-def test_a_misspelt_key_is_told_before_the_key_that_it_leaves_missing():
-    study = changed("study", DELETED)
-    study["studdy"] = "small"
+def test_a_misspelt_key_is_reported_before_the_key_that_it_leaves_missing():
+    study = changed("study", DELETED) | {"studdy": "small"}
     assert "did you mean study?" in sentence(study)
-
-
-@pytest.mark.parametrize(
-    ("loss", "key", "value"),
-    [("basic", "feature", "raw"), ("apd", "assignment", "euclidean"), ("apd", "temperature", 2), ("aod", "temperature", 2)],
-)
-def test_a_key_that_the_loss_uses_is_right(loss, key, value):
-    parse_study(changed("attacks.basic", {"loss": loss, key: value}))
 
 
 def test_fgsm_is_one_step_as_long_as_its_radius():
@@ -535,18 +393,13 @@ OWN = {
 }
 
 
-def test_victims_of_the_users():
+def test_victims_that_users_bring():
     """Each with its network, and trained here only where it has no weights; and what they bring along, with the keys."""
     study = parse_study(changed("models", OWN))
     models = study.resolved()["models"]
-    assert {name: model["network"] for name, model in models.items()} == {
-        "fine": "vgg16",
-        "imagenet": "torchvision:resnet18",
-        "mine": "mine.net:make",
-        "mine_opq": "mine.net:make",
-        "twin": "vgg16",
-        "vgg16": "vgg16",
-    }
+    assert list(models) == ["fine", "imagenet", "mine", "mine_opq", "twin", "vgg16"]
+    networks = ["vgg16", "torchvision:resnet18", "mine.net:make", "mine.net:make", "vgg16", "vgg16"]
+    assert [model["network"] for model in models.values()] == networks
     assert [name for name, model in models.items() if "training" in model] == ["twin", "vgg16"]
     assert models["mine_opq"]["quantizer"] == QUANTIZER | {"method": "opq", "subspaces": 8}
     assert models["mine"]["quantizer"] == QUANTIZER
@@ -560,15 +413,10 @@ def test_victims_of_the_users():
     assert parse_study(study.resolved()).resolved() == study.resolved()
 
 
-def test_what_is_trained_with_its_codebook_stands_in_table_2_alone_unless_asked_for():
+def test_a_model_trained_with_its_codebook_is_only_in_table_2_by_default():
     models = {"alexnet": {"width": 0.125}, "joint": {"network": "alexnet", "quantizer": {"method": "pqn"}, "pqn": {"alpha": 20}}}
     resolved = parse_study(changed("models", models)).resolved()
-    assert {name: table["models"] for name, table in resolved["tables"].items()} == {
-        "table1": ["alexnet"],
-        "table2": ["joint"],
-        "table3": ["alexnet"],
-        "table4": ["alexnet"],
-    }
+    assert [table["models"] for table in resolved["tables"].values()] == [["alexnet"], ["joint"], ["alexnet"], ["alexnet"]]
     assert resolved["figures"]["models"] == ["alexnet"]
     assert resolved["models"]["joint"]["pqn"] == PQN | {"alpha": 20} and resolved["models"]["joint"]["training"] == RECIPE
     assert "pqn" not in resolved["models"]["alexnet"] and "pqn" not in resolved
@@ -579,15 +427,12 @@ JOINTLY = {"method": "pqn"}
 #: (entries of models beside those of ``OWN``, what the sentence must hold)
 WRONG_VICTIMS = [
     ({"Mine": {"network": "vgg16"}}, ["models.Mine", NAMES]),
-    ({"my-net": {"network": "vgg16"}}, ["models.my-net", NAMES]),
     ({"other": {}}, ["models: 'other' is not known", NETWORKS, "under another name it needs the key network, or like"]),
     ({"other": {"network": "vgg61"}}, ["models.other.network: 'vgg61' is not known", "did you mean vgg16?", "torchvision:NAME, or a"]),
-    ({"other": {"network": "mine.py"}}, ["models.other.network: 'mine.py' is not known", "as module:function"]),
     ({"alexnet": {"network": "vgg16"}}, ["models.alexnet.network is vgg16", "the name alexnet stands for that network"]),
     ({"other": {"network": "torchvision:resnet18"}}, ["models.other.weights is missing", "is not trained here"]),
     ({"other": {"network": "vgg11", "weights": ""}}, ["models.other.weights is an empty text"]),
     ({"other": {"network": "vgg11", "weights": "a.pt", "training": {"epochs": 2}}}, ["models.other.training: it is not trained here"]),
-    ({"other": {"network": "a:b", "training": {"epochs": 2}}}, ["models.other.training: it is not trained here"]),
     ({"other": {"network": "a:b", "width": 0.5}}, ["models.other.width: only networks of ours have a width"]),
     ({"other": {"like": "vgg61"}}, ["models.other.like: 'vgg61' is not known", "did you mean vgg16?"]),
     ({"other": {"like": "other"}}, ["models.other.like: 'other' is not known", "allowed are fine, imagenet"]),
@@ -600,7 +445,6 @@ WRONG_VICTIMS = [
     ({"other": {"like": "twin", "quantizer": {"method": "pqn"}}}, ["models.other: the quantizer pqn is trained with the network"]),
     ({"other": {"network": "vgg11", "weights": "a.pt", "quantizer": JOINTLY}}, ["models.other: the quantizer pqn", "weights out"]),
     ({"other": {"network": "vgg11", "quantizer": JOINTLY}, "twin": {"like": "other"}}, ["models.twin.like: other has other weights"]),
-    ({"other": {"like": "twin", "quantizer": {"method": "o.p.q"}}}, ["models.other.quantizer.method: 'o.p.q'", "as module:function"]),
     ({"other": {"like": "twin", "quantizer": {"subspaces": 3}}}, ["models.other.quantizer.subspaces: 3 does not divide the 512 numbers"]),
     ({"other": {"like": "mine", "quantizer": {"subspaces": 3}}}, ["bits: 16 is no multiple of models.other.quantizer.subspaces = 3"]),
     ({"other": {"like": "twin", "quantizer": {"subspaces": 1}}}, ["K = 65536", "300 database images"]),
@@ -609,10 +453,8 @@ WRONG_VICTIMS = [
 
 
 @pytest.mark.parametrize(("entries", "fragments"), WRONG_VICTIMS, ids=[str(entries)[:60] for entries, _ in WRONG_VICTIMS])
-def test_victims_that_are_wrong_are_told(entries, fragments):
-    words = sentence(changed("models", OWN | entries))
-    for fragment in fragments:
-        assert fragment in words, words
+def test_a_mistake_in_a_victim_is_reported(entries, fragments):
+    test_a_mistake_is_reported_with_its_key_and_what_is_allowed("models", OWN | entries, fragments)
 
 
 def test_functions_of_the_users_are_named_with_their_keys():
@@ -621,40 +463,15 @@ def test_functions_of_the_users_are_named_with_their_keys():
     assert parse_study(SMALL).brings() == []
 
 
-def test_the_file_is_named():
-    sentence({}, "config/cifar10.yaml")
-    assert "study" in sentence({}, "config/cifar10.yaml")
-
-
 LEAVES = st.none() | st.booleans() | st.integers(-5, 300) | st.floats(allow_nan=True) | st.text(max_size=5) | st.dates()
 VALUES = st.recursive(LEAVES, lambda x: st.lists(x, max_size=2) | st.dictionaries(st.text(max_size=5), x, max_size=2), max_leaves=4)
-PATHS = [
-    "study",
-    "datasets",
-    "datasets.synthetic",
-    "datasets.synthetic.sha256",
-    "models.vgg16",
-    "models.vgg16.training",
-    "models.vgg16.width",
-]
-PATHS += [
-    "attacks",
-    "attacks.basic.loss",
-    "bits",
-    "seeds",
-    "training",
-    "training.flip",
-    "quantizer.subspaces",
-    "threads",
-    "device",
-    "anonymous",
-    "new",
-]
+PATHS = """study datasets datasets.synthetic datasets.synthetic.sha256 models.vgg16 models.vgg16.training models.vgg16.width attacks
+attacks.basic.loss bits seeds training training.flip quantizer.subspaces threads device anonymous new"""
 
 
-@given(st.sampled_from(PATHS), VALUES)
-@settings(max_examples=300)
-def test_whatever_stands_in_the_file_it_is_right_or_a_user_error(path, value):
+@given(st.sampled_from(PATHS.split()), VALUES)
+@settings(max_examples=60)
+def test_whatever_the_file_holds_it_is_valid_or_a_user_error(path, value):
     """No traceback, ever; the key that was changed is in the sentence."""
     try:
         parse_study(changed(path, value))
@@ -665,38 +482,29 @@ def test_whatever_stands_in_the_file_it_is_right_or_a_user_error(path, value):
 # ----------------------------------------------------------------------------------------------- what is written down twice is equal
 
 
-def test_keys_of_an_attack_are_the_fields_of_the_attack():
-    """But for the functions, which the names stand for."""
+def test_keys_of_an_attack_and_of_training_are_the_fields_of_their_classes():
+    """But for the functions, which the names of an attack stand for."""
     assert {*config.Attack.model_fields, "entry_points"} == {field.name for field in dataclasses.fields(attacks.Attack)}
-
-
-def test_keys_of_training_are_the_fields_of_the_recipe():
     assert set(config.Training.model_fields) == {field.name for field in dataclasses.fields(training.Recipe)}
     assert set(config.TrainingOverride.model_fields) == set(config.Training.model_fields)
 
 
-WIDTHS = (0.01, 0.05, 0.125, 0.25, 0.3, 0.4, 0.5, 0.7, 1, 1.5)
-
-
-@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("model", names.NETWORKS)
-def test_the_size_of_a_feature_is_that_of_the_network(model, width):
+def test_the_size_of_a_feature_is_that_of_the_network(model):
     """Against what comes out of the network, which is built without memory."""
-    with torch.device("meta"):
-        network = networks.build(model, 10, width).eval()
-        features = network.features(torch.empty(2, 3, 32, 32))
-    assert feature_size(model, width) == features.shape[1]
+    for width in (0.01, 0.3, 1.5):
+        with torch.device("meta"):
+            features = networks.build(model, 10, width).eval().features(torch.empty(2, 3, 32, 32))
+        assert feature_size(model, width) == features.shape[1]
 
 
-@pytest.mark.parametrize(
-    ("model", "width", "size"), [("alexnet", 1, 4096), ("vgg16", 0.25, 128), ("resnet18", 0.5, 256), ("resnet50", 1, 2048)]
-)
-def test_sizes_of_features_by_hand(model, width, size):
-    assert feature_size(model, width) == size
+def test_sizes_of_features_by_hand():
+    for model, width, size in (("alexnet", 1, 4096), ("vgg16", 0.25, 128), ("resnet18", 0.5, 256), ("resnet50", 1, 2048)):
+        assert feature_size(model, width) == size
 
 
 @given(st.sampled_from(sorted(DATASETS)), st.integers(1, 12_000), st.integers(1, 12_000))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_a_split_is_right_if_and_only_if_there_are_images_enough(name, database, queries):
     study = changed("bits", [4])
     study["datasets"] = {name: {"database": database, "queries": queries}}

@@ -3,11 +3,9 @@
 import hashlib
 import io
 import os
-import re
 import shutil
 import struct
 import zlib
-from collections import Counter
 
 import h5py
 import numpy as np
@@ -17,6 +15,8 @@ from PIL import Image
 from pqag import images, storage
 from pqag.datasets import Raw, content_sha256
 from pqag.errors import UserError
+from pqag.names import KINDS
+from pqag.study.model import DATASET_SECTIONS, Images
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -70,27 +70,25 @@ def quarters(size=(64, 64)):
     return image.resize(size, Image.Resampling.NEAREST)
 
 
-@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "PPM", "GIF", "WEBP"])
-def test_formats_without_loss_are_read(form):
-    options = {"lossless": True} if form == "WEBP" else {}
-    got = images.decode(encoded(quarters(), form, **options), 32)
-    assert got.shape == (3, 32, 32) and got.dtype == np.uint8
-    assert corners(got) == [RED, GREEN, BLUE, WHITE]
+def test_formats_without_loss_are_read():
+    for form in ("PNG", "BMP", "TIFF", "PPM", "GIF", "WEBP"):
+        got = images.decode(encoded(quarters(), form, **({"lossless": True} if form == "WEBP" else {})), 32)
+        assert got.shape == (3, 32, 32) and got.dtype == np.uint8
+        assert corners(got) == [RED, GREEN, BLUE, WHITE], form
 
 
-@pytest.mark.parametrize("size", [32, 64, 224])
-@pytest.mark.parametrize("shape", [(500, 333), (20, 300), (1, 1), (64, 64)])
-def test_the_whole_image_is_resized_whatever_its_size(size, shape):
-    got = images.decode(encoded(quarters((max(2, shape[0]), max(2, shape[1]))) if shape != (1, 1) else plain(size=(1, 1))), size)
+@pytest.mark.parametrize(("shape", "size"), [((500, 333), 32), ((20, 300), 64), ((64, 64), 224)])
+def test_the_whole_image_is_resized_whatever_its_size(shape, size):
+    got = images.decode(encoded(quarters(shape)), size)
     assert got.shape == (3, size, size)
-    if shape != (1, 1):
-        assert corners(got) == [RED, GREEN, BLUE, WHITE]
+    assert corners(got) == [RED, GREEN, BLUE, WHITE]
+    assert images.decode(encoded(plain(size=(1, 1))), size).shape == (3, size, size)
 
 
-@pytest.mark.parametrize("size", [32, 224])
+@pytest.mark.parametrize("size", [32, 112])
 def test_a_reduced_jpeg_is_close_to_one_that_is_decoded_whole(size):
-    """A smooth picture of 1,600 x 1,200 pixels, against Pillow without reduction; grey levels of 0 ... 255."""
-    x = np.linspace(0, 3, 1600)[None] + np.linspace(0, 2, 1200)[:, None]
+    """A smooth picture of 800 x 600 pixels, against Pillow without reduction; grey levels of 0 ... 255."""
+    x = np.linspace(0, 3, 800)[None] + np.linspace(0, 2, 600)[:, None]
     picture = np.stack([128 + 100 * np.sin(x), 128 + 100 * np.cos(x), 60 * x / 5], axis=2).astype(np.uint8)
     content = encoded(Image.fromarray(picture), "JPEG", quality=95)
     whole = Image.open(io.BytesIO(content)).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
@@ -98,59 +96,44 @@ def test_a_reduced_jpeg_is_close_to_one_that_is_decoded_whole(size):
     assert np.abs(difference).max() <= 3
 
 
+def palette_with_transparency():
+    image = Image.new("P", (40, 40), 1)
+    image.putpalette([0, 0, 0, *RED])
+    return encoded(image, transparency=1)
+
+
+CMYK = Image.new("CMYK", (40, 40), (0, 255, 255, 0))  # full magenta and yellow without cyan and black are red
 MODES = {
-    # mode: (image, colour that comes out)
-    "grey": (Image.new("L", (40, 40), 90), (90, 90, 90)),
-    "grey with alpha": (Image.new("LA", (40, 40), (90, 255)), (90, 90, 90)),
-    "black and white": (Image.new("1", (40, 40), 1), WHITE),
-    "palette": (plain().convert("P"), RED),
-    "RGBA, opaque": (Image.new("RGBA", (40, 40), (*RED, 255)), RED),
-    "RGBA, transparent": (Image.new("RGBA", (40, 40), (*RED, 0)), WHITE),
-    "RGBA, half transparent": (Image.new("RGBA", (40, 40), (*RED, 128)), (255, 127, 127)),
-    "16 bits": (Image.fromarray(np.full((40, 40), 257 * 90, np.uint16)), (90, 90, 90)),
+    # mode: (file, colour that comes out)
+    "grey": (encoded(Image.new("L", (40, 40), 90)), (90, 90, 90)),
+    "grey with alpha": (encoded(Image.new("LA", (40, 40), (90, 255))), (90, 90, 90)),
+    "black and white": (encoded(Image.new("1", (40, 40), 1)), WHITE),
+    "palette": (encoded(plain().convert("P")), RED),
+    "palette with a transparent colour": (palette_with_transparency(), WHITE),
+    "RGBA, transparent": (encoded(Image.new("RGBA", (40, 40), (*RED, 0))), WHITE),
+    "RGBA, half transparent": (encoded(Image.new("RGBA", (40, 40), (*RED, 128))), (255, 127, 127)),
+    "16 bits": (encoded(Image.fromarray(np.full((40, 40), 257 * 90 + 100, np.uint16))), (90, 90, 90)),
+    "CMYK": (encoded(CMYK, "TIFF"), RED),
+    "CMYK, JPEG": (encoded(CMYK, "JPEG", quality=95), RED),
+    "the first picture of an animation": (encoded(plain(RED), "GIF", save_all=True, append_images=[plain(GREEN), plain(BLUE)]), RED),
 }
 
 
 @pytest.mark.parametrize("name", MODES)
 def test_every_kind_of_pixel_becomes_rgb(name):
-    image, colour = MODES[name]
-    got = images.decode(encoded(image), 32)
+    content, colour = MODES[name]
+    got = images.decode(content, 32)
     assert got.shape == (3, 32, 32)
-    np.testing.assert_allclose(got[:, 10, 10], colour, atol=1)
+    np.testing.assert_allclose(got[:, 10, 10], colour, atol=12 if "JPEG" in name else 1)
 
 
-def test_cmyk_becomes_rgb():
-    """Full magenta and yellow without cyan and black are red."""
-    got = images.decode(encoded(Image.new("CMYK", (40, 40), (0, 255, 255, 0)), "TIFF"), 32)
-    assert got[:, 10, 10].tolist() == list(RED)
-    jpeg = images.decode(encoded(Image.new("CMYK", (40, 40), (0, 255, 255, 0)), "JPEG", quality=95), 32)
-    np.testing.assert_allclose(jpeg[:, 10, 10], RED, atol=12)
-
-
-def test_a_transparent_colour_of_a_palette_is_white():
-    image = Image.new("P", (40, 40), 1)
-    image.putpalette([0, 0, 0, *RED])
-    assert images.decode(encoded(image, transparency=1), 32)[:, 5, 5].tolist() == list(WHITE)
-
-
-def test_the_first_picture_of_an_animation_is_taken():
-    content = encoded(plain(RED), "GIF", save_all=True, append_images=[plain(GREEN), plain(BLUE)])
-    assert images.decode(content, 32)[:, 5, 5].tolist() == list(RED)
-
-
-@pytest.mark.parametrize(
-    ("orientation", "turned"),
-    [
-        (1, [RED, GREEN, BLUE, WHITE]),
-        (3, [WHITE, BLUE, GREEN, RED]),  # upside down
-        (6, [BLUE, RED, WHITE, GREEN]),  # to be turned clockwise
-        (8, [GREEN, WHITE, RED, BLUE]),  # and the other way round
-    ],
-)
-def test_a_picture_that_says_how_it_was_held_is_turned_upright(orientation, turned):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    assert corners(images.decode(encoded(quarters(), "PNG", exif=exif), 32)) == turned
+def test_a_picture_is_turned_upright_by_its_exif_orientation():
+    turned = {1: [RED, GREEN, BLUE, WHITE], 3: [WHITE, BLUE, GREEN, RED]}  # as it is, upside down
+    turned |= {6: [BLUE, RED, WHITE, GREEN], 8: [GREEN, WHITE, RED, BLUE]}  # to be turned clockwise, and the other way round
+    for orientation, colours in turned.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        assert corners(images.decode(encoded(quarters(), "PNG", exif=exif), 32)) == colours
 
 
 def bomb(width, height):
@@ -166,7 +149,6 @@ def bomb(width, height):
 UNREADABLE = {
     # what: (bytes, fragment of the reason)
     "empty": (b"", "not a readable image (JPEG, PNG"),
-    "text": (b"this is no image\n", "not a readable image"),
     "cut JPEG": (encoded(quarters((300, 300)), "JPEG")[:1500], "truncated"),
     "cut PNG": (encoded(Image.effect_noise((90, 90), 50))[:1500], "truncated"),
     "damaged PNG": (encoded(plain()).replace(b"IDAT", b"IDAX"), ""),
@@ -174,23 +156,18 @@ UNREADABLE = {
     "far too many pixels": (bomb(60_000, 60_000), "exceeds limit"),
     "32 bits": (encoded(Image.new("F", (40, 40), 0.5), "TIFF"), "32 bits, but only 8 or 16 are allowed"),
     "PostScript, which a program would have to draw": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a readable image"),
-    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a readable image"),
+    "too large": (encoded(plain()) + bytes(20_000), "a.jpg is larger than 10,000 bytes"),
 }
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("what", UNREADABLE)
-def test_what_cannot_be_read_has_a_reason_of_one_line(tmp_path, what):
+def test_what_cannot_be_read_has_a_reason_of_one_line(tmp_path, monkeypatch, what):
     content, fragment = UNREADABLE[what]
+    monkeypatch.setattr(images, "LARGEST", 10_000)
     put(tmp_path / "a.jpg", content)
     reason = images._read(tmp_path.resolve(), 32, "a.jpg")
     assert isinstance(reason, str) and reason and fragment in reason and "\n" not in reason and "0x" not in reason, reason
-
-
-def test_a_file_larger_than_any_image_is_not_read_to_its_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "LARGEST", 1000)
-    put(tmp_path / "a.png", encoded(plain()) + bytes(2000))
-    assert "a.png is larger than 1,000 bytes" in images._read(tmp_path.resolve(), 32, "a.png")
 
 
 def test_links_are_followed_within_the_folder_and_not_out_of_it(tmp_path):
@@ -230,20 +207,18 @@ def test_class_folders_are_listed(birds):
     assert listing.labels.dtype == np.uint8
     assert listing.labels.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1], [1, 0], [0, 1]]
     assert listing.notes == ()
+    put(birds / "train/wren/1.png")
+    put(birds / "test/jay/2.png")
+    listing = images.imagefolder(birds)
+    assert listing.classes == ("jay", "owl", "wren") and listing.notes == ("1 of 3 classes have no test images",)
 
 
-def test_other_files_are_left_out_and_told_and_hidden_ones_passed_over(birds):
+def test_other_files_are_left_out_with_a_note_and_hidden_ones_ignored(birds):
     for name in ("README", "train/notes.txt", "train/jay/Thumbs.db", "train/jay/.hidden.png", "train/.cache/1.png"):
         put(birds / name)
     listing = images.imagefolder(birds)
     assert len(listing.names) == 6
     assert listing.notes == ("2 files without the suffix of an image are left out",)
-
-
-def test_a_class_without_test_images_is_told(birds):
-    put(birds / "train/wren/1.png")
-    listing = images.imagefolder(birds)
-    assert listing.classes == ("jay", "owl", "wren") and listing.notes == ("1 of 3 classes have no test images",)
 
 
 def without(birds, name):
@@ -254,28 +229,20 @@ FOLDERS = [
     # (what is done to the folder, fragments of the sentence)
     (lambda b: b.rename(b.with_name("other")), ["birds is not a folder", "train/ and test/"]),
     (lambda b: (b / "test").rename(b / "val"), ["birds contains no folder test", "train/<class>/ and test/<class>/"]),
-    (lambda b: (b / "train").rename(b / "Train"), ["birds contains no folder train"]),
     (lambda b: put(b / "train/1.png"), ["train/1.png is in no class folder", "train/<class>/"]),
-    (lambda b: (b / "train/wren").mkdir(), ["the class folder", "train/wren contains no image", ".jpg, .jpeg, .png"]),
-    (lambda b: (b / "test/wren").mkdir(), ["test/wren contains no image"]),
-    (lambda b: put(b / "train/wren/a.txt"), ["train/wren contains no image"]),
+    (lambda b: put(b / "train/wren/a.txt"), ["the class folder", "train/wren contains no image", ".jpg, .jpeg, .png"]),
     (lambda b: put(b / "test/wren/1.png"), ["the class 'wren' has test images, but no training images"]),
     (lambda b: shutil.rmtree(b / "test") or (b / "test").mkdir(), ["there are no test images"]),
     (lambda b: shutil.rmtree(b / "train") or (b / "train").mkdir(), ["there are no training images"]),
+    (lambda b: [shutil.rmtree(b / split / "owl") for split in ("train", "test")], ["same class, 'jay'; at least two classes are needed"]),
 ]
 
 
 @pytest.mark.parametrize(("change", "fragments"), FOLDERS)
-def test_a_folder_that_is_not_so_gets_one_sentence(birds, change, fragments):
+def test_a_folder_with_another_layout_gets_one_sentence(birds, change, fragments):
     change(birds)
     words = refused(images.imagefolder, birds)
     assert all(fragment in words for fragment in fragments), words
-
-
-def test_a_single_class_is_refused(tmp_path):
-    put(tmp_path / "train/jay/1.png")
-    put(tmp_path / "test/jay/1.png")
-    assert "all images have the same class, 'jay'; at least two classes are needed" in refused(images.imagefolder, tmp_path)
 
 
 # ----------------------------------------------------------------------------------------------------------------------- manifest
@@ -301,12 +268,11 @@ def table(tmp_path):
     "text",
     [
         MANIFEST,
-        "\ufeff" + MANIFEST,
-        MANIFEST.replace("\n", "\r\n"),
+        "\ufeff" + MANIFEST.replace("\n", "\r\n"),
         "note,labels,split,path\n1,dog|cat,train,a.png\n2,dog|dog,test,sub/b.png\n,cat|,train,./c.png\n",
         MANIFEST.replace("a.png", '"a.png"'),
     ],
-    ids=["plain", "with a mark of its encoding", "of Windows", "columns turned", "quoted"],
+    ids=["plain", "of Windows", "other columns", "quoted"],
 )
 def test_a_manifest_is_listed(table, text):
     path = table(text)
@@ -322,17 +288,13 @@ ROWS = [
     ("", ["the first line must name the columns path, split, labels", "path and split and labels are not in ''"]),
     ("a.png,train,cat\nb.png,test,cat\n", ["the first line must name the columns", "'a.png,train,cat'"]),
     ("path;split;labels\na.png;train;cat\n", ["separated by commas", "'path;split;labels'"]),
-    ("path,split\na.png,train\n", ["labels are not in 'path,split'"]),
     ("path,split,labels\n", ["there are no training images"]),
     (MANIFEST + "d.png,train\n", ["list.csv, line 5: it has fewer values than the first line has columns"]),
     (MANIFEST + "d.png,train,cat,dog\n", ["list.csv, line 5: it has more values"]),
     (MANIFEST + ",train,cat\n", ["line 5: the path is empty"]),
     (MANIFEST + "d.png,val,cat\n", ["line 5: the split is 'val', but must be train or test"]),
-    (MANIFEST + "d.png,,cat\n", ["line 5: the split is '', but must be train or test"]),
     (MANIFEST + "d.png,train,\n", ["line 5: d.png has no label; remove images without labels"]),
-    (MANIFEST + "d.png,train,|\n", ["line 5: d.png has no label"]),
-    (MANIFEST + "../d.png,train,cat\n", ["line 5: ../d.png is outside the folder of the manifest"]),
-    (MANIFEST + "sub/../../d.png,train,cat\n", ["line 5: sub/../../d.png is outside the folder"]),
+    (MANIFEST + "sub/../../d.png,train,cat\n", ["line 5: sub/../../d.png is outside the folder of the manifest"]),
     (MANIFEST + "/etc/passwd,train,cat\n", ["line 5: /etc/passwd is outside the folder"]),
     (MANIFEST + "./a.png,test,cat\n", ["line 5: a.png is already in line 2"]),
     (MANIFEST + "d.png,test,fox\n", ["the class 'fox' has test images, but no training images"]),
@@ -345,13 +307,11 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("text", "fragments"), ROWS)
-def test_a_manifest_that_is_not_so_gets_one_sentence(table, text, fragments):
+def test_a_wrong_manifest_gets_one_sentence(table, text, fragments):
     words = refused(images.manifest, table(text))
     assert all(fragment in words for fragment in fragments), words
-
-
-def test_a_manifest_that_is_not_there_gets_one_sentence(tmp_path):
-    assert f"{tmp_path} is not a file; use a CSV file with the columns path, split, labels" in refused(images.manifest, tmp_path)
+    folder = table(text).parent
+    assert f"{folder} is not a file; use a CSV file with the columns path, split, labels" in refused(images.manifest, folder)
 
 
 # ----------------------------------------------------------------------------------------------------------------------- NUS-WIDE
@@ -389,51 +349,38 @@ def nus(tmp_path):
     return source
 
 
-def test_nuswide_as_released(nus):
+@pytest.mark.parametrize("layout", ["Flickr", "Images", "images", ".", "AllLabels"])
+def test_nuswide_as_released(nus, layout):
+    """Images may lie in other folders, and AllLabels do as well: the lists of training and test images say which row is whose."""
+    used = {"ConceptsList/Concepts81.txt", "ImageList/TrainImagelist.txt", "ImageList/TestImagelist.txt"}
+    if layout == "AllLabels":
+        shutil.rmtree(nus / "Groundtruth/TrainTestLabels")
+        used |= {"ImageList/Imagelist.txt", *(f"Groundtruth/AllLabels/Labels_{concept}.txt" for concept in CONCEPTS)}
+        layout = "Flickr"
+    else:
+        used |= {f"Groundtruth/TrainTestLabels/Labels_{concept}_{split}.txt" for concept in CONCEPTS for split in ("Train", "Test")}
+    if layout == ".":
+        for path in (nus / "Flickr").iterdir():
+            path.rename(nus / path.name)
+    else:
+        (nus / "Flickr").rename(nus / layout)
     listing = images.nuswide(nus, 3)
     assert listing.classes == ("clouds", "person", "sky"), "of the two with one image clouds comes first"
     assert listing.names == ["actor/0001_111.jpg", "actor/0002_222.jpg", "beach/0004_444.jpg", "beach/0007_777.jpg"]
     assert listing.labels.tolist() == [[1, 0, 1], [0, 1, 0], [0, 1, 1], [0, 1, 0]]
     assert (listing.train, listing.title, listing.complete) == (2, "NUS-WIDE-3", False)
-    assert listing.folder == (nus / "Flickr").resolve()
+    assert listing.folder == (nus / layout).resolve()
     assert listing.notes == (
         "3 train images were released here, officially 161,789",
         "4 test images were released here, officially 107,859",
         "5 have one of the 3 most frequent concepts, officially unknown: clouds 1, person 3, sky 3",
         "left out, because actor/0001_111.jpg has the same id: zebra/0003_111.jpg",
     )
-    used = {"ConceptsList/Concepts81.txt", "ImageList/TrainImagelist.txt", "ImageList/TestImagelist.txt"}
-    used |= {f"Groundtruth/TrainTestLabels/Labels_{concept}_{split}.txt" for concept in CONCEPTS for split in ("Train", "Test")}
     assert set(listing.files) == used
     assert listing.files["ConceptsList/Concepts81.txt"] == hashlib.sha256(b"clouds\r\nperson\r\nsky\r\nwhales\r\n").hexdigest()
-
-
-def test_fewer_concepts_have_fewer_images(nus):
-    listing = images.nuswide(nus, 2)
-    assert listing.classes == ("person", "sky")
-    assert Counter(listing.labels.sum(1).tolist()) == {1: 3, 2: 1}
+    fewer = images.nuswide(nus, 2)
+    assert fewer.classes == ("person", "sky") and sorted(fewer.labels.sum(1).tolist()) == [1, 1, 1, 2]
     assert len(images.nuswide(nus, 4).names) == 5, "the whales too"
-
-
-def test_labels_of_all_images_do_as_well(nus):
-    """Where only AllLabels came; the lists of training and test images say which row is whose."""
-    expected = images.nuswide(nus, 3)
-    for path in (nus / "Groundtruth/TrainTestLabels").iterdir():
-        path.unlink()
-    (nus / "Groundtruth/TrainTestLabels").rmdir()
-    listing = images.nuswide(nus, 3)
-    assert (listing.names, listing.train, listing.notes) == (expected.names, expected.train, expected.notes)
-    assert listing.labels.tolist() == expected.labels.tolist()
-
-
-@pytest.mark.parametrize("folder", ["images", "Images", "."])
-def test_images_may_lie_elsewhere(nus, folder):
-    if folder == ".":
-        for path in (nus / "Flickr").iterdir():
-            path.rename(nus / path.name)
-    else:
-        (nus / "Flickr").rename(nus / folder)
-    assert images.nuswide(nus, 3).folder == (nus / folder).resolve()
 
 
 def rewrite(place, change):
@@ -448,10 +395,9 @@ RELEASES = [
     # (what is done to the release, concepts, fragments of the sentence)
     (lambda nus: nus.rename(nus.with_name("elsewhere")), 3, ["NUS-WIDE is not a folder", "ImageList/ and Groundtruth/"]),
     (lambda nus: without(nus, SKY), 3, [f"does not contain {SKY}"]),
-    (lambda nus: without(nus, "ConceptsList/Concepts81.txt"), 3, ["does not contain ConceptsList/Concepts81.txt"]),
-    (lambda nus: without(nus, "ImageList/TestImagelist.txt"), 3, ["does not contain ImageList/TestImagelist.txt"]),
     (rewrite(SKY, lambda text: text + "1\n"), 3, ["Labels_sky_Test.txt has 5 lines, but the list of its images has 4"]),
-    (rewrite(SKY, lambda text: ""), 3, ["Labels_sky_Test.txt has 0 lines"]),
+    (lambda nus: [rewrite(path.relative_to(nus), lambda text: text.replace("1", "0"))(nus) for path in nus.glob("*/TrainTestLabels/*")],
+     3, ["no image has one of the 3 most frequent concepts"]),
     (rewrite(SKY, lambda text: text.replace("1", "2")), 3, ["Labels_sky_Test.txt contains '2', but only 0 and 1 are allowed"]),
     (lambda nus: None, 5, ["concepts is 5, but Concepts81.txt names 4"]),
     (lambda nus: (nus / "Flickr").rename(nus / "pictures"), 3, ["contains none of the images", "Flickr/<folder>/"]),
@@ -462,16 +408,10 @@ RELEASES = [
 
 
 @pytest.mark.parametrize(("change", "concepts", "fragments"), RELEASES)
-def test_a_release_that_is_not_so_gets_one_sentence(nus, change, concepts, fragments):
+def test_a_wrong_release_gets_one_sentence(nus, change, concepts, fragments):
     change(nus)
     words = refused(images.nuswide, nus, concepts)
     assert all(fragment in words for fragment in fragments), words
-
-
-def test_a_release_without_labels_is_refused(nus):
-    for path in (nus / "Groundtruth/TrainTestLabels").iterdir():
-        path.write_text(path.read_text().replace("1", "0"))
-    assert "no image has one of the 3 most frequent concepts" in refused(images.nuswide, nus, 3)
 
 
 # ------------------------------------------------------------------------------------------------------------------------ storing
@@ -485,97 +425,73 @@ def test_images_are_stored_in_the_order_of_the_listing(birds, tmp_path, monkeypa
     files = []
     for block, workers in ((256, 1), (1, 2), (4, 3)):
         monkeypatch.setattr(images, "BLOCK", block * 3072)
-        told = []
-        result, pictures, labels, names = stored(listing, tmp_path / f"{block}.h5", workers=workers, on_images=told.append)
+        counts = []
+        result, pictures, labels, names = stored(listing, tmp_path / f"{block}.h5", workers=workers, on_images=counts.append)
         assert pictures.shape == (6, 3, 32, 32) and pictures[:, 1, 5, 5].tolist() == [0, 40, 80, 120, 160, 200]
-        assert labels.tolist() == listing.labels.tolist() and sum(told) == 6
+        assert labels.tolist() == listing.labels.tolist() and sum(counts) == 6
         assert [name.decode() for name in names] == listing.names
         assert result.rows.tolist() == list(range(6)) and result.skipped == {}
         files.append((tmp_path / f"{block}.h5").read_bytes())
     assert files[0] == files[1] == files[2]
+    with h5py.File(tmp_path / "1.h5") as file:
+        assert content_sha256(Raw(file["images"], file["labels"], 4)) == content_sha256(Raw(pictures, labels, 4))
 
 
-def test_a_missing_and_a_damaged_image_are_left_out(nus, tmp_path):
-    listing = images.nuswide(nus, 4)
-    (nus / "Flickr/actor/0002_222.jpg").unlink()
-    put(nus / "Flickr/beach/0007_777.jpg", encoded(quarters((300, 300)), "JPEG")[:1500])
-    put(nus / "Flickr/actor/0001_111.jpg")
-    result, pictures, labels, names = stored(nus_with_person(nus), tmp_path / "a.h5", missing=0.4)
-    assert list(result.skipped) == ["actor/0002_222.jpg", "beach/0007_777.jpg"]
-    assert result.skipped["actor/0002_222.jpg"] == "there is no such file" and "truncated" in result.skipped["beach/0007_777.jpg"]
-    assert result.rows.tolist() == [0, 2, 3] and len(pictures) == len(labels) == 3
-    assert names.tolist() == [b"actor/0001_111.jpg", b"beach/0004_444.jpg", b"beach/0005_555.jpg"]
-    assert len(listing.names) == 5
-
-
-def nus_with_person(nus):
-    """The listing with 4 concepts, in which the first image shows everything, so that every class keeps a training image."""
+@pytest.fixture
+def listed(nus):
+    """Five images of four concepts, of which the first shows all, so that every class keeps a training image."""
     listing = images.nuswide(nus, 4)
     listing.labels[0] = 1
     return listing
 
 
-def test_more_missing_images_than_allowed_are_refused_before_any_is_decoded(nus, tmp_path, monkeypatch):
-    listing = nus_with_person(nus)
+def test_a_missing_and_a_damaged_image_are_left_out(nus, listed, tmp_path):
+    (nus / "Flickr/actor/0002_222.jpg").unlink()
+    put(nus / "Flickr/beach/0007_777.jpg", encoded(quarters((300, 300)), "JPEG")[:1500])
+    result, pictures, labels, names = stored(listed, tmp_path / "a.h5", missing=0.4)
+    assert list(result.skipped) == ["actor/0002_222.jpg", "beach/0007_777.jpg"]
+    assert result.skipped["actor/0002_222.jpg"] == "there is no such file" and "truncated" in result.skipped["beach/0007_777.jpg"]
+    assert result.rows.tolist() == [0, 2, 3] and len(pictures) == len(labels) == 3
+    assert names.tolist() == [b"actor/0001_111.jpg", b"beach/0004_444.jpg", b"beach/0005_555.jpg"]
+
+
+def test_more_missing_images_than_allowed_are_refused_before_any_is_decoded(nus, listed, tmp_path, monkeypatch):
     (nus / "Flickr/beach/0007_777.jpg").unlink()
+    assert len(stored(listed, tmp_path / "b.h5", missing=0.2)[0].rows) == 4, "as many as allowed"
     monkeypatch.setattr(images, "decode", lambda *_: pytest.fail("an image was decoded"))
-    words = refused(stored, listing, tmp_path / "a.h5", missing=0.19)
+    words = refused(stored, listed, tmp_path / "a.h5", missing=0.19)
     assert "1 of 5 images are missing or unreadable" in words and "`missing` = 0.19" in words
     assert "the first is beach/0007_777.jpg: there is no such file" in words
     assert not (tmp_path / "a.h5").exists()
 
 
-def test_as_many_missing_images_as_allowed_are_right(nus, tmp_path):
-    (nus / "Flickr/beach/0007_777.jpg").unlink()
-    result, *_ = stored(nus_with_person(nus), tmp_path / "a.h5", missing=0.2)
-    assert len(result.rows) == 4
-
-
-def test_nothing_is_left_out_where_nothing_may(birds, tmp_path):
-    put(birds / "train/jay/1.png", b"broken")
-    words = refused(stored, images.imagefolder(birds), tmp_path / "a.h5", missing=0)
-    assert "the first is train/jay/1.png: it is not a readable image" in words
-
-
 @pytest.mark.parametrize(
-    ("broken", "fragment"),
+    ("broken", "missing", "fragment"),
     [
-        (["train/jay/1.png", "train/jay/2.jpg"], "no training image of the class 'jay' can be read; every class needs some"),
-        (["test/jay/1.png", "test/owl/9.png"], "no test image can be read"),
-        (["train/jay/1.png", "train/jay/2.jpg", "train/owl/1.png", "train/owl/sub/2.PNG"], "no training image can be read"),
+        (["train/jay/1.png"], 0, "the first is train/jay/1.png: it is not a readable image"),
+        (["train/jay/1.png", "train/jay/2.jpg"], 0.9, "no training image of the class 'jay' can be read; every class needs some"),
+        (["test/jay/1.png", "test/owl/9.png"], 0.9, "no test image can be read"),
+        (["train/jay/1.png", "train/jay/2.jpg", "train/owl/1.png", "train/owl/sub/2.PNG"], 0.9, "no training image can be read"),
     ],
 )
-def test_what_is_left_must_make_a_study(birds, tmp_path, broken, fragment):
+def test_what_is_left_must_make_a_study(birds, tmp_path, broken, missing, fragment):
     for name in broken:
         put(birds / name, b"broken")
-    assert fragment in refused(stored, images.imagefolder(birds), tmp_path / "a.h5", missing=0.9)
+    assert fragment in refused(stored, images.imagefolder(birds), tmp_path / "a.h5", missing=missing)
 
 
-def test_the_digest_of_all_images_is_that_of_sha256sum(birds, tmp_path):
+def test_the_digest_of_all_images_is_that_of_sha256sum_and_copies_are_counted(birds, tmp_path):
+    """All six are one picture; then the test images alone are two others."""
     listing = images.imagefolder(birds)
     result, *_ = stored(listing, tmp_path / "a.h5")
     lines = [f"{hashlib.sha256((birds / name).read_bytes()).hexdigest()}  {name}\n" for name in sorted(listing.names)]
     assert images.digest_of_all(listing, result) == hashlib.sha256("".join(lines).encode()).hexdigest()
-    put(birds / "train/jay/1.png", encoded(plain(BLUE)))
-    changed, *_ = stored(listing, tmp_path / "b.h5")
-    assert images.digest_of_all(listing, changed) != images.digest_of_all(listing, result)
-
-
-def test_copies_of_images_are_counted(birds, tmp_path):
-    """All six are one picture; then the test images alone are two others."""
-    listing = images.imagefolder(birds)
-    assert images.copies(listing, stored(listing, tmp_path / "a.h5")[0]) == 2
-    put(birds / "test/jay/1.png", encoded(plain(BLUE)))
-    assert images.copies(listing, stored(listing, tmp_path / "b.h5")[0]) == 1
-    put(birds / "test/owl/9.png", encoded(plain(GREEN)))
-    assert images.copies(listing, stored(listing, tmp_path / "c.h5")[0]) == 0
-
-
-def test_the_content_hash_is_the_same_in_memory_and_in_a_file(birds, tmp_path):
-    listing = images.imagefolder(birds)
-    _, pictures, labels, _ = stored(listing, tmp_path / "a.h5")
-    with h5py.File(tmp_path / "a.h5") as file:
-        assert content_sha256(Raw(file["images"], file["labels"], 4)) == content_sha256(Raw(pictures, labels, 4))
+    assert images.copies(listing, result) == 2
+    for left, (name, colour) in ((1, ("test/jay/1.png", BLUE)), (0, ("test/owl/9.png", GREEN))):
+        put(birds / name, encoded(plain(colour)))
+        changed, *_ = stored(listing, tmp_path / f"{left}.h5")
+        assert images.copies(listing, changed) == left
+        assert images.digest_of_all(listing, changed) != images.digest_of_all(listing, result)
 
 
 def test_names_that_are_no_text_are_stored_as_they_are(tmp_path):
@@ -593,25 +509,20 @@ from pathlib import Path
 import numpy as np
 from pqag import images, storage
 
-folder, size, repeated = Path(sys.argv[1]), 512, int(sys.argv[2])
+folder, repeated = Path(sys.argv[1]), int(sys.argv[2])
 names = ["train/jay/1.png", "test/jay/1.png"] * repeated
-labels = np.ones((len(names), 1), np.uint8)
-listing = images.Listing(folder.resolve(), names, labels, repeated, ("jay",))
+listing = images.Listing(folder.resolve(), names, np.ones((len(names), 1), np.uint8), repeated, ("jay",))
 with storage.writing_hdf5(folder / "out.h5") as file:
-    images.store(listing, file, size)
+    images.store(listing, file, 512)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
 def test_memory_does_not_grow_with_the_number_of_images(birds, python):
-    """1,000 images of 512 x 512 pixels are 750 MiB."""
-    few, many = (int(python(STREAMED, birds, number, capture_output=True, text=True, check=True).stdout) for number in (100, 500))
-    assert many - few < 100, (few, many)
+    """400 images of 512 x 512 pixels are 300 MiB."""
+    few, many = (int(python(STREAMED, birds, number, capture_output=True, text=True, check=True).stdout) for number in (60, 200))
+    assert many - few < 60, (few, many)
 
 
 def test_every_kind_is_known_to_the_config():
-    from pqag.names import KINDS
-    from pqag.study.model import DATASET_SECTIONS, Images
-
     assert set(images.LISTINGS) == {kind for kind in KINDS if issubclass(DATASET_SECTIONS[kind], Images)}
-    assert all(re.fullmatch("[a-z0-9_]+", kind) for kind in KINDS)

@@ -36,17 +36,11 @@ def mine(tmp_path, monkeypatch):
     return write
 
 
-@pytest.mark.parametrize("name", ["mine:run", "a.b_2.c:_Run", "A:b"])
-def test_entry_points(name):
-    assert names.is_entry_point(name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["", "pgd", "mine:", ":run", "mine.py", "a/b:run", "../a:run", "a..b:run", ".a:run", "a:b:c", "a:run ", "a:b.c", "ä:run", "a:run\n"],
-)
-def test_what_is_no_entry_point(name):
-    assert not names.is_entry_point(name)
+def test_entry_points():
+    assert all(names.is_entry_point(name) for name in ("mine:run", "a.b_2.c:_Run", "A:b"))
+    wrong = ["", "pgd", "mine:", ":run", "mine.py", "a/b:run", "../a:run", "a..b:run", ".a:run"]
+    wrong += ["a:b:c", "a:run ", "a:b.c", "ä:run", "a:run\n"]
+    assert [name for name in wrong if names.is_entry_point(name)] == []
 
 
 def test_a_module_is_one_file_in_the_working_folder():
@@ -62,48 +56,40 @@ def test_digests_are_those_of_the_files_and_nothing_runs(mine, tmp_path):
     assert found == {"folder.mine:run": digest, "weights.pt": hashlib.sha256(b"abc").hexdigest()}
 
 
-def test_the_function_runs_and_its_folder_is_not_imported_from(mine, tmp_path):
-    path = list(sys.path)
+def test_the_function_runs_and_its_folder_is_not_imported_from(mine):
+    path, package = list(sys.path), sys.modules["pytest"]
     function = user_code.function("mine:run", mine())
     assert function(9).one == 3 and function(9) == function(9)
-    assert sys.path == path and "mine" not in sys.modules
+    assert user_code.function("pytest:run", mine(name="pytest.py"))(4).one == 2, "a file may have the name of a package"
+    assert sys.path == path and "mine" not in sys.modules and sys.modules["pytest"] is package
 
 
-def test_a_file_may_bear_the_name_of_a_package(mine):
-    import numpy
-
-    assert user_code.function("numpy:run", mine(name="numpy.py"))(4).one == 2
-    assert sys.modules["numpy"] is numpy
-
-
-@pytest.mark.parametrize("name", ["nowhere:run", "folder.nowhere:run", "weights.pt", "."])
-def test_a_file_that_is_missing_is_told_with_the_key(mine, tmp_path, name):
+def test_a_file_that_is_missing_is_reported_with_the_key(mine, tmp_path):
     mine()
-    with pytest.raises(UserError) as error:
-        user_code.digests([("attacks.strong.method", name)])
-    words = str(error.value)
-    assert words.startswith("attacks.strong.method: ") and str(user_code.file_of(name)) in words
-    assert words.endswith(f"does not exist; it must be in {tmp_path}, where the workflow runs")
+    for name in ("nowhere:run", "folder.nowhere:run", "weights.pt", "."):
+        with pytest.raises(UserError) as error:
+            user_code.digests([("attacks.strong.method", name)])
+        words = str(error.value)
+        assert words.startswith("attacks.strong.method: ") and str(user_code.file_of(name)) in words
+        assert words.endswith(f"does not exist; it must be in {tmp_path}, where the workflow runs")
 
 
-#: What may be wrong with a module, and the sentence that it gets.
+#: Modules that are wrong, and the sentence that each gets.
 WRONG = {
-    "no such function": ("def other(): pass\nvalue = 1", r"mine.py has no function run, which mine:run names; it has other$"),
-    "no function at all": ("import math", r"mine.py has no function run, which mine:run names; it has none$"),
-    "a value instead": ("run = 5", r"mine.py has no function run, which mine:run names; it has none$"),
-    "no Python": ("def run(:", r"mine.py cannot be loaded for mine:run: SyntaxError: invalid syntax \(mine.py, line 1\)"),
-    "an import that fails": ("import nowhere_at_all", r"mine.py cannot be loaded for mine:run: ModuleNotFoundError: No module named"),
-    "an import of a neighbour": ("import beside", r"mine.py cannot be loaded for mine:run: ModuleNotFoundError: No module named 'beside'"),
-    "a relative import": ("from . import beside", r"mine.py cannot be loaded for mine:run: ImportError: "),
-    "an error of its own": ("1 / 0", r"mine.py cannot be loaded for mine:run: ZeroDivisionError: division by zero$"),
+    "def other(): pass\nvalue = 1": r"mine.py has no function run, which mine:run names; it has other$",
+    "import math\nrun = 5": r"mine.py has no function run, which mine:run names; it has none$",
+    "def run(:": r"mine.py cannot be loaded for mine:run: SyntaxError: invalid syntax \(mine.py, line 1\)",
+    "import beside": r"mine.py cannot be loaded for mine:run: ModuleNotFoundError: No module named 'beside'",
+    "from . import beside": r"mine.py cannot be loaded for mine:run: ImportError: ",
+    "1 / 0": r"mine.py cannot be loaded for mine:run: ZeroDivisionError: division by zero$",
+    "raise ValueError": r"mine.py cannot be loaded for mine:run: ValueError: no message$",
 }
 
 
-@pytest.mark.parametrize("kind", WRONG)
-def test_a_module_that_is_wrong_is_told_in_a_sentence(mine, kind):
-    content, words = WRONG[kind]
+@pytest.mark.parametrize("content", WRONG)
+def test_a_module_that_is_wrong_is_reported_in_a_sentence(mine, content):
     mine("", "beside.py")
-    with pytest.raises(UserError, match=words) as error:
+    with pytest.raises(UserError, match=WRONG[content]) as error:
         user_code.function("mine:run", mine(content))
     assert "\n" not in str(error.value)
 
