@@ -1,4 +1,4 @@
-"""Retrieval against hand-worked numbers, every order of tied items, scikit-learn, faiss, nanopq and SciPy."""
+"""Retrieval against hand-worked numbers, every order of tied items, scikit-learn, faiss and SciPy."""
 
 import json
 from fractions import Fraction
@@ -6,7 +6,6 @@ from itertools import pairwise, permutations
 from statistics import NormalDist
 
 import faiss
-import nanopq
 import numpy as np
 import pytest
 import scipy.stats
@@ -19,15 +18,16 @@ from pqag.quantizer import decode, encode
 
 SUMMARY = ("map", "map_worst", "map_best", "ci_low", "ci_high")
 
-#: Items as (distance, relevant); few distances make many ties.
-items = st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=6)
-long_items = st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=60)
+#: Items as (distance, relevant) with a relevant one; few distances, of any scale, make many ties.
+one_item = st.tuples(st.sampled_from((-7, 0, 1e-9, 3)), st.booleans())
+items = st.lists(one_item, min_size=1, max_size=6).filter(lambda items: any(relevant for _, relevant in items))
+long_items = st.lists(one_item, min_size=1, max_size=40).filter(lambda items: any(relevant for _, relevant in items))
 
 
-def precision_of(*items: tuple[float, bool]) -> retrieval.Precision:
+def precision_of(*items: tuple[float, bool], cut: int = retrieval.CUT) -> retrieval.Precision:
     """The average precision of one query, every item with a code of its own."""
     distances, relevant = np.array(items, dtype=float).T
-    return retrieval.average_precision(distances[None], np.ones(len(items), int), relevant[None].astype(int))
+    return retrieval.average_precision(distances[None], np.ones(len(items), int), relevant[None].astype(int), cut)
 
 
 def numbers(precision: retrieval.Precision) -> list[float]:
@@ -35,20 +35,19 @@ def numbers(precision: retrieval.Precision) -> list[float]:
     return [float(values[0]) for values in (precision.expected, precision.worst, precision.best)]
 
 
-def in_order(relevant) -> float:
-    """Average precision of a strict ranking, by its definition."""
-    precisions, hits = [], 0
-    for rank, hit in enumerate(relevant, 1):
-        if hit:
-            hits += 1
-            precisions.append(hits / rank)
-    return sum(precisions) / len(precisions)
+def in_order(relevant, cut: int | None = None) -> float:
+    """Average precision of (the first ``cut`` items of) a strict ranking, by its definition."""
+    relevant, total, hits = list(relevant), 0, 0
+    for rank, hit in enumerate(relevant[:cut], 1):
+        hits += hit
+        total += hit * hits / rank
+    return total / min(sum(relevant), cut or len(relevant))
 
 
-def in_every_order(items) -> list[float]:
+def in_every_order(items, cut: int | None = None) -> list[float]:
     """Mean, minimum and maximum of the average precision over all orders of the items in which no distance falls."""
     orders = [order for order in permutations(items) if all(a[0] <= b[0] for a, b in pairwise(order))]
-    values = [in_order(relevant for _, relevant in order) for order in orders]
+    values = [in_order((relevant for _, relevant in order), cut) for order in orders]
     return [sum(values) / len(values), min(values), max(values)]
 
 
@@ -101,28 +100,24 @@ def whole_numbers(draw):
 # Average precision
 
 
-def test_average_precision_without_ties_by_hand():
+def test_average_precision_by_hand():
     # relevant, irrelevant, relevant: (1/1 + 2/3) / 2 = 5/6, in the only order there is.
     assert numbers(precision_of((1, True), (2, False), (3, True))) == pytest.approx([5 / 6] * 3)
-
-
-def test_average_precision_of_a_tie_by_hand():
     # One irrelevant item, then a tie R R N in three equally likely patterns:
     # RRN (1/2 + 2/3)/2 = 7/12, RNR (1/2 + 2/4)/2 = 1/2, NRR (1/3 + 2/4)/2 = 5/12, on average 1/2.
     tie = precision_of((1, False), (2, True), (2, False), (2, True))
     assert numbers(tie) == pytest.approx([1 / 2, 5 / 12, 7 / 12])
 
 
-def test_average_precision_of_one_relevant_among_equals_by_hand():
-    # At rank 1, 2, 3 or 4: (1 + 1/2 + 1/3 + 1/4) / 4 = 25/48.
-    assert numbers(precision_of((0, False), (0, True), (0, False), (0, False))) == pytest.approx([25 / 48, 1 / 4, 1])
+@settings(max_examples=60)
+@given(items, st.integers(1, 7))
+def test_average_precision_is_the_mean_over_all_orders_of_ties(items, cut):
+    precision = precision_of(*items, cut=cut)
+    assert numbers(precision) == pytest.approx(in_every_order(items))
+    assert precision.within[0] == pytest.approx(in_every_order(items, cut)[0])
 
 
-@given(items.filter(lambda items: any(relevant for _, relevant in items)))
-def test_average_precision_is_that_of_all_orders_of_ties(items):
-    assert numbers(precision_of(*items)) == pytest.approx(in_every_order(items))
-
-
+@settings(max_examples=20)
 @given(st.lists(st.booleans(), min_size=1, max_size=50).filter(any), st.randoms())
 def test_average_precision_without_ties_is_scikit_learns(relevant, random):
     distances = random.sample(range(1000), len(relevant))
@@ -130,15 +125,8 @@ def test_average_precision_without_ties_is_scikit_learns(relevant, random):
     assert numbers(precision_of(*zip(distances, relevant))) == pytest.approx([reference] * 3)
 
 
-@given(long_items.filter(lambda items: any(relevant for _, relevant in items)))
-def test_worst_expected_best(items):
-    expected, worst, best = numbers(precision_of(*items))
-    assert 0 < worst <= expected + 1e-12
-    assert expected <= best + 1e-12
-    assert best <= 1 + 1e-12
-
-
-@given(long_items.filter(lambda items: any(relevant for _, relevant in items)))
+@settings(max_examples=20)
+@given(long_items)
 def test_items_grouped_by_code_score_as_items_one_by_one(items):
     """A code's items count as that many tied items, and codes at the same distance make one tie."""
     groups = [[i for i in items if i == key] for key in sorted(set(items))]
@@ -148,27 +136,6 @@ def test_items_grouped_by_code_score_as_items_one_by_one(items):
     single = precision_of(*items)
     assert numbers(grouped) == pytest.approx(numbers(single))
     np.testing.assert_allclose(grouped.curve, single.curve)
-
-
-@given(long_items.filter(lambda items: any(relevant for _, relevant in items)), st.randoms())
-def test_the_order_in_which_items_are_given_changes_nothing(items, random):
-    shuffled = random.sample(items, len(items))
-    assert numbers(precision_of(*shuffled)) == pytest.approx(numbers(precision_of(*items)), rel=1e-12)
-    np.testing.assert_allclose(precision_of(*shuffled).curve, precision_of(*items).curve)
-
-
-@given(long_items.filter(lambda items: any(relevant for _, relevant in items)), st.sampled_from([np.sqrt, np.exp, lambda d: 3 * d - 7]))
-def test_only_the_order_of_distances_matters(items, rising):
-    changed = precision_of(*[(rising(distance), relevant) for distance, relevant in items])
-    assert numbers(changed) == numbers(precision_of(*items))
-    assert (changed.curve == precision_of(*items).curve).all()
-
-
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=30))
-def test_where_all_items_are_relevant_everything_is_one(distances):
-    precision = precision_of(*[(distance, True) for distance in distances])
-    assert numbers(precision) == pytest.approx([1, 1, 1])
-    np.testing.assert_allclose(precision.curve, 1)
 
 
 def test_queries_do_not_see_each_other():
@@ -181,14 +148,12 @@ def test_queries_do_not_see_each_other():
     np.testing.assert_allclose(together.curve, np.mean([one.curve for one in alone], axis=0))
 
 
-# The first items alone
+# Only the first items
 
 
 def within(cut, *items):
     """Average precision of the first ``cut`` items of one query."""
-    distances, relevant = np.array(items, dtype=float).T
-    counts = np.ones(len(items), int)
-    return float(retrieval.average_precision(distances[None], counts, relevant[None].astype(int), cut).within[0])
+    return float(precision_of(*items, cut=cut).within[0])
 
 
 def test_average_precision_of_the_first_items_by_hand():
@@ -201,32 +166,13 @@ def test_average_precision_of_the_first_items_by_hand():
     assert within(2, (2, True), (2, True), (2, False)) == pytest.approx((1 + 1 / 2 + 1 / 4) / 3)
 
 
-@given(items.filter(lambda items: any(relevant for _, relevant in items)), st.integers(1, 7))
-def test_average_precision_of_the_first_items_is_that_of_all_orders_of_ties(items, cut):
-    orders = [order for order in permutations(items) if all(a[0] <= b[0] for a, b in pairwise(order))]
-    values = []
-    for order in orders:
-        hits = [relevant for _, relevant in order]
-        values.append(sum(hit * sum(hits[: rank + 1]) / (rank + 1) for rank, hit in enumerate(hits[:cut])) / min(sum(hits), cut))
-    assert within(cut, *items) == pytest.approx(sum(values) / len(values))
-
-
-@given(long_items.filter(lambda items: any(relevant for _, relevant in items)), st.integers(0, 5))
-def test_as_many_first_items_as_there_are_are_the_whole_ranking(items, more):
-    assert within(len(items) + more, *items) == numbers(precision_of(*items))[0]
-
-
-def test_a_perfect_ranking_has_one_wherever_it_is_cut():
-    ranked = list(enumerate([True] * 6 + [False] * 6))
-    assert [within(cut, *ranked) for cut in range(1, 13)] == pytest.approx([1] * 12)
-
-
 def test_a_query_without_relevant_items_has_no_average_precision():
     ranking, counts = np.array([[1.0, 2.0], [1.0, 2.0]]), np.array([1, 1])
     precision = retrieval.average_precision(ranking, counts, np.array([[0, 0], [0, 1]]))
     assert np.isnan([precision.expected[0], precision.worst[0], precision.best[0]]).all()
-    assert precision.expected[1] == pytest.approx(1 / 2)
-    assert precision.curve[-1] == pytest.approx(1 / 2)
+    assert [precision.expected[1], precision.curve[-1]] == pytest.approx([1 / 2, 1 / 2])
+    alone = precision_of((1, False), (2, False))
+    assert np.isnan(alone.expected).all() and np.isnan(alone.curve).all()
 
 
 @pytest.mark.parametrize("ties", [[25, 25, 20, 10, 5, 4, 1], [7, 3], [29], [11, 13, 17]])
@@ -237,23 +183,14 @@ def test_a_perfect_ranking_has_precision_one_and_no_more(ties):
     assert curve.max() <= 1 and curve.min() == pytest.approx(1)
 
 
-def test_without_any_relevant_item_there_is_no_curve():
-    precision = precision_of((1, False), (2, False))
-    assert np.isnan(precision.expected).all()
-    assert np.isnan(precision.curve).all()
-
-
 # Precision-recall curve
-
-
-def test_recall_levels_are_the_hundredths():
-    assert retrieval.RECALL_LEVELS.tolist() == [float(f"{i / 100:.2f}") for i in range(1, 101)]
 
 
 def test_curve_by_hand():
     # N R: recall w is reached at position 1 + w. A tie R R N N: recall w is 2 w items, at position 4 w. R N R: the first half at
     # precision 1, the rest after the irrelevant item, 2 w items at position 2 w + 1.
     recall = retrieval.RECALL_LEVELS
+    assert recall.tolist() == [float(f"{i / 100:.2f}") for i in range(1, 101)]
     np.testing.assert_allclose(precision_of((1, False), (2, True)).curve, recall / (1 + recall))
     np.testing.assert_allclose(precision_of((1, True), (1, True), (1, False), (1, False)).curve, 1 / 2)
     three = np.where(recall <= 1 / 2, 1, 2 * recall / (2 * recall + 1))
@@ -267,23 +204,8 @@ def test_a_recall_reached_by_a_whole_item_does_not_wait_for_the_next():
     np.testing.assert_allclose(curve[:8], [1] * 7 + [8 / 1008])
 
 
-@pytest.mark.parametrize("relevant", [1, 2, 4, 5, 10, 20, 25, 50, 100, 900])
-def test_curve_without_ties_is_precision_at_the_rank_of_each_relevant_item(relevant):
-    ranks = np.sort(np.random.default_rng(relevant).choice(10 * relevant, relevant, replace=False)) + 1
-    is_relevant = np.isin(np.arange(1, 10 * relevant + 1), ranks)
-    curve = precision_of(*enumerate(is_relevant)).curve
-    whole = [(level, level * relevant // 100) for level in range(1, 101) if level * relevant % 100 == 0]
-    np.testing.assert_allclose([curve[level - 1] for level, _ in whole], [hits / ranks[hits - 1] for _, hits in whole])
-
-
-@given(st.lists(st.booleans(), min_size=1, max_size=50).filter(any))
-def test_curve_ends_at_the_last_relevant_item(relevant):
-    last = max(rank for rank, hit in enumerate(relevant, 1) if hit)
-    assert precision_of(*enumerate(relevant)).curve[-1] == pytest.approx(sum(relevant) / last)
-
-
-@settings(max_examples=50)
-@given(long_items.filter(lambda items: any(relevant for _, relevant in items)))
+@settings(max_examples=30)
+@given(long_items)
 def test_curve_is_that_of_exact_arithmetic(items):
     reference = [float(precision_at(items, Fraction(level, 100))) for level in range(1, 101)]
     np.testing.assert_allclose(precision_of(*items).curve, reference, rtol=1e-9)
@@ -296,11 +218,7 @@ def test_floor_and_chance_of_ten_balanced_classes():
     """Worst possible 5.18 %, random about 10 %, in 9,000 images of which 900 are relevant."""
     floor, chance = retrieval.constant_average_precision(9000, np.array([900, 900]))
     assert floor.tolist() == pytest.approx([in_order([False] * 8100 + [True] * 900)] * 2)
-    assert floor == pytest.approx(0.0518, abs=1e-4)
-    assert chance == pytest.approx(0.10, abs=2e-3)
-    rng = np.random.default_rng(0)
-    sample = [in_order(rng.permutation(9000) < 900) for _ in range(30)]
-    assert chance[0] == pytest.approx(np.mean(sample), abs=4 * np.std(sample) / np.sqrt(30))
+    assert floor == pytest.approx(0.0518, abs=1e-4) and chance == pytest.approx(0.10, abs=2e-3)
 
 
 def test_floor_and_chance_by_hand():
@@ -309,12 +227,6 @@ def test_floor_and_chance_by_hand():
     floor, chance = retrieval.constant_average_precision(4, np.array([2, 4, 0]))
     assert floor.tolist() == pytest.approx([5 / 12, 1, np.nan], nan_ok=True)
     assert chance.tolist() == pytest.approx([49 / 72, 1, np.nan], nan_ok=True)
-
-
-@given(long_items.filter(lambda items: any(relevant for _, relevant in items)))
-def test_no_ranking_is_below_the_floor(items):
-    floor, _ = retrieval.constant_average_precision(len(items), np.array([sum(relevant for _, relevant in items)]))
-    assert precision_of(*items).worst[0] >= floor[0] - 1e-12
 
 
 # Distances
@@ -329,29 +241,13 @@ def test_distances_by_hand():
     assert retrieval.distances(query, codes, codewords, "SDC").tolist() == [[9, 16]]
 
 
+@settings(max_examples=30)
 @given(whole_numbers())
-def test_adc_is_the_euclidean_distance_to_the_decoded_item(case):
+def test_distances_are_those_of_a_scalar_loop_over_decoded_items(case):
     queries, codes, codewords = case
-    decoded = decode(codes, codewords).tolist()
-    loop = [[sum((a - b) ** 2 for a, b in zip(query, item)) for item in decoded] for query in queries.tolist()]
-    assert retrieval.distances(queries, codes, codewords, "ADC").tolist() == loop
-
-
-@given(whole_numbers())
-def test_sdc_is_adc_of_the_reconstructed_query(case):
-    queries, codes, codewords = case
-    reconstructed = decode(encode(queries, codewords), codewords)
-    sdc = retrieval.distances(queries, codes, codewords, "SDC")
-    assert (sdc == retrieval.distances(reconstructed, codes, codewords, "ADC")).all()
-    assert (sdc == retrieval.distances(reconstructed, codes, codewords, "SDC")).all()
-
-
-@given(whole_numbers())
-def test_sdc_is_zero_exactly_for_items_that_decode_to_the_reconstructed_query(case):
-    queries, codes, codewords = case
-    reconstructed, decoded = decode(encode(queries, codewords), codewords), decode(codes, codewords)
-    same = (reconstructed[:, None] == decoded[None]).all(2)
-    assert ((retrieval.distances(queries, codes, codewords, "SDC") == 0) == same).all()
+    for kind, own in (("ADC", queries), ("SDC", decode(encode(queries, codewords), codewords))):
+        loop = [[sum((a - b) ** 2 for a, b in zip(query, item)) for item in decode(codes, codewords).tolist()] for query in own.tolist()]
+        assert retrieval.distances(queries, codes, codewords, kind).tolist() == loop
 
 
 def test_equal_codes_are_at_equal_distances_bit_for_bit():
@@ -360,16 +256,6 @@ def test_equal_codes_are_at_equal_distances_bit_for_bit():
     for kind in retrieval.DISTANCES:
         both = [retrieval.distances(case["query_features"], codes, case["codewords"], kind) for codes in (case["database_codes"], distinct)]
         assert (both[0] == both[1][:, inverse.ravel()]).all()
-
-
-def test_adc_is_nanopqs():
-    rng = np.random.default_rng(0)
-    codewords, codes = rng.standard_normal((4, 16, 3)).astype(np.float32), rng.integers(0, 16, (40, 4), np.uint8)
-    queries = rng.standard_normal((5, 12)).astype(np.float32)
-    pq = nanopq.PQ(4, 16, verbose=False)
-    pq.Ds, pq.codewords = 3, codewords
-    reference = [pq.dtable(query).adist(codes) for query in queries]
-    np.testing.assert_allclose(retrieval.distances(queries, codes, codewords, "ADC"), reference, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "search"), [("ADC", faiss.IndexPQ.ST_PQ), ("SDC", faiss.IndexPQ.ST_SDC)])
@@ -406,6 +292,7 @@ def test_index_by_hand():
     assert index.counts.tolist() == [2, 2, 1]
 
 
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
 def test_index_lists_each_item_once_under_its_code(codes):
     index = retrieval.index(np.array(codes))
@@ -424,14 +311,14 @@ def test_items_that_share_a_label_are_relevant_by_hand():
     assert retrieval.relevant_counts(index, database, queries).tolist() == [[2, 0, 0], [1, 1, 0], [2, 1, 0], [0, 0, 0]]
 
 
-@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64])
+@pytest.mark.parametrize("dtype", [bool, np.uint8])
 def test_relevant_counts_are_those_of_sets_of_labels(dtype):
     rng = np.random.default_rng(0)
-    codes, database, queries = rng.integers(0, 3, (300, 2)), rng.random((300, 5)) < 0.3, rng.random((8, 5)) < 0.3
+    codes, database, queries = rng.integers(0, 3, (100, 2)), rng.random((100, 5)) < 0.3, rng.random((8, 5)) < 0.3
     index = retrieval.index(codes)
     labels = [set(np.flatnonzero(row)) for row in database]
     loop = [
-        [sum(bool(labels[i] & set(np.flatnonzero(query))) for i in range(300) if (codes[i] == code).all()) for code in index.codes]
+        [sum(bool(labels[i] & set(np.flatnonzero(query))) for i in range(100) if (codes[i] == code).all()) for code in index.codes]
         for query in queries
     ]
     assert retrieval.relevant_counts(index, database.astype(dtype), queries.astype(dtype)).tolist() == loop
@@ -496,12 +383,9 @@ def worked():
     )
 
 
-def test_evaluate_counts_by_hand(worked):
+def test_evaluate_counts_floor_and_chance_by_hand(worked):
     names = ("queries", "queries_without_relevant", "database", "distinct_database_codes")
     assert [worked[name] for name in names] == [3, 1, 4, 3]
-
-
-def test_evaluate_floor_and_chance_by_hand(worked):
     # Both queries have two relevant of four, see test_floor_and_chance_by_hand.
     assert [worked["map_floor"], worked["map_chance"]] == pytest.approx([5 / 12, 49 / 72])
 
@@ -549,34 +433,13 @@ def test_evaluate_is_scikit_learns_on_decoded_items_where_nothing_ties():
     assert scores["queries_without_relevant"] == reference.count(None) > 0
 
 
-def test_the_block_size_changes_no_number():
+def test_block_size_and_order_of_items_change_no_number():
     case = random_database()
     whole = retrieval.evaluate(**case)
     assert 0 < whole["queries_without_relevant"] < whole["queries"]
-    for block in (1, 13):
-        assert_same(retrieval.evaluate(**case, block=block), whole)
-
-
-def test_the_order_of_items_changes_no_number():
-    case = random_database()
     order = np.random.default_rng(1).permutation(60)
-    shuffled = case | {name: case[name][order] for name in ("database_codes", "database_labels")}
-    assert_same(retrieval.evaluate(**shuffled), retrieval.evaluate(**case))
-
-
-def test_average_precision_follows_the_order_of_queries():
-    case = random_database()
-    backwards = case | {name: case[name][::-1] for name in ("query_features", "query_labels")}
-    for kind in retrieval.DISTANCES:
-        values = [retrieval.evaluate(**one)[kind]["average_precision"] for one in (case, backwards)]
-        assert values[1] == pytest.approx(values[0][::-1])
-
-
-def test_evaluate_stays_within_its_bounds():
-    scores = retrieval.evaluate(**random_database(words=2))
-    for own in (scores["SDC"], scores["ADC"]):
-        assert scores["map_floor"] <= own["map_worst"] < own["map"] < own["map_best"] <= 1
-        assert own["ci_low"] < own["map"] < own["ci_high"]
+    assert_same(retrieval.evaluate(**case | {name: case[name][order] for name in ("database_codes", "database_labels")}, block=13), whole)
+    assert_same(retrieval.evaluate(**case, block=1), whole)
 
 
 def test_nothing_to_score_is_refused():
@@ -618,9 +481,10 @@ def test_nus_wide_is_scored_in_bounded_memory(python, record_property):
     assert measured["map"] == pytest.approx(measured["chance"], rel=0.02)
 
 
-# -------------------------------------------------------------------------------------------------------- what is retrieved first
+# What is retrieved first
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(retrieval.DISTANCES))
 def test_nearest_is_a_plain_sort_of_the_items(seed, kind):
     """Ties in the order of the database: a stable sort of the distances to every single item."""
