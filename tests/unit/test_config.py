@@ -202,7 +202,8 @@ def test_values_at_the_limits_are_right():
         ("datasets.synthetic.split_seed", 2**31 - 1), ("datasets.synthetic.sha256", "0123456789abcdef" * 4),
         ("models.alexnet.width", 4), ("attacks.basic.epsilon", 0), ("attacks.basic.epsilon", 255), ("attacks.a1_b", {"loss": "apd"}),
         ("bits", [4, 8, 32]), ("seeds", [0, 1, 2]), ("training.label_smoothing", 0), ("training.weight_decay", 0), ("training.crop", 16),
-        ("quantizer.subspaces", 8), ("device", "cpu"), ("anonymous", True),
+        ("quantizer", {"subspaces": 8, "iterations": 1}), ("device", "cpu"), ("anonymous", True), ("attacks.basic.epsilon", 1),
+        ("pqn", {"classification": 0, "margin": 0, "warm_up": 0}), ("figures.sweep", {"epsilon": [1], "iterations": [1], "queries": 1}),
     ]  # fmt: skip
     # Keys of an attack with a loss that uses them.
     right += [("attacks.basic", {"loss": "basic", "feature": "raw"}), ("attacks.basic", {"loss": "apd", "assignment": "euclidean"})]
@@ -365,6 +366,7 @@ def test_a_mistake_is_reported_with_its_key_and_what_is_allowed(path, value, fra
 def test_the_first_mistake_is_reported_and_the_others_counted():
     study = changed("training.epochs", 0)
     assert "more" not in sentence(study)
+    assert sentence(study | {"device": "gpu"}).endswith("(1 more to mend after this)")
     study |= {"training": {"epochs": 0, "crop": 17}, "device": "gpu"}
     words = sentence(study, "config/cifar10.yaml")
     assert words == "config/cifar10.yaml: training.epochs is 0, but must be at least 1 (2 more to mend after this)"
