@@ -70,6 +70,13 @@ ALEXNET = VGG16 | {"network": "alexnet", "width": 0.25}
 PQN = {"alpha": 3, "loss": "hinge", "margin": 0.25, "intra_normalisation": False, "classification": 0.125, "warm_up": 0.75}
 VICTIM = {"dataset": "cifar10", "model": "vgg16", "training": "pretrained", "seed": "5"}
 SOURCE = {"source_model": "alexnet", "source_training": "pretrained", "source_bits": "24"}
+#: What all tables have in common, except where they say otherwise.
+TABLE = {
+    "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
+    "attacks": {"strong": STRONG, "basic": BASIC},
+    "bits": [24, 16],
+    "seeds": [5, 4],
+}
 RUNS = {"threads": 3, "device": "cpu"}
 
 
@@ -116,60 +123,32 @@ BY_HAND = [
     (
         "table1",
         {},
-        {
-            "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
-            "victims": [["vgg16", "pretrained"], ["alexnet", "pretrained"]],
-            "widths": {"vgg16": 0.5, "alexnet": 0.25},
-            "networks": {"vgg16": "vgg16", "alexnet": "alexnet"},
-            "quantizers": {"vgg16": "pq", "alexnet": "pq"},
-            "attacks": {"strong": STRONG, "basic": BASIC},
-            "bits": [24, 16],
-            "seeds": [5, 4],
-        },
+        TABLE
+        | {"victims": [["vgg16", "pretrained"], ["alexnet", "pretrained"]], "widths": {"vgg16": 0.5, "alexnet": 0.25}}
+        | {"networks": {"vgg16": "vgg16", "alexnet": "alexnet"}, "quantizers": {"vgg16": "pq", "alexnet": "pq"}},
     ),
     (
         "table2",
         {},
-        {
-            "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
-            "victims": [["joint", "joint24"], ["joint", "joint16"], ["alexnet", "pretrained"]],
-            "widths": {"joint": 0.25, "alexnet": 0.25},
-            "networks": {"joint": "alexnet", "alexnet": "alexnet"},
-            "quantizers": {"joint": "pqn", "alexnet": "pq"},
-            "attacks": {"strong": STRONG, "basic": BASIC},
-            "bits": [24, 16],
-            "seeds": [5, 4],
-            "pqn": {"joint": PQN},
-            "counterparts": {"joint": "alexnet"},
-        },
+        TABLE
+        | {"victims": [["joint", "joint24"], ["joint", "joint16"], ["alexnet", "pretrained"]], "widths": {"joint": 0.25, "alexnet": 0.25}}
+        | {"networks": {"joint": "alexnet", "alexnet": "alexnet"}, "quantizers": {"joint": "pqn", "alexnet": "pq"}}
+        | {"pqn": {"joint": PQN}, "counterparts": {"joint": "alexnet"}},
     ),
     (
         "table3",
         {},
-        {
-            "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
-            "victims": [["alexnet", "pretrained"]],
-            "widths": {"alexnet": 0.25},
-            "networks": {"alexnet": "alexnet"},
-            "quantizers": {"alexnet": "pq"},
-            "attacks": {"basic": BASIC},
-            "bits": [24, 16],
-            "seeds": [5, 4],
-        },
+        TABLE
+        | {"victims": [["alexnet", "pretrained"]], "widths": {"alexnet": 0.25}, "attacks": {"basic": BASIC}}
+        | {"networks": {"alexnet": "alexnet"}, "quantizers": {"alexnet": "pq"}},
     ),
     (
         "table4",
         {},
-        {
-            "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
-            "victims": [["alexnet", "pretrained"], ["vgg16", "pretrained"]],
-            "widths": {"alexnet": 0.25, "vgg16": 0.5},
-            "networks": {"alexnet": "alexnet", "vgg16": "vgg16"},
-            "quantizers": {"alexnet": "pq", "vgg16": "pq"},
-            "attacks": {"strong": STRONG},
-            "bits": [16],
-            "seeds": [5, 4],
-        },
+        TABLE
+        | {"victims": [["alexnet", "pretrained"], ["vgg16", "pretrained"]], "widths": {"alexnet": 0.25, "vgg16": 0.5}}
+        | {"networks": {"alexnet": "alexnet", "vgg16": "vgg16"}, "quantizers": {"alexnet": "pq", "vgg16": "pq"}}
+        | {"attacks": {"strong": STRONG}, "bits": [16]},
     ),
     ("heat_map", {"table": "table4", "panel": "cifar10"}, {}),
     ("perturbation", VICTIM, {"attack": "strong", "bits": 24, "seed": 5}),
@@ -185,15 +164,8 @@ BY_HAND = [
             "study": "small",
             "datasets": {
                 "cifar10": PARTS
-                | {
-                    "kind": "cifar10",
-                    "source": "a/folder",
-                    "sha256": None,
-                    "train": 40_000,
-                    "database": 8000,
-                    "queries": 500,
-                    "split_seed": 7,
-                },
+                | {"kind": "cifar10", "source": "a/folder", "sha256": None}
+                | {"train": 40_000, "database": 8000, "queries": 500, "split_seed": 7},
                 "fashion_mnist": PARTS | {"kind": "fashion_mnist", "source": None, "sha256": "ab" * 32, "queries": 300},
                 "my_scenes": PARTS
                 | {"kind": "nuswide", "source": "c/folder", "sha256": None, "database": None, "database_from": "all"}
@@ -229,7 +201,7 @@ BY_HAND = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "wildcards", "by_hand"), BY_HAND, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(("rule", "wildcards", "by_hand"), BY_HAND, ids=[rule for rule, _, _ in BY_HAND])
 def test_settings_by_hand(study, rule, wildcards, by_hand):
     """Sorted by name, with the code last, because Snakemake compares them as text."""
     got = settings(rule, wildcards, study)
