@@ -38,7 +38,7 @@ def test_values_and_tensors_come_back(saved):
 
 
 def test_the_state_of_an_optimizer_comes_back(tmp_path):
-    """What a killed training goes on from."""
+    """A killed training resumes from it."""
     network = torch.nn.Linear(3, 2)
     optimizer = torch.optim.SGD(network.parameters(), 0.1, 0.9, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=10, anneal_strategy="linear")
@@ -51,25 +51,19 @@ def test_the_state_of_an_optimizer_comes_back(tmp_path):
     assert torch.equal(got["optimizer"]["state"][0]["momentum_buffer"], torch.ones(2, 3)), "the gradient of a sum of W 1 + b"
 
 
-def test_a_network_comes_back_whole(tmp_path):
+def test_a_network_comes_back_whole_and_stays_as_it_was(tmp_path):
     network = small_network().train()
     network(torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)))  # moves the running statistics
     checkpoints.save_network(tmp_path / "w.pt", network, "vgg11", 0.05, 5)
     torch.manual_seed(99)
     got = checkpoints.load_network(tmp_path / "w.pt")
-    assert not got.training and got.head.out_features == 5
+    assert network.training and not got.training and got.head.out_features == 5
     assert got.state_dict().keys() == network.state_dict().keys()
     for name, tensor in network.state_dict().items():
         assert torch.equal(got.state_dict()[name], tensor), name
     assert got.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3]) and got.std.flatten().tolist() == pytest.approx([0.4, 0.5, 0.6])
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(got(images), network.eval()(images))
-
-
-def test_saving_leaves_the_network_as_it_was(tmp_path):
-    network = small_network().train()
-    checkpoints.save_network(tmp_path / "w.pt", network, "vgg11", 0.05, 5)
-    assert network.training
 
 
 def test_the_bytes_do_not_depend_on_the_name_of_the_file(tmp_path):
@@ -83,11 +77,6 @@ def test_the_bytes_do_not_depend_on_the_name_of_the_file(tmp_path):
     assert paths[0].read_bytes() != paths[1].read_bytes(), "the control: torch itself puts the name inside"
 
 
-def test_another_content_gives_other_bytes(saved, tmp_path):
-    checkpoints.save(tmp_path / "b.pt", VALUE | {"identity": "abd"})
-    assert (tmp_path / "b.pt").read_bytes() != saved.read_bytes()
-
-
 def test_what_cannot_be_saved_leaves_the_old_file(saved):
     before = saved.read_bytes()
     with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
@@ -95,7 +84,7 @@ def test_what_cannot_be_saved_leaves_the_old_file(saved):
     assert saved.read_bytes() == before and [path.name for path in saved.parent.iterdir()] == ["a.pt"]
 
 
-# ------------------------------------------------------------------------------------------------------------------- evil and damage
+# Malicious and damaged files
 
 
 class Evil:
@@ -108,38 +97,27 @@ class Evil:
         return os.mkdir, (self.path,)
 
 
-def evil_zip(path, value):
-    torch.save(value, path)
-
-
-def evil_legacy(path, value):
-    torch.save(value, path, _use_new_zipfile_serialization=False)
-
-
-def evil_pickle(path, value):
-    path.write_bytes(pickle.dumps(value, protocol=2))
-
-
-@pytest.mark.parametrize("write", [evil_zip, evil_legacy, evil_pickle])
-def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path, write):
+@pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
+def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path, form):
     path, trace = tmp_path / "evil.pt", tmp_path / "trace"
-    write(path, {"model": "vgg11", "weights": Evil(trace)})
+    value = {"model": "vgg11", "weights": Evil(trace)}
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(value, protocol=2))
+    else:
+        torch.save(value, path, _use_new_zipfile_serialization=form == "zip")
     for load in (checkpoints.load, checkpoints.load_network):
         with pytest.raises(UserError, match="evil.pt") as error:
             load(path)
-        assert "\n" not in str(error.value)
+        words = str(error.value)
+        assert "\n" not in words
+        assert "set to `False`" not in words and "weights_only" not in words, "the message does not advise to run the code"
     assert not trace.exists()
+    if form != "pickle":
+        torch.load(path, weights_only=False)
+        assert trace.is_dir(), "the control: without the refusal the code runs"
 
 
-@pytest.mark.parametrize("write", [evil_zip, evil_legacy])
-def test_the_code_would_run_if_it_were_let(tmp_path, write):
-    """The control of the test above."""
-    write(tmp_path / "evil.pt", {"model": "vgg11", "weights": Evil(tmp_path / "trace")})
-    torch.load(tmp_path / "evil.pt", weights_only=False)
-    assert (tmp_path / "trace").is_dir()
-
-
-@pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("share", [0, 0.3, 0.999])
 def test_a_cut_checkpoint_is_a_user_error(saved, share):
     content = saved.read_bytes()
     saved.write_bytes(content[: int(share * len(content))])
@@ -148,14 +126,15 @@ def test_a_cut_checkpoint_is_a_user_error(saved, share):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b"hello", bytes(1000), b"<!DOCTYPE html>"])
+@pytest.mark.parametrize("content", [b"hello", bytes(1000), None])
 def test_what_is_no_checkpoint_is_a_user_error(tmp_path, content):
-    (tmp_path / "a.pt").write_bytes(content)
+    if content is not None:
+        (tmp_path / "a.pt").write_bytes(content)
     with pytest.raises(UserError, match="a.pt cannot be read safely"):
         checkpoints.load(tmp_path / "a.pt")
 
 
-def test_a_reason_of_several_lines_is_told_in_one(saved, monkeypatch):
+def test_a_reason_of_several_lines_becomes_one_line(saved, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("the first line\nthe second line")
 
@@ -165,29 +144,17 @@ def test_a_reason_of_several_lines_is_told_in_one(saved, monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_checkpoint_is_a_user_error(tmp_path):
-    with pytest.raises(UserError, match="nowhere.pt"):
-        checkpoints.load(tmp_path / "nowhere.pt")
-
-
 def test_a_flipped_bit_of_a_weight_is_a_user_error(tmp_path):
     checkpoints.save(tmp_path / "a.pt", {"w": torch.arange(1000.0)})
     content = bytearray((tmp_path / "a.pt").read_bytes())
     content[content.find(torch.arange(1000.0).numpy().tobytes()) + 2003] ^= 1
     (tmp_path / "a.pt").write_bytes(content)
-    assert zipfile.ZipFile(io.BytesIO(content)).testzip() is not None, "the checksum is there to be looked at"
+    assert zipfile.ZipFile(io.BytesIO(content)).testzip() is not None, "the file holds a checksum"
     with pytest.raises(UserError):
         checkpoints.load(tmp_path / "a.pt")
 
 
-def test_the_message_about_code_does_not_advise_to_run_it(tmp_path):
-    evil_zip(tmp_path / "evil.pt", Evil(tmp_path / "trace"))
-    with pytest.raises(UserError) as error:
-        checkpoints.load(tmp_path / "evil.pt")
-    assert "set to `False`" not in str(error.value) and "weights_only" not in str(error.value)
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch has deprecated TorchScript, but such files are about
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch has deprecated TorchScript, but such files exist
 def test_a_torchscript_program_is_called_one_and_does_not_run(tmp_path):
     torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(tmp_path / "program.pt")
     with pytest.raises(UserError, match="TorchScript program instead of plain weights") as error:

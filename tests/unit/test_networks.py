@@ -22,11 +22,9 @@ def test_shapes_of_features_and_logits(name, size):
 
 @pytest.mark.parametrize("name", names.NETWORKS)
 def test_width_scales_every_layer_and_64_pixels_work_too(name):
-    narrow = networks.build(name, classes=10, width=0.125).eval()
-    with torch.no_grad():
-        assert narrow.features(torch.rand(2, 3, 64, 64)).shape == (2, narrow.feature_size)
     with torch.device("meta"):
-        full = networks.build(name, classes=10)
+        narrow, full = (networks.build(name, classes=10, width=width).eval() for width in (0.125, 1))
+        assert narrow.features(torch.empty(2, 3, 64, 64)).shape == (2, narrow.feature_size)
     for thin, wide in zip(narrow.body.parameters(), full.body.parameters()):
         assert thin.shape[0] == max(8, wide.shape[0] // 8)
 
@@ -36,24 +34,23 @@ def test_the_first_convolution_leaves_32_to_63_pixels(size, stride):
     assert networks.reduction(size) == stride and 32 <= size // stride < 64
 
 
-@pytest.mark.parametrize("name", names.NETWORKS)
-@pytest.mark.parametrize(("size", "kernel", "left"), [(64, 3, 32), (224, 7, 56)])
-def test_larger_images_are_reduced_by_the_first_convolution_alone(name, size, kernel, left):
+@pytest.mark.parametrize(("name", "size", "kernel", "left"), [("alexnet", 224, 7, 56), ("vgg11", 64, 3, 32), ("resnet18", 224, 7, 56)])
+def test_only_the_first_convolution_reduces_larger_images(name, size, kernel, left):
     """Everything after it has the shapes of the network for 32 pixels, and the feature its size."""
     small, large = (networks.build(name, 10, 0.125, image_size=image_size).eval() for image_size in (32, size))
     convolutions = [module for module in large.modules() if isinstance(module, torch.nn.Conv2d)]
     assert convolutions[0].kernel_size == (kernel, kernel) and convolutions[0].weight.shape[1] == 3
     with torch.no_grad():
         assert convolutions[0](torch.zeros(1, 3, size, size)).shape[2:] == (left, left)
-        assert large.features(torch.rand(2, 3, size, size)).shape == (2, small.feature_size)
+        assert large.features(torch.rand(1, 3, size, size)).shape == (1, small.feature_size)
     shapes = [{key: value.shape for key, value in network.state_dict().items()} for network in (small, large)]
     assert shapes[0].keys() == shapes[1].keys()
-    assert sum(shapes[0][key] != shapes[1][key] for key in shapes[0]) == (kernel != 3), "but for the first kernel"
+    assert sum(shapes[0][key] != shapes[1][key] for key in shapes[0]) == (kernel != 3), "only the first kernel differs"
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "vgg11", "vgg13", "vgg16"])
 def test_body_holds_the_weights_of_torchvisions_network(name):
-    """All layers but the stem and the classifier have torchvision's shapes."""
+    """All layers except the stem and the classifier have torchvision's shapes."""
     with torch.device("meta"):
         ours = [p.shape for p in networks.build(name, classes=10).body.parameters()]
         reference = getattr(models, f"{name}_bn" if name.startswith("vgg") else name)()
@@ -63,39 +60,32 @@ def test_body_holds_the_weights_of_torchvisions_network(name):
     assert sorted(ours) == sorted(theirs)
 
 
+def channels(network):
+    return [module.out_channels for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+
+
 def test_alexnets_channels_are_torchvisions():
     with torch.device("meta"):
-        ours = [m for m in networks.build("alexnet", classes=10).modules() if isinstance(m, torch.nn.Conv2d)]
-        theirs = [m for m in models.AlexNet().modules() if isinstance(m, torch.nn.Conv2d)]
-    assert [c.out_channels for c in ours] == [c.out_channels for c in theirs] == [64, 192, 384, 256, 256]
+        assert channels(networks.build("alexnet", classes=10)) == channels(models.AlexNet()) == [64, 192, 384, 256, 256]
 
 
-def test_every_network_normalises_batches():
-    for name in names.NETWORKS:
-        with torch.device("meta"):
-            network = networks.build(name, classes=10)
-        convolutions = sum(isinstance(m, torch.nn.Conv2d) for m in network.modules())
-        assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules()) == convolutions
+@pytest.mark.parametrize("name", names.NETWORKS)
+def test_every_network_normalises_batches(name):
+    with torch.device("meta"):
+        network = networks.build(name, classes=10)
+    assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules()) == len(channels(network))
 
 
-def test_input_is_normalised_inside():
+def test_input_is_normalised_inside_and_logits_are_the_head_of_the_features():
     """Shifting and scaling the pixels together with mean and std changes nothing."""
     torch.manual_seed(0)
     network = networks.build("vgg11", 10, 0.125, mean=(0.4, 0.5, 0.6), std=(0.1, 0.2, 0.3)).eval()
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         expected = network.features(images)
+        assert torch.allclose(network(images), expected @ network.head.weight.T + network.head.bias, atol=1e-6)
         network.mean, network.std = network.mean * 255, network.std * 255
         assert torch.allclose(network.features(images * 255), expected, atol=1e-5)
-
-
-def test_logits_are_the_head_of_the_features():
-    torch.manual_seed(0)
-    network = networks.build("resnet18", 10, 0.125).eval()
-    images = torch.rand(2, 3, 32, 32)
-    with torch.no_grad():
-        by_hand = network.features(images) @ network.head.weight.T + network.head.bias
-        assert torch.allclose(network(images), by_hand, atol=1e-6)
 
 
 def test_pixels_divides_by_255():
@@ -111,10 +101,10 @@ def test_unknown_network_lists_the_known():
 def test_extracted_features_are_those_of_single_images_in_any_batch():
     """Of length 1, and the same as an image gets alone; float32 sums may differ with the batch in their last bits."""
     network = networks.build("vgg11", 10, 0.125).eval()
-    images = torch.randint(0, 256, (5, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images = torch.randint(0, 256, (3, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     got = networks.extract(network, images.numpy(), torch.device("cpu"), batch_size=2)
     with torch.no_grad():
         alone = torch.cat([network.features(image[None].float() / 255) for image in images]).double()
     wanted = alone / alone.pow(2).sum(1, keepdim=True).sqrt()
-    assert got.dtype == "float32" and got.shape == (5, network.feature_size)
+    assert got.dtype == "float32" and got.shape == (3, network.feature_size)
     torch.testing.assert_close(torch.from_numpy(got).double(), wanted, rtol=1e-4, atol=1e-6)

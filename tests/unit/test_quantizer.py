@@ -18,6 +18,15 @@ from pqag.errors import UserError
 LINE = np.array([[[0], [4]], [[0], [3]]], np.float32)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """faiss' threads busy-wait for each other, which takes many times as long on a busy machine."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    yield
+    faiss.omp_set_num_threads(before)
+
+
 def gaussian(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 

@@ -498,6 +498,6 @@ def test_nearest_is_a_plain_sort_of_the_items(seed, kind):
 
 
 def test_queries_are_chosen_by_what_they_lose():
-    # Losses: 0.5, 0.1, none (no relevant item), 0.9, 0.5. In order: query 1, 0, 4, 3.
-    clean, attacked = [0.6, 0.6, None, 1.0, 0.9], [0.1, 0.5, None, 0.1, 0.4]
+    # Losses: 0.5, 0.1, 0.9, 0.5, and none for queries 2 and 5, without a relevant item. In order: query 1, 0, 4, 3.
+    clean, attacked = [0.6, 0.6, None, 1.0, 0.9, 0.5], [0.1, 0.5, 0.3, 0.1, 0.4, None]
     assert retrieval.at_quantiles_of_loss(clean, attacked, [0, 1 / 3, 2 / 3, 1]) == [1, 0, 4, 3]

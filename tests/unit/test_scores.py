@@ -6,18 +6,9 @@ from pqag.names import PRETRAINED, kind_of
 from pqag.study.rules import jobs
 from pqag.study.scores import Score, counterpart, scores, tables, transfers, victims
 
+MODEL = {"width": 1, "like": None, "weights": None, "training": {"epochs": 4}, "quantizer": {"method": "pq", "subspaces": 4}}
 STUDY = {
-    "models": {
-        name: {
-            "network": name,
-            "width": 1,
-            "like": None,
-            "weights": None,
-            "training": {"epochs": 4},
-            "quantizer": {"method": "pq", "subspaces": 4},
-        }
-        for name in ("vgg16", "alexnet", "resnet18", "vgg11", "vgg13")
-    },
+    "models": {name: MODEL | {"network": name} for name in ("vgg16", "alexnet", "resnet18", "vgg11", "vgg13")},
     "datasets": {"cifar10": {}},
     "attacks": {"apd": {}, "aod": {}},
     "bits": [16, 24],
@@ -30,44 +21,44 @@ STUDY = {
     "figures": {"models": [], "bits": 24, "sweep": {"models": []}},
 }
 NONE = {"models": []}
-PRETRAINED_TOO = {"training": PRETRAINED}
 
 
 def without(*names):
     return STUDY | {"tables": STUDY["tables"] | {name: STUDY["tables"][name] | NONE for name in names}}
 
 
+def scored(attack, source, bits, target=None, target_bits=None):
+    """A score of pretrained networks: white-box unless another target, or its bits, is given."""
+    return (attack, source, PRETRAINED, bits, target or source, PRETRAINED, target_bits or bits)
+
+
 def test_white_box_by_hand():
-    assert scores(without("table3", "table4")) == [
-        ("clean", "vgg16", PRETRAINED, 16, "vgg16", PRETRAINED, 16),
-        ("apd", "vgg16", PRETRAINED, 16, "vgg16", PRETRAINED, 16),
-        ("aod", "vgg16", PRETRAINED, 16, "vgg16", PRETRAINED, 16),
-        ("clean", "vgg16", PRETRAINED, 24, "vgg16", PRETRAINED, 24),
-        ("apd", "vgg16", PRETRAINED, 24, "vgg16", PRETRAINED, 24),
-        ("aod", "vgg16", PRETRAINED, 24, "vgg16", PRETRAINED, 24),
-    ]
+    assert scores(without("table3", "table4")) == [scored(attack, "vgg16", bits) for bits in (16, 24) for attack in ("clean", "apd", "aod")]
 
 
-def test_bits_transfer_by_hand():
+def test_transfer_between_bits_by_hand():
     assert scores(without("table1", "table4")) == [
-        ("clean", "alexnet", PRETRAINED, 16, "alexnet", PRETRAINED, 16),
-        ("clean", "alexnet", PRETRAINED, 24, "alexnet", PRETRAINED, 24),
-        ("aod", "alexnet", PRETRAINED, 16, "alexnet", PRETRAINED, 16),
-        ("aod", "alexnet", PRETRAINED, 16, "alexnet", PRETRAINED, 24),
-        ("aod", "alexnet", PRETRAINED, 24, "alexnet", PRETRAINED, 16),
-        ("aod", "alexnet", PRETRAINED, 24, "alexnet", PRETRAINED, 24),
+        scored("clean", "alexnet", 16),
+        scored("clean", "alexnet", 24),
+        scored("aod", "alexnet", 16),
+        scored("aod", "alexnet", 16, target_bits=24),
+        scored("aod", "alexnet", 24, target_bits=16),
+        scored("aod", "alexnet", 24),
     ]
 
 
-def test_model_transfer_by_hand():
-    assert scores(without("table1", "table3")) == [
-        ("clean", "vgg16", PRETRAINED, 24, "vgg16", PRETRAINED, 24),
-        ("clean", "resnet18", PRETRAINED, 24, "resnet18", PRETRAINED, 24),
-        ("apd", "vgg16", PRETRAINED, 24, "vgg16", PRETRAINED, 24),
-        ("apd", "vgg16", PRETRAINED, 24, "resnet18", PRETRAINED, 24),
-        ("apd", "resnet18", PRETRAINED, 24, "vgg16", PRETRAINED, 24),
-        ("apd", "resnet18", PRETRAINED, 24, "resnet18", PRETRAINED, 24),
+def test_transfer_between_models_by_hand():
+    found = scores(without("table1", "table3"))
+    assert found == [
+        scored("clean", "vgg16", 24),
+        scored("clean", "resnet18", 24),
+        scored("apd", "vgg16", 24),
+        scored("apd", "vgg16", 24, "resnet18"),
+        scored("apd", "resnet18", 24, "vgg16"),
+        scored("apd", "resnet18", 24),
     ]
+    assert found[3]._asdict() == dict(zip(Score._fields, found[3]))
+    assert Score._fields == ("attack", "source_model", "source_training", "source_bits", "model", "training", "bits")
 
 
 def needed(study, rule, wildcards):
@@ -79,6 +70,7 @@ def needed(study, rule, wildcards):
 def test_what_two_tables_show_is_scored_once():
     # 6 of Table 1, 6 of Table 3, 6 of Table 4 of which 2 are Table 1's: clean and APD of VGG16 at 24 bits.
     assert len(scores(STUDY)) == len(set(scores(STUDY))) == 16
+    assert not needed(without("table3"), "table3", {})
     assert tables(STUDY) == ["table1", "table3", "table4"] and tables(without("table3")) == ["table1", "table4"]
 
 
@@ -94,13 +86,12 @@ def test_what_two_tables_show_is_scored_once():
         ("pretrain", {"model": "vgg11", "seed": "0"}, False),
         ("quantize", {"model": "resnet18", "bits": "24"}, True),
         ("quantize", {"model": "resnet18", "bits": "16"}, False),
-        ("attack", {"model": "resnet18", "bits": "24", "attack": "apd"}, True),
         ("attack", {"model": "resnet18", "bits": "24", "attack": "aod"}, False),
         ("attack", {"model": "alexnet", "bits": "16", "attack": "aod"}, True),
         ("attack", {"model": "alexnet", "bits": "16", "attack": "apd"}, False),
-        ("extract_transfer", PRETRAINED_TOO | {"attack": "apd", "source_bits": "24", "model": "resnet18"}, True),
-        ("extract_transfer", PRETRAINED_TOO | {"attack": "aod", "source_bits": "24", "model": "resnet18"}, False),
-        ("extract_transfer", PRETRAINED_TOO | {"attack": "aod", "source_bits": "24", "model": "alexnet"}, False),
+        ("extract_transfer", {"training": PRETRAINED} | {"attack": "apd", "source_bits": "24", "model": "resnet18"}, True),
+        ("extract_transfer", {"training": PRETRAINED} | {"attack": "aod", "source_bits": "24", "model": "resnet18"}, False),
+        ("extract_transfer", {"training": PRETRAINED} | {"attack": "aod", "source_bits": "24", "model": "alexnet"}, False),
         ("evaluate", {"attack": "aod", "source_model": "alexnet", "source_bits": "24", "model": "alexnet", "bits": "16"}, True),
         ("evaluate", {"attack": "aod", "source_model": "vgg16", "source_bits": "24", "model": "vgg16", "bits": "16"}, False),
         ("evaluate_clean", {"model": "vgg16", "bits": "16"}, True),
@@ -111,14 +102,12 @@ def test_a_job_is_of_the_study_if_a_table_needs_it(rule, wildcards, has):
     assert needed(STUDY, rule, wildcards) is has
 
 
-DRAWN = STUDY | {
-    "figures": {"models": ["vgg11"], "bits": 16, "sweep": {"models": ["vgg13"]}},
-}
+DRAWN = STUDY | {"figures": {"models": ["vgg11"], "bits": 16, "sweep": {"models": ["vgg13"]}}}
 
 
 def test_figures_bring_the_scores_of_their_victims():
     added = [score for score in scores(DRAWN) if score not in scores(STUDY)]
-    assert added == [(attack, "vgg11", PRETRAINED, 16, "vgg11", PRETRAINED, 16) for attack in ("clean", "apd", "aod")]
+    assert added == [scored(attack, "vgg11", 16) for attack in ("clean", "apd", "aod")]
 
 
 @pytest.mark.parametrize(
@@ -148,13 +137,10 @@ JOINT = STUDY | {
 
 
 def test_jointly_trained_networks_by_hand():
-    """One network for each code length; then what they are held against, a pretrained network of the same kind."""
-    assert scores(JOINT) == [
-        *[(attack, "mine", "joint16", 16, "mine", "joint16", 16) for attack in ("clean", "apd", "aod")],
-        *[(attack, "mine", "joint24", 24, "mine", "joint24", 24) for attack in ("clean", "apd", "aod")],
-        *[(attack, "alexnet", PRETRAINED, 16, "alexnet", PRETRAINED, 16) for attack in ("clean", "apd", "aod")],
-        *[(attack, "alexnet", PRETRAINED, 24, "alexnet", PRETRAINED, 24) for attack in ("clean", "apd", "aod")],
-    ]
+    """One network for each code length; then their counterpart, a pretrained network of the same kind."""
+    attacks = ("clean", "apd", "aod")
+    joint = [(attack, "mine", f"joint{bits}", bits, "mine", f"joint{bits}", bits) for bits in (16, 24) for attack in attacks]
+    assert scores(JOINT) == joint + [scored(attack, "alexnet", bits) for bits in (16, 24) for attack in attacks]
     assert victims(JOINT, "table2") == [("mine", "joint16"), ("mine", "joint24"), ("alexnet", PRETRAINED)]
     assert kind_of("joint24") == "joint" and kind_of(PRETRAINED) == PRETRAINED
 
@@ -190,7 +176,6 @@ def test_a_jointly_trained_network_is_a_victim_like_any_other():
         ("pretrain", {"model": "mine", "seed": "0"}, False),  # left from before it was trained with its codebook
         ("sweep", {"model": "mine", "training": "joint24", "bits": "24", "attack": "apd"}, True),
         ("sweep", {"model": "mine", "training": PRETRAINED, "bits": "24", "attack": "apd"}, False),
-        ("extract", {"model": "alexnet", "training": PRETRAINED}, True),
         ("extract", {"model": "vgg11", "training": PRETRAINED}, False),
         ("table", {"table": "table2"}, True),
         ("robustness", {"table": "table2"}, True),
@@ -203,7 +188,7 @@ def test_jobs_of_jointly_trained_networks(rule, wildcards, has):
     assert needed(JOINT, rule, wildcards) is has
 
 
-def test_who_lends_weights_is_of_the_study_though_no_table_shows_it():
+def test_a_model_that_lends_weights_is_of_the_study_though_no_table_shows_it():
     study = STUDY | {"models": STUDY["models"] | {"vgg16": STUDY["models"]["vgg16"] | {"like": "vgg13"}}}
     assert needed(study, "pretrain", {"model": "vgg13"}) and not needed(STUDY, "pretrain", {"model": "vgg13"})
     assert needed(study, "borrow", {"model": "vgg16"}) and not needed(study, "pretrain", {"model": "vgg11"})
@@ -212,15 +197,3 @@ def test_who_lends_weights_is_of_the_study_though_no_table_shows_it():
 
 def test_a_table_without_models_is_of_no_study():
     assert not needed(without("table3"), "table", {"table": "table3"})
-
-
-def test_a_score_says_by_name_what_it_is_of():
-    assert Score("aod", "vgg16", "joint16", 16, "alexnet", "pretrained", 24)._asdict() == {
-        "attack": "aod",
-        "source_model": "vgg16",
-        "source_training": "joint16",
-        "source_bits": 16,
-        "model": "alexnet",
-        "training": "pretrained",
-        "bits": 24,
-    }

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pqag import attacks, names, networks, split
@@ -13,19 +13,14 @@ from pqag.job import shards
 
 @pytest.mark.parametrize(
     ("count", "of", "by_hand"),
-    [
-        (1000, 3, [(0, 250), (250, 500), (500, 1000)]),
-        (1000, 4, [(0, 250), (250, 500), (500, 750), (750, 1000)]),
-        (520, 2, [(0, 250), (250, 520)]),
-        (520, 4, [(0, 0), (0, 250), (250, 500), (500, 520)]),
-        (10, 1, [(0, 10)]),
-    ],
+    [(1000, 3, [(0, 250), (250, 500), (500, 1000)]), (520, 4, [(0, 0), (0, 250), (250, 500), (500, 520)]), (10, 1, [(0, 10)])],
 )
 def test_shares_by_hand(count, of, by_hand):
     got = [split.share("attack", count, {"shard": str(shard), "shards": str(of), "seed": "0"}) for shard in range(1, of + 1)]
     assert [(share.start, share.stop) for share in got] == by_hand
 
 
+@settings(max_examples=30)
 @given(st.sampled_from(sorted(names.BATCH_SIZES)), st.integers(0, 20_000), st.integers(1, 40))
 def test_every_image_is_in_one_shard_and_no_batch_in_two(rule, count, of):
     got = [split.share(rule, count, {"shard": shard, "shards": of}) for shard in range(1, of + 1)]
@@ -45,19 +40,11 @@ def test_no_more_shards_than_batches():
     assert shards.number("extract", 9, 501) == 2 and shards.number("extract", 9, None) == 9
 
 
-@pytest.mark.parametrize(
-    ("path", "is_one"),
-    [
-        ("results/a/aod.shard1of3.h5", True),
-        ("results/a/aod.shard12of30.health.json", True),
-        ("clean.shard1of3.prov.json", True),
-        ("results/a/aod.h5", False),
-        ("results/x.shard1of3.y/aod.h5", False),
-        ("results/shard1of3/aod.h5", False),
-    ],
-)
-def test_shards_are_known_by_their_names(path, is_one):
-    assert shards.is_shard(path) == is_one
+def test_shards_are_known_by_their_names():
+    for path in ("results/a/aod.shard1of3.h5", "results/a/aod.shard12of30.health.json", "clean.shard1of3.prov.json"):
+        assert shards.is_shard(path)
+    for path in ("results/a/aod.h5", "results/x.shard1of3.y/aod.h5", "results/shard1of3/aod.h5"):
+        assert not shards.is_shard(path)
 
 
 @pytest.fixture(scope="module")
@@ -73,19 +60,17 @@ def victim():
 
 @pytest.mark.parametrize("loss", attacks.LOSSES)
 def test_an_attack_in_shards_is_the_same_bit_for_bit(victim, loss, monkeypatch):
-    """Images and health of 23 queries, 4 a batch, whole and over every number of shards that there is."""
+    """Images and health of 23 queries, 4 a batch, whole and in two and six shards."""
     monkeypatch.setitem(names.BATCH_SIZES, "attack", 4)
     network, codewords, images, ids = victim
     codebook, chosen = Codebook(codewords, None, None), attacks.Attack(loss, 8, 2.55, 2)
     adversarial, health = attacks.attack(network, codebook, images, ids, chosen, 3, batch_size=4)
     assert health["codes_changed"] > 0 and len(health["loss"]) == 3
-    for of in (2, 3, 6):
+    for of in (2, 6):
         shares = [split.share("attack", 23, {"shard": shard, "shards": of}) for shard in range(1, of + 1)]
-        parts = [
-            part
-            for share in shares
-            for part in attacks.attack_batches(network, codebook, images[share].copy(), ids[share], chosen, 3, batch_size=4)
-        ]
+        parts = []
+        for share in shares:
+            parts += attacks.attack_batches(network, codebook, images[share].copy(), ids[share], chosen, 3, batch_size=4)
         joined = np.concatenate([image for image, _ in parts])
         assert np.array_equal(joined, adversarial)
         assert attacks.health(images, joined, [figures for _, figures in parts]) == health
@@ -114,5 +99,5 @@ def test_the_health_of_batches_by_hand():
 def test_features_in_shards_are_the_same_bit_for_bit(victim):
     network, _, images, _ = victim
     whole = networks.extract(network, images, torch.device("cpu"), 4)
-    parts = [networks.extract(network, images, torch.device("cpu"), 4, share) for share in (slice(0, 8), slice(8, 20), slice(20, 23))]
+    parts = [networks.extract(network, images, torch.device("cpu"), 4, share) for share in (slice(0, 8), slice(8, 23))]
     assert np.array_equal(np.concatenate(parts), whole)
