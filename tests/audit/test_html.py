@@ -444,7 +444,7 @@ def test_every_cell_opens_and_ends_in_what_came_from_outside(browser, site, copi
 def test_generated_images_are_said_to_have_no_raw_file(browser, site, finished):
     page = browser.open(site(html.page(RESULTS)[0]) + f"#{APD}")
     assert page.evaluate(STEPS)[-1] == "data/synthetic.h5"
-    assert "there is no raw file" in page.evaluate("document.querySelector('.steps > li:last-child').textContent")
+    assert "its code made it without a raw file" in page.evaluate("document.querySelector('.steps > li:last-child').textContent")
     assert page.evaluate("document.querySelectorAll('.faulty, .fault').length") == 0
 
 
@@ -493,7 +493,7 @@ def test_an_address_that_names_no_cell_opens_none(browser, site, finished):
     address = site(html.page(RESULTS)[0])
     for fragment in ("nowhere", "%E0%A4%A", "__proto__", "%00", "<script>console.log(13)</script>"):
         page = browser.open(f"{address}#{fragment}")
-        assert page.evaluate("document.querySelector('#chain').textContent") == "Choose a number: its chain appears here."
+        assert page.evaluate("document.querySelector('#chain').textContent") == "Select a number to see its chain here."
         assert page.complaints == []
 
 
