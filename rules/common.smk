@@ -10,7 +10,7 @@ from pqag.job.shards import number
 from pqag.names import DATASETS, JOINT, PRETRAINED
 from pqag.study import paths
 from pqag.study.model import parse_study, read_config
-from pqag.study.rules import FIGURES, RULES, figure_models, jobs, settings, work
+from pqag.study.rules import FIGURES, RULES, jobs, settings, work
 from pqag.study.scores import CONCLUSIONS, TABLES, heat_maps, held_against, rows_of, tables
 from pqag.study.settings import maker_of
 from pqag.user_code import digests

@@ -11,8 +11,7 @@ def files_of(*chosen):
         found = {}
         for name, of_job in jobs(RESOLVED):
             if name in chosen or not chosen:
-                seeds = STUDY.seeds[0] if name in FIGURES else STUDY.seeds
-                values = dict(dataset=STUDY.datasets, seed=seeds) | of_job
+                values = dict(dataset=STUDY.datasets, seed=STUDY.seeds) | of_job
                 found.update(dict.fromkeys(expand(getattr(rules, name).output, **values)))
         return list(found)
 
@@ -24,7 +23,7 @@ figure_outputs = files_of(*FIGURES, "heat_map")
 
 def table_outputs(table):
     """Every file of a table, and of what is concluded from it, with the records."""
-    makers = [rules.table, *([getattr(rules, CONCLUSIONS[table])] if table in CONCLUSIONS else [])]
+    makers = [rules.table, *([getattr(rules, CONCLUSIONS[table])] if table in CONCLUSIONS and table in tables(RESOLVED) else [])]
     return [path for maker in makers for path in expand(maker.output, table=table)]
 
 
@@ -35,7 +34,7 @@ def pictures(suffix):
 
 def everything(wildcards):
     """Every file of the study, with the records: each is asked for by name, so that one which was deleted is made again."""
-    left_out = {"manifest"} if shutil.which("pdflatex") else {"manifest", "paper"}
+    left_out = {"manifest"} if RESOLVED["figures"]["models"] and shutil.which("pdflatex") else {"manifest", "paper"}
     return files_of(*RULES.keys() - left_out)(wildcards)
 
 

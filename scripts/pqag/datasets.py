@@ -4,15 +4,17 @@ A data set is an entry of ``DATASETS``. It defines its raw files, where to find 
 same for all data sets. The hash of a data set is that of the decoded images and labels, so every source gives the same hash.
 """
 
+import contextlib
 import hashlib
 import http.client
 import os
+import shutil
 import struct
 import subprocess
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,7 +188,7 @@ def fetch(name: str, source: str | None = None, expected_sha256: str | None = No
     """
     dataset = DATASETS[name]
     failures = []
-    for label, attempt, official in sources.of(dataset, source):
+    for label, attempt, official in _sources(dataset, source):
         try:
             with tempfile.TemporaryDirectory() as scratch, attempt(Path(scratch)) as found:
                 complete = Path(scratch, "complete")
@@ -205,6 +207,30 @@ def fetch(name: str, source: str | None = None, expected_sha256: str | None = No
     if dataset.archive:
         advice += f", or to the archive {dataset.archive}"
     raise UserError(f"the data set {name} could not be obtained ({'; '.join(failures)}); {advice}")
+
+
+def _sources(dataset: Dataset, source: str | None) -> Iterator[tuple[str, Callable, bool]]:
+    """Yield for each source a label, a context manager that takes a scratch folder and yields a folder with the raw files, and whether
+    it checks the hash of the official archive (then the content is official even if its own hash is unknown)."""
+    hashed = dataset.archive_sha256 is not None
+    if not dataset.files:
+        yield "generated", contextlib.nullcontext, True
+        return
+    if source is not None:
+        path = Path(os.path.expanduser(source))  # Path.expanduser raises for a user that does not exist
+        if path.is_file():
+            yield str(source), lambda scratch: sources.unpacked(dataset, path, scratch), hashed
+        else:
+            yield str(source), lambda scratch: sources.folder(dataset, path), False
+        return
+    if dataset.debian:
+        installed = Path("/usr/share/datasets", dataset.debian.removeprefix("dataset-"))
+        if installed.is_dir():
+            yield f"installed Debian package {dataset.debian}", lambda scratch: sources.folder(dataset, installed), False
+        if shutil.which("apt-get") and shutil.which("dpkg-deb"):
+            yield f"Debian package {dataset.debian}", lambda scratch: sources.debian(dataset.debian, scratch), False
+    for url in dataset.downloads:
+        yield url, lambda scratch, url=url: sources.downloaded(dataset, url, scratch), hashed
 
 
 def _title(dataset: Dataset, digest: str, official: bool) -> str:

@@ -21,8 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pqag import storage
 from pqag.errors import UserError
-from pqag.names import RELEASED
-from pqag.sources import LARGEST
+from pqag.names import LARGEST, RELEASED
 
 #: The accepted formats, by Pillow's names. Its other decoders are rarely used and little tested, and one of them starts a program.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")

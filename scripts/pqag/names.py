@@ -51,6 +51,8 @@ def kind_of(training: str) -> str:
 
 # ----------------------------------------------------------------------------------------------------------------------------- sizes
 
+#: More bytes than any file or archive of a data set has. A longer stream is a decompression bomb, which would fill the disk.
+LARGEST = 2**28
 #: Images at once, of each rule that can be split into shards. Results depend on it in their last bits.
 BATCH_SIZES = {"attack": 250, "extract": 500}
 

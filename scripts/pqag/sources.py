@@ -1,54 +1,27 @@
-"""Where the raw files of a data set come from: a folder, an archive, the Debian package, a download.
+"""Gets the raw files of a data set into a folder: from a folder, an archive, the Debian package, a download.
 
-This module only moves bytes and decides none of them: ``pqag.datasets`` checks what they decode to, and the record of the job has the
-sha256 of every raw file. So the digest of the code leaves it out, see ``pqag.job.provenance``, and a change makes no result stale. A
-``dataset`` is a ``pqag.datasets.Dataset``.
+This module only moves bytes and decides none of them: ``pqag.datasets`` says which sources there are and checks what they decode to, and
+the record of the job has the sha256 of every raw file. So the digest of the code leaves this module out, see ``pqag.job.provenance``, and a
+change makes no result stale. A ``dataset`` is a ``pqag.datasets.Dataset``.
 """
 
 import contextlib
 import gzip
 import hashlib
 import os
-import shutil
 import subprocess
 import tarfile
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from pqag.errors import UserError
-
-#: More bytes than any file or archive of a data set has. A longer stream is a decompression bomb, which would fill the disk.
-LARGEST = 2**28
-
-
-def of(dataset, source: str | None) -> Iterator[tuple[str, Callable, bool]]:
-    """Yield for each source a label, a context manager that takes a scratch folder and yields a folder with the raw files, and whether
-    it checks the hash of the official archive (then the content is official even if its own hash is unknown)."""
-    hashed = dataset.archive_sha256 is not None
-    if not dataset.files:
-        yield "generated", contextlib.nullcontext, True
-        return
-    if source is not None:
-        path = Path(os.path.expanduser(source))  # Path.expanduser raises for a user that does not exist
-        if path.is_file():
-            yield str(source), lambda scratch: _unpacked(dataset, path, scratch), hashed
-        else:
-            yield str(source), lambda scratch: _folder(dataset, path), False
-        return
-    if dataset.debian:
-        installed = Path("/usr/share/datasets", dataset.debian.removeprefix("dataset-"))
-        if installed.is_dir():
-            yield f"installed Debian package {dataset.debian}", lambda scratch: _folder(dataset, installed), False
-        if shutil.which("apt-get") and shutil.which("dpkg-deb"):
-            yield f"Debian package {dataset.debian}", lambda scratch: _debian(dataset.debian, scratch), False
-    for url in dataset.downloads:
-        yield url, lambda scratch, url=url: _downloaded(dataset, url, scratch), hashed
+from pqag.names import LARGEST
 
 
 @contextlib.contextmanager
-def _folder(dataset, path: Path) -> Iterator[Path]:
+def folder(dataset, path: Path) -> Iterator[Path]:
     """Yield the folder itself, or its subfolder with the files (users often name the parent of an unpacked archive)."""
     if not path.is_dir():
         raise UserError("there is no such file or folder")
@@ -60,7 +33,7 @@ def _folder(dataset, path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _unpacked(dataset, archive: Path, scratch: Path) -> Iterator[Path]:
+def unpacked(dataset, archive: Path, scratch: Path) -> Iterator[Path]:
     """Unpack only the required members of a tar archive, only regular files, from any folder in it; write nothing else."""
     if dataset.archive is None:
         raise UserError("it is a file, but this data set needs a folder")
@@ -79,7 +52,7 @@ def _unpacked(dataset, archive: Path, scratch: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _debian(package: str, scratch: Path) -> Iterator[Path]:
+def debian(package: str, scratch: Path) -> Iterator[Path]:
     """Download the package and unpack it in ``scratch``, with separate package lists: those of a fresh machine are empty, and only root
     may fill them."""
 
@@ -104,12 +77,12 @@ def _debian(package: str, scratch: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _downloaded(dataset, url: str, scratch: Path) -> Iterator[Path]:
+def downloaded(dataset, url: str, scratch: Path) -> Iterator[Path]:
     for file in (dataset.archive,) if dataset.archive else [f"{name}.gz" for name in dataset.files]:
         with urllib.request.urlopen(f"{url}/{file}", timeout=60) as response:
             _write(response, scratch / file)
     if dataset.archive:
-        with _unpacked(dataset, scratch / dataset.archive, scratch) as folder:
+        with unpacked(dataset, scratch / dataset.archive, scratch) as folder:
             yield folder
     else:
         yield scratch

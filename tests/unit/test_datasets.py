@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pqag import sources
+from pqag import datasets, sources
 from pqag.datasets import DATASETS, Dataset, Raw, content_sha256, fetch
 from pqag.errors import UserError
 from pqag.split import split
@@ -354,7 +354,7 @@ def attempts(monkeypatch, *given):
 
         return enter
 
-    monkeypatch.setattr(sources, "of", lambda dataset, source: [(label, attempt(result), False) for label, result in given])
+    monkeypatch.setattr(datasets, "_sources", lambda dataset, source: [(label, attempt(result), False) for label, result in given])
 
 
 def test_a_source_that_fails_gives_way_to_the_next(toy, folder, tmp_path, monkeypatch):

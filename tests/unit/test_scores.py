@@ -12,6 +12,7 @@ STUDY = {
     "datasets": {"cifar10": {}},
     "attacks": {"apd": {}, "aod": {}},
     "bits": [16, 24],
+    "seeds": [0],
     "tables": {
         "table1": {"models": ["vgg16"]},
         "table2": {"models": []},
@@ -119,6 +120,9 @@ def test_figures_bring_the_scores_of_their_victims():
         ("sweep", {"model": "vgg13", "bits": "24", "attack": "apd"}, False),
         ("sweep", {"model": "vgg13", "bits": "16", "attack": "basic"}, False),
         ("sweep", {"model": "vgg11", "bits": "16", "attack": "apd"}, False),
+        ("pretrain", {"model": "vgg13"}, True),  # whose strength is shown, and nothing else of it
+        ("quantize", {"model": "vgg13", "bits": "16"}, True),
+        ("quantize", {"model": "vgg13", "bits": "24"}, False),
         ("heat_map", {"table": "table3", "panel": "cifar10_alexnet"}, True),
         ("heat_map", {"table": "table3", "panel": "cifar10_vgg16"}, False),
         ("heat_map", {"table": "table4", "panel": "cifar10"}, True),

@@ -258,7 +258,7 @@ def job(record: Mapping[str, Any]) -> str:
 
 
 def _jobs(resolved: Mapping[str, Any]) -> Set[tuple[str, Set]]:
-    """Return every job of the study by its rule and its wildcards, without dataset and seed; none if the study is damaged."""
+    """Return every job of the study as ``pqag.study.rules.jobs`` gives it; none if the study is damaged."""
     try:
         return {(rule, frozenset(wildcards.items())) for rule, wildcards in jobs(resolved)}
     except DAMAGE:
@@ -266,14 +266,15 @@ def _jobs(resolved: Mapping[str, Any]) -> Set[tuple[str, Set]]:
 
 
 def _has(resolved: Mapping[str, Any], known: Set[tuple[str, Set]], record: Mapping[str, Any]) -> bool:
-    """Whether the job of a record belongs to the study, whose jobs are ``known`` by rule and wildcards, without dataset and seed."""
+    """Whether the job of a record belongs to the study, whose jobs are ``known``, see ``_jobs``."""
     parameters = record["predicate"]["buildDefinition"]["externalParameters"]
     try:
         rule, wildcards = parameters["rule"], parameters["wildcards"]
         settings(rule, wildcards, resolved)
         named = all(wildcards[key] in map(str, resolved[f"{key}s"]) for key in ("dataset", "seed") if key in wildcards)
         others = frozenset((name, value) for name, value in wildcards.items() if name not in ("dataset", "seed"))
-        return named and (rule, others) in known
+        seeded = others | {("seed", wildcards.get("seed"))}
+        return named and ((rule, others) in known or (rule, seeded) in known)
     except DAMAGE:
         return False
 

@@ -44,7 +44,7 @@ def now() -> str:
 class Job(NamedTuple):
     """A job as the workflow started it: its rule and script, and what distinguishes it from other jobs of that rule.
 
-    ``settings`` are those of ``pqag.study.settings`` and hold the digest of the code.
+    ``settings`` are those of ``pqag.study.rules.settings`` and hold the digest of the code.
     """
 
     rule: str
@@ -270,7 +270,7 @@ def processors(record: Mapping[str, Any]) -> set[str]:
 
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that the job ran with, as ``pqag.study.settings`` gives them."""
+    """The settings that the job ran with, as ``pqag.study.rules.settings`` gives them."""
     definition = record["predicate"]["buildDefinition"]
     return definition["externalParameters"]["settings"] | {"code": definition["internalParameters"]["code"]}
 

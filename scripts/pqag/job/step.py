@@ -1,4 +1,4 @@
-"""What every script in ``scripts/`` shares: its log, its errors, its record, its device, its progress bar."""
+"""What every script in ``scripts/`` shares: its log, its errors, its record, its progress bar."""
 
 import contextlib
 import errno
@@ -87,7 +87,7 @@ _raw: list[dict] = []
 def _end_with_parent() -> None:
     """End this process when the Snakemake that started it is gone: its job would go on and write beside the next run's.
 
-    ``rules/common.smk`` leaves the process's number in the environment: Snakemake may be gone before this is called, since a script loads
+    ``rules/patches.smk`` leaves the process's number in the environment: Snakemake may be gone before this is called, since a script loads
     its libraries first.
     """
     parent = int(os.environ.get("PQAG_PARENT", os.getppid()))
@@ -119,7 +119,7 @@ def _end_with_parent() -> None:
 def superseded() -> bool:
     """Whether another run has begun in this folder since the one that this process belongs to.
 
-    A run leaves a name of its own in the environment of its jobs and in the file that it holds for its time, see ``rules/common.smk``.
+    A run leaves a name of its own in the environment of its jobs and in the file that it holds for its time, see ``rules/patches.smk``.
     """
     name = os.environ.get("PQAG_RUN")
     try:

@@ -1,7 +1,8 @@
 """Every rule of the workflow, said once: its script, what there is one job of it for, what it depends on, and what it asks for.
 
 What Snakemake compares with the last run to find what is stale, what a record holds, what ``audit verify`` expects, what a job asks a
-cluster for and which files a study has: all follow from this table. Needs only the standard library.
+cluster for and which files a study has: all follow from this table. A test holds the local rules and the profile of the cluster to it.
+Needs only the standard library.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -119,15 +120,22 @@ def figure_models(study: Mapping[str, Any], rule: str) -> list[str]:
 
 
 def jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Every job of a finished study, as its rule and its wildcards but for dataset and seed; some come twice.
+    """Yield every job of a finished study, as its rule and its wildcards without dataset; some come twice.
 
-    Shards are none of them: nothing is left of these.
+    There is one such job for each data set, and for each seed unless the wildcards have one: figures are of the first seed. Shards are not
+    among them, since a finished study has none left.
     """
 
     def job(rule: str, **values: Any) -> tuple[str, dict[str, str]]:
         return rule, {name: str(values[name]) for name in WILDCARDS[RULES[rule].per]}
 
-    for rule in ("study", "manifest", "fetch", "prepare"):
+    def victim(its: dict[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
+        for model in with_lender(study, its["model"]):
+            yield job(maker_of(study["models"][model]), **its | {"model": model})
+        yield job("extract", **its)
+        yield job("encode" if is_joint(study, its["model"]) else "quantize", **its)
+
+    for rule in ("study", "manifest", "paper", "fetch", "prepare"):
         yield job(rule)
     for table in tables(study):
         yield job("table", table=table)
@@ -138,16 +146,15 @@ def jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
     bits = study["figures"]["bits"]
     for rule in FIGURES:
         for model in figure_models(study, rule):
-            for attack in study["attacks"] if RULES[rule].per == "strength" else [CLEAN]:
-                yield job(rule, model=model, training=training_of(study, model, bits), bits=bits, attack=attack)
-    if study["figures"]["models"]:
-        yield job("paper")
+            its, first = {"model": model, "training": training_of(study, model, bits), "bits": bits}, {"seed": str(study["seeds"][0])}
+            yield from ((maker, wildcards | first) for maker, wildcards in victim(its))
+            if RULES[rule].per == "figure":
+                yield job(rule, **its)
+            else:
+                yield from ((rule, job(rule, **its, attack=attack)[1] | first) for attack in study["attacks"])
     for score in scores(study):
         its = score._asdict()
-        for model in with_lender(study, score.model):
-            yield job(maker_of(study["models"][model]), **its | {"model": model})
-        yield job("extract", **its)
-        yield job("encode" if is_joint(study, score.model) else "quantize", **its)
+        yield from victim(its)
         if score.attack == CLEAN:
             yield job("evaluate_clean", **its)
             continue
