@@ -64,6 +64,15 @@ def test_a_cell_of_several_sources_is_their_mean(folder):
     ]
 
 
+def test_a_standard_deviation_by_hand(folder):
+    """Of 1, 2 and 4, with the mean 7/3: squares of -4/3, -1/3 and 5/3 add up to 42/9, half of which is 7/3."""
+    files.write_json("x.json", [1, 2, 4])
+    made = Cells("t", {"x.json": [1, 2, 4]})
+    made.put("sd", [("x.json", f"/{i}") for i in range(3)], ".3f", statistic="standard deviation")
+    assert made.entries[0]["value"] == pytest.approx((7 / 3) ** 0.5) and made.entries[0]["text"] == "1.528"
+    assert faults(made.entries[0]) is None
+
+
 def test_a_table_reads_no_file_that_it_was_not_given(folder):
     with pytest.raises(KeyError, match="metrics.json"):
         empty("table1", "training.csv").put("queries", [("metrics.json", "/queries")], "d")

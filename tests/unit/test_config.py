@@ -395,6 +395,11 @@ OWN = {
 }
 
 
+def test_a_model_like_another_has_its_network_and_its_width():
+    models = parse_study(changed("models", OWN | {"half": {"like": "fine"}})).resolved()["models"]
+    assert (models["half"]["network"], models["half"]["width"]) == ("vgg16", 0.5)
+
+
 def test_victims_that_users_bring():
     """Each with its network, and trained here only where it has no weights; and what they bring along, with the keys."""
     study = parse_study(changed("models", OWN))

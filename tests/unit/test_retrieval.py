@@ -501,3 +501,4 @@ def test_queries_are_chosen_by_what_they_lose():
     # Losses: 0.5, 0.1, 0.9, 0.5, and none for queries 2 and 5, without a relevant item. In order: query 1, 0, 4, 3.
     clean, attacked = [0.6, 0.6, None, 1.0, 0.9, 0.5], [0.1, 0.5, 0.3, 0.1, 0.4, None]
     assert retrieval.at_quantiles_of_loss(clean, attacked, [0, 1 / 3, 2 / 3, 1]) == [1, 0, 4, 3]
+    assert retrieval.at_quantiles_of_loss(clean, attacked, [0.1, 0.2]) == [1, 0], "the nearest: place 0.3 and 0.6"

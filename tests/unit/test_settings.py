@@ -262,6 +262,7 @@ def test_what_the_user_brings_is_in_the_settings_of_the_rules_that_use_it():
     assert [maker_of(study["models"][name]) for name in ("mine", "mine_opq", "vgg16")] == ["adopt", "borrow", "pretrain"]
     for network in ("net:make", "torchvision:resnet18"):
         assert maker_of(study["models"]["vgg16"] | {"network": network}) == "adopt", "even without weights"
+    assert maker_of(study["models"]["vgg16"] | {"weights": "w.pt"}) == "adopt", "a network of ours too"
     assert settings("quantize", {"model": "mine_opq", "bits": "24"}, study)["method"] == "opq"
     assert settings("borrow", {"model": "mine_opq"}, study)["like"] == "mine"
     with pytest.raises(KeyError):
