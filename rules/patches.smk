@@ -9,10 +9,6 @@ import sys
 import uuid
 from pathlib import Path
 
-from snakemake.jobs import Job
-from snakemake.persistence import PersistenceBase
-from snakemake.spawn_jobs import SpawnedJobArgsFactory
-
 
 def stop(words):
     """End with one sentence on the console."""
@@ -20,7 +16,7 @@ def stop(words):
     sys.exit(1)
 
 
-if workflow.modifier.parent_modifier:
+if getattr(workflow.modifier, "parent_modifier", None):
     stop("This workflow cannot be a module of another: it reads its own study files and audits all that it makes. Run it by itself.")
 
 # For the imports below only: what stays on the path is mounted in a container under another name, and the library would be loaded from there,
@@ -39,6 +35,11 @@ for folder in OWN:
 
 if unsupported():
     stop(unsupported())
+
+# Not before: another version may lack one of them, and would end in a stack trace.
+from snakemake.jobs import Job
+from snakemake.persistence import PersistenceBase
+from snakemake.spawn_jobs import SpawnedJobArgsFactory
 
 # Snakemake puts this path into the command line of every script as it is, so a blank in the name of a folder above would break them all.
 if os.path.exists(sys.executable):  # not quoted yet

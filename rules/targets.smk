@@ -5,12 +5,12 @@ START = time.time()
 
 
 def files_of(*chosen):
-    """Every file that the jobs of the chosen rules make in the study, or of all rules, with the records."""
+    """Every file that the jobs of the chosen rules make in the study, with the records."""
 
     def outputs(wildcards):
         found = {}
         for name, of_job in jobs(RESOLVED):
-            if name in chosen or not chosen:
+            if name in chosen:
                 values = dict(dataset=STUDY.datasets, seed=STUDY.seeds) | of_job
                 found.update(dict.fromkeys(expand(getattr(rules, name).output, **values)))
         return list(found)
