@@ -125,9 +125,6 @@ def overlap(first, second, slack=1.0) -> bool:
     )
 
 
-# All kinds
-
-
 def test_no_text_is_cut_off(drawn):
     for text in texts(drawn):
         inside = text.get_window_extent()
@@ -174,8 +171,6 @@ def test_names_of_the_paper_are_printed_as_there_and_others_as_given_even_if_ano
         assert {"AOD", *names[1:]} < set(legend) and "aod" not in words(figure)
     assert {"ResNet18", "VGG11", "AlexNet", LONG} <= {word.replace("\n", "") for word in words(heat([*NETWORKS[::3], LONG]))}
 
-
-# Saving
 
 MAKE = """
 import sys
@@ -264,9 +259,6 @@ def test_saving_is_atomic_and_refuses_other_formats_first(tmp_path, monkeypatch)
     assert contents(tmp_path) == {}
 
 
-# The look of the attacks
-
-
 def look(artist) -> tuple:
     """Colour and dashes of a line, these in its own widths."""
     offset, dashes = artist._unscaled_dash_pattern
@@ -341,9 +333,6 @@ def test_an_attack_looks_the_same_in_every_kind_of_figure():
     assert all(to_hex(axes.patches[0].get_facecolor()) == clean.lower() for axes in centroids.axes)
 
 
-# Figure 5
-
-
 def test_precision_recall_draws_what_was_given():
     given = curves()
     figure = figures.precision_recall(given, RECALL, "CIFAR-10", 0.125)
@@ -356,9 +345,6 @@ def test_precision_recall_draws_what_was_given():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Clean", "Basic", "APD", "AOD", "Chance (0.12)"]
     assert {"CIFAR-10", "Recall", "Precision"} <= set(words(figure))
     assert len({line.get_markevery() for line in lines}) == 4, "markers of different attacks are not at one place"
-
-
-# Figure 3
 
 
 def test_distributions_draw_what_was_given_sorted_by_the_clean_one():
@@ -390,9 +376,6 @@ def test_differences_are_seen_and_numbers_are_plain(scale, codewords):
     assert len(labels) >= 4
     assert all("e" not in label and float(label) < 1.3 for label in labels)
     assert len({float(label) for label in labels[: len(labels) // 2]}) == len(labels) // 2, "no two ticks have one number"
-
-
-# Figures 4 and 1
 
 
 def marks(axes) -> tuple[list, list]:
@@ -478,9 +461,6 @@ def test_perturbation_by_hand():
     assert {"+", "=", "perturbation \u00d7 20", "(at most 8 of 255)", "query", "adversarial query"} <= set(words(figure))
 
 
-# Sweep
-
-
 def test_sweep_draws_what_was_given():
     rows = sweep_rows().sample(frac=1, random_state=0)
     figure = figures.sweep(rows, 5.25, 10.5, "A title")
@@ -506,9 +486,6 @@ def test_ticks_are_legible_whatever_the_values(values):
     boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
     assert not any(overlap(first, second, 0) for first, second in itertools.combinations(boxes, 2))
     assert {label.get_text() for label in figure.axes[0].get_xticklabels()} <= {f"{value:g}" for value in values}
-
-
-# Tables 3 and 4
 
 
 def cells(axes) -> dict:
@@ -572,9 +549,6 @@ def test_a_cell_that_is_not_there_is_blank_and_grey():
     draw(figures.heat_map({"SDC": np.full((2, 2), np.nan)}, ["a", "b"], ["a", "b"], ""))
 
 
-# What is wrong
-
-
 def sheet_with(**change):
     return figures.retrieval_sheet([("", [row()._replace(**change)])])
 
@@ -594,23 +568,19 @@ REFUSED = [
     *((lambda value=value: precision(np.full(100, value)), "from 0 to 1") for value in (1.5, np.nan, -0.1)),
     (lambda: figures.precision_recall({}, RECALL, "", 0.1), "nothing to draw: curves is empty"),
     (lambda: distribution(P, {"aod": P[:, :8]}, ["a", "b"]), r"distribution of aod must be of shape \(2, 16\), not \(2, 8\)"),
-    (lambda: distribution(P[0], {"aod": P[0]}, ["a"]), r"shape \(P, K\), not \(16,\)"),
     (lambda: distribution(P, {"aod": P}, ["a"]), "2 distributions, but 1 titles"),
     (lambda: distribution(P, {}, ["a", "b"]), "nothing to draw: attacked is empty"),
     (lambda: sheet_with(query=images(32, 32)), r"the query of 'Clean' must be an image of shape \(3, H, W\), not \(32, 32\)"),
     (lambda: sheet_with(query=images(3, 32, 32) / 255), r"query of 'Clean' must be uint8 of shape \(3, 32, 32\), not float64"),
     (lambda: sheet_with(retrieved=images(3, 3, 32, 31)), r"retrieved of 'Clean' must be uint8 of shape \(3, 3, 32, 32\)"),
     (lambda: sheet_with(relevant=np.ones(4, bool)), r"relevant of 'Clean' must be bool of shape \(3,\), not bool of \(4,\)"),
-    (lambda: sheet_with(relevant=np.ones(3)), "relevant of 'Clean' must be bool"),
     (lambda: sheet_with(retrieved=images(0, 3, 32, 32), relevant=np.ones(0, bool)), "no image is retrieved by 'Clean'"),
-    (lambda: figures.retrieval_sheet([("", [row(), row("AOD", (True, False))])]), "retrieved of 'AOD' must be"),
     (lambda: figures.retrieval_sheet([("Query 3", [])]), "groups holds no row"),
     (lambda: perturbation(adversarial=images(3, 16, 16)), "query of 'retrieved by the adversarial query' must be"),
     (lambda: swept(lambda rows: rows.drop(columns="map")), "lack the column map"),
     (lambda: swept(lambda rows: pd.concat([rows, rows[:1]])), "two values for the same point"),
     (lambda: swept(lambda rows: rows.assign(axis="steps")), "unknown axis 'steps': known are epsilon, iterations"),
     (lambda: swept(lambda rows: rows.assign(distance=rows["distance"].str.lower())), "unknown distance 'adc': known are SDC, ADC"),
-    (lambda: swept(lambda rows: rows[:0]), "nothing to draw"),
     (lambda: transfer(ONES, ["a", "b", "c"], ["a", "b"], ""), r"the mAP of SDC must be of shape \(3, 2\), not \(2, 3\)"),
     (lambda: transfer(ONES, ["a", "b"], ["a", "b", "c"], "", {"SDC": np.ones(2)}), r"clean mAP of SDC must be of shape \(3,\), not \(2,\)"),
     (lambda: transfer(ONES, ["a", "b"], ["a", "b", "c"], "", {"ADC": np.ones(3)}), "clean must have the distances SDC, not ADC"),

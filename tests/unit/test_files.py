@@ -14,9 +14,6 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-# atomic
-
-
 def test_atomic_puts_the_content_in_place_and_leaves_nothing_else(tmp_path):
     folder = tmp_path / "deep" / "er"
     with files.atomic(folder / "file") as part:
@@ -60,9 +57,6 @@ def test_an_error_of_the_system_on_the_way_keeps_the_old_content(tmp_path, monke
     assert names(tmp_path) == ["file"]
 
 
-# Killed writers
-
-
 KILLED = """
 import os, signal, sys
 from pqag import files
@@ -91,16 +85,8 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_writer_of_the_same_pat
 
 def test_what_writers_of_other_paths_left_stays(tmp_path):
     """They may be at work: their names begin or end alike, or match as a pattern."""
-    others = [
-        ".files.7.part",
-        ".file.txt.7.part",
-        ".a-file.7.part",
-        ".file.7.parts",
-        "file.7.part",
-        ".file.part",
-        ".file.x.part",
-        ".fi*.7.part",
-    ]
+    others = [".files.7.part", ".file.txt.7.part", ".a-file.7.part", ".file.7.parts", "file.7.part", ".file.part", ".file.x.part"]
+    others.append(".fi*.7.part")
     for name in [*others, ".file.7.part", ".file.123456.part"]:
         (tmp_path / name).write_bytes(b"half")
     (tmp_path / "folder").mkdir()
@@ -110,9 +96,6 @@ def test_what_writers_of_other_paths_left_stays(tmp_path):
     assert names(tmp_path / "folder") == [".file.7.part"]
     files.write_bytes(tmp_path / "fi*", b"x")
     assert names(tmp_path) == sorted([*others[:-1], "file", "fi*", "folder"])
-
-
-# text, JSON
 
 
 def test_text_is_utf8_with_unix_line_ends(tmp_path):
@@ -141,14 +124,10 @@ def test_json_refuses_what_is_no_json_and_keeps_the_old_file(tmp_path, value):
 def test_reading_json_does_not_depend_on_the_locale(tmp_path, python, monkeypatch):
     (tmp_path / "a.json").write_bytes('"ü"'.encode())
     code = "import sys; from pqag import files; print(ascii(files.read_json(sys.argv[1])))"
-    monkeypatch.setenv("LC_ALL", "C")
-    monkeypatch.setenv("PYTHONUTF8", "0")
-    monkeypatch.setenv("PYTHONCOERCECLOCALE", "0")
+    for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+        monkeypatch.setenv(name, value)
     done = python(code, tmp_path / "a.json", capture_output=True, text=True, check=True)
     assert done.stdout == "'\\xfc'\n"
-
-
-# sha256
 
 
 def test_sha256(tmp_path):

@@ -50,7 +50,6 @@ def test_only_the_first_convolution_reduces_larger_images(name, size, kernel, le
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "vgg11", "vgg13", "vgg16"])
 def test_body_holds_the_weights_of_torchvisions_network(name):
-    """All layers except the stem and the classifier have torchvision's shapes."""
     with torch.device("meta"):
         ours = [p.shape for p in networks.build(name, classes=10).body.parameters()]
         reference = getattr(models, f"{name}_bn" if name.startswith("vgg") else name)()

@@ -15,8 +15,6 @@ import types
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pqag import files
 from pqag.errors import UserError
@@ -47,9 +45,6 @@ def a_record(anonymous=False, **changes):
     }
     job |= {name: changes.pop(name) for name in list(changes) if name in job}
     return records.statement(records.Job(**job), **parts | changes, anonymous=anonymous)
-
-
-# ------------------------------------------------------------------------------------------------------------------ what they say
 
 
 @pytest.fixture
@@ -125,25 +120,14 @@ def test_threads_are_those_of_the_settings_and_all_seeds_are_named():
     assert records.seeds_of({"dataset": "cifar10"}, {}) == {}
 
 
-URI = re.compile(r"(?:https://|urn:)\S+")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
-@pytest.mark.parametrize("anonymous", [False, True])
-def test_a_record_has_the_shape_of_a_statement_with_provenance(anonymous):
-    """As in-toto's Statement v1 and SLSA's provenance v1 have it, and without a folder of this machine."""
-    record = json.loads(json.dumps(a_record(anonymous)))
-    definition, run = record["predicate"]["buildDefinition"], record["predicate"]["runDetails"]
-    assert URI.fullmatch(definition["buildType"]) and URI.fullmatch(run["builder"]["id"])
-    assert all(isinstance(name, str) and isinstance(version, str) for name, version in run["builder"]["version"].items())
-    assert all(TIME.fullmatch(run["metadata"][key]) for key in ("startedOn", "finishedOn"))
-    assert isinstance(run["metadata"]["invocationId"], str) and record["subject"] and all(one["digest"] for one in record["subject"])
-    for one in (*record["subject"], *definition["resolvedDependencies"], *run["byproducts"]):
-        assert set(one) <= {"name", "uri", "digest", "content", "downloadLocation", "mediaType", "annotations"}
-        assert {"uri", "digest", "content"} & set(one) and isinstance(one["name"], str) and isinstance(one.get("uri", ""), str)
-        assert all(name == "sha256" and re.fullmatch("[0-9a-f]{64}", digest) for name, digest in one.get("digest", {}).items())
-    if anonymous:
-        assert not any(place in json.dumps(record) for place in (str(ROOT), str(Path.home()), sys.prefix))
+def test_a_record_of_this_machine_has_versions_as_texts_and_names_no_folder():
+    record = json.loads(json.dumps(a_record(anonymous=True)))
+    versions = record["predicate"]["runDetails"]["builder"]["version"]
+    assert all(isinstance(version, str) for version in versions.values())
+    assert not any(place in json.dumps(record) for place in (str(ROOT), str(Path.home()), sys.prefix))
 
 
 def test_code_is_named_from_the_top_of_the_repository_with_the_sha256_of_each_file():
@@ -169,33 +153,24 @@ def test_versions_are_those_installed_of_what_steps_and_workflow_ask_for(tmp_pat
     assert records.package_versions() == {"numpy": versions["numpy"]}, "what is not installed has none"
 
 
-def test_the_processor_has_a_name():
+def test_the_processor_has_a_name_and_a_user_without_one_is_none(monkeypatch):
     assert records.cpu().strip() == records.cpu() != ""
-    if Path("/proc/cpuinfo").exists() and "model name" in Path("/proc/cpuinfo").read_text():
-        assert f": {records.cpu()}\n" in Path("/proc/cpuinfo").read_text()
+    if Path("/proc/cpuinfo").exists() and "model name" in (text := Path("/proc/cpuinfo").read_text()):
+        assert f": {records.cpu()}\n" in text
+    monkeypatch.setattr(records.getpass, "getuser", {}.popitem)  # it raises KeyError, as getpwuid() does
+    assert records._user() is None
 
 
-def test_the_gpu_is_named_if_it_was_used(monkeypatch):
+def test_the_gpu_is_named_if_it_was_used(monkeypatch, python):
     for available, used, name in ((True, True, "a GPU"), (True, False, None), (False, False, None)):
         found = {"is_available": available, "is_initialized": used, "get_device_name": "a GPU"}
         cuda = types.SimpleNamespace(**{key: lambda value=value: value for key, value in found.items()})
         monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
         assert records.gpu() == name
-
-
-def test_without_torch_there_is_no_gpu_and_torch_is_not_loaded(monkeypatch, python):
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     assert records.gpu() is None and "torch" not in sys.modules
     code = "import sys, pqag.job.records, pqag.show.cells; print({'torch', 'pandas', 'numpy', 'h5py', 'pydantic'} & set(sys.modules))"
     assert python(code, capture_output=True, text=True, check=True).stdout == "set()\n"
-
-
-def test_a_user_without_a_name_is_none(monkeypatch):
-    monkeypatch.setattr(records.getpass, "getuser", {}.popitem)  # it raises KeyError, as getpwuid() does
-    assert records._user() is None
-
-
-# --------------------------------------------------------------------------------------------------------------------------- git
 
 
 @pytest.fixture
@@ -292,9 +267,6 @@ def test_without_a_repository_without_a_commit_and_without_git_nothing_is_known(
     assert git_state() == NO_GIT
 
 
-# -------------------------------------------------------------------------------------------------------------------------- seal
-
-
 def leaves(value, path=()):
     """The path of every value that is no mapping and no list."""
     if isinstance(value, dict | list):
@@ -339,9 +311,6 @@ def test_sealing_again_changes_nothing_and_the_record_is_left_as_it_was():
     assert records.sealed_sha256(changed(a_record(), ("subject", 0, "name"), float("nan"))) == ""
 
 
-# ----------------------------------------------------------------------------------------------------------------------- reading
-
-
 @pytest.fixture
 def refused(tmp_path):
     """Writes this as a record, which must not be read as one: its sentence."""
@@ -383,46 +352,28 @@ def test_a_record_is_read_as_it_was_written_and_a_file_that_is_none_is_refused(t
 DEFINITION, RUN = ("predicate", "buildDefinition"), ("predicate", "runDetails")
 OUTER, INNER = (*DEFINITION, "externalParameters"), (*DEFINITION, "internalParameters")
 DEPENDENCIES = (*DEFINITION, "resolvedDependencies")
-#: Everything that the library looks at, and of what kind it must be; None: any.
-LOOKED_AT = {
-    ("_type",): str,
-    ("predicateType",): str,
-    ("subject",): list,
-    ("subject", 0): dict,
-    ("subject", 1, "name"): str,
-    ("subject", 1, "digest"): dict,
-    ("subject", 1, "digest", "sha256"): str,
-    ("predicate",): dict,
-    DEFINITION: dict,
-    (*DEFINITION, "buildType"): str,
-    OUTER: dict,
-    (*OUTER, "rule"): str,
-    (*OUTER, "wildcards"): dict,
-    (*OUTER, "settings"): dict,
-    INNER: dict,
-    (*INNER, "code"): str,
-    (*INNER, "seeds"): dict,
-    (*INNER, "threads"): None,
-    (*INNER, "git"): dict,
-    (*INNER, "git", "commit"): None,
-    (*INNER, "git", "dirty"): None,
-    DEPENDENCIES: list,
-    (*DEPENDENCIES, 0): dict,
-    (*DEPENDENCIES, 0, "name"): str,
-    (*DEPENDENCIES, 0, "digest"): dict,
-    (*DEPENDENCIES, 0, "digest", "sha256"): str,
-    (*DEPENDENCIES, 0, "annotations"): dict,
-    RUN: dict,
-    (*RUN, "builder"): dict,
-    (*RUN, "builder", "version"): dict,
-    (*RUN, "metadata"): dict,
-    (*RUN, "metadata", "startedOn"): str,
-    (*RUN, "metadata", "finishedOn"): str,
-    (*RUN, "byproducts"): list,
-    (*RUN, "byproducts", 0): dict,
-    (*RUN, "byproducts", 0, "annotations"): dict,
-    (*RUN, "byproducts", 0, "annotations", "cpu"): None,
+#: Everything that the library looks at, by where it stands, and of what kind it must be; None: any.
+KINDS = {
+    (): {"_type": str, "predicateType": str, "subject": list, "predicate": dict},
+    ("subject",): {0: dict},
+    ("subject", 1): {"name": str, "digest": dict},
+    ("subject", 1, "digest"): {"sha256": str},
+    ("predicate",): {"buildDefinition": dict, "runDetails": dict},
+    DEFINITION: {"buildType": str, "externalParameters": dict, "internalParameters": dict, "resolvedDependencies": list},
+    OUTER: {"rule": str, "wildcards": dict, "settings": dict},
+    INNER: {"code": str, "seeds": dict, "threads": None, "git": dict},
+    (*INNER, "git"): {"commit": None, "dirty": None},
+    DEPENDENCIES: {0: dict},
+    (*DEPENDENCIES, 0): {"name": str, "digest": dict, "annotations": dict},
+    (*DEPENDENCIES, 0, "digest"): {"sha256": str},
+    RUN: {"builder": dict, "metadata": dict, "byproducts": list},
+    (*RUN, "builder"): {"version": dict},
+    (*RUN, "metadata"): {"startedOn": str, "finishedOn": str},
+    (*RUN, "byproducts"): {0: dict},
+    (*RUN, "byproducts", 0): {"annotations": dict},
+    (*RUN, "byproducts", 0, "annotations"): {"cpu": None},
 }
+LOOKED_AT = {(*place, key): kind for place, kinds in KINDS.items() for key, kind in kinds.items()}
 MAY_BE_ABSENT = {("subject", 0), (*DEPENDENCIES, 0), (*DEPENDENCIES, 0, "annotations")}
 
 
@@ -441,44 +392,12 @@ def test_a_digest_that_is_no_sha256_is_refused(refused, path):
         refused(changed(a_record(), (*path, "digest", "sha256"), digest))
 
 
-def test_a_statement_of_another_kind_is_refused_and_told(refused):
+def test_a_statement_of_another_kind_is_refused_and_told_on_one_line(refused):
     others = {("_type",): "https://in-toto.io/Statement/v0.1", ("predicateType",): "https://slsa.dev/provenance/v0.2"}
     for path, value in {**others, (*DEFINITION, "buildType"): "urn:pqag:job:v2"}.items():
         assert value in refused(changed(a_record(), path, value))
-
-
-def test_a_hostile_name_is_told_on_one_line(refused):
     record = changed(a_record(), ("subject", 0, "name"), "a\nb\r\nc")
     assert "a b c has no sha256" in refused(changed(record, ("subject", 0, "digest", "sha256"), "x"))
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=5,
-)
-
-
-@settings(max_examples=100)
-@given(st.sampled_from(sorted(LOOKED_AT, key=str)), JSON)
-def test_whatever_stands_in_a_record_it_can_be_used_or_is_refused(tmp_path_factory, path, value):
-    file = tmp_path_factory.getbasetemp() / "any.prov.json"
-    file.write_text(json.dumps(changed(RECORD, path, value)))
-    try:
-        record = records.read(file)
-    except UserError:
-        return
-    assert all(isinstance(name, str) for name in records.outputs(record))
-    for role in ("input", "raw", "code"):
-        records.dependencies(record, role)
-    assert "code" in records.settings_of(record)
-    assert records.sealed_sha256(record) != ""
-
-
-RECORD = a_record()
-
-
-# ------------------------------------------------------------------------------------------------------------- what is asked of them
 
 
 def test_parts_of_a_record_by_hand(machine):
@@ -578,9 +497,6 @@ def test_a_record_that_does_not_name_the_file_is_not_its_own_and_a_damaged_one_i
     assert records.record_of("a.txt") == Path("other.prov.json")
     Path("other.prov.json").unlink()
     assert records.record_of("a.txt") is None
-
-
-# ---------------------------------------------------------------------------------------------------------------- while a job runs
 
 
 def test_the_sha256_of_a_file_that_is_what_its_job_made(folder):

@@ -7,8 +7,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pqag import names
 from pqag.show import tables
@@ -29,15 +27,8 @@ def metrics(sdc=(0.5, 0.7), adc=(0.2, 0.4), **changes) -> dict:
         bounds = {"map_worst": mean - 0.1, "map_best": mean + 0.1, "ci_low": min(known), "ci_high": max(known)}
         scores[kind] = {"map": mean, "average_precision": list(values)} | bounds
     cell = {"dataset": "cifar10", "training": "pretrained", "source_model": "alexnet", "target_model": "alexnet", "attack": "clean"}
-    cell |= {
-        "source_bits": 16,
-        "target_bits": 16,
-        "seed": 0,
-        "queries": len(sdc),
-        "database": 9000,
-        "map_floor": 0.0518,
-        "map_chance": 0.1009,
-    }
+    cell |= {"source_bits": 16, "target_bits": 16, "seed": 0, "queries": len(sdc), "database": 9000}
+    cell |= {"map_floor": 0.0518, "map_chance": 0.1009}
     return cell | scores | changes
 
 
@@ -74,25 +65,18 @@ def white_box() -> list[dict]:
     ]
 
 
-# The paper's numbers
-
-
 @pytest.mark.parametrize(
     ("table", "dataset", "source", "target", "distance", "attack", "printed"),
     [
         (1, "cifar10", "alexnet 16", "alexnet 16", "SDC", "clean", 81.0),
         (1, "cifar10", "vgg16 36", "vgg16 36", "ADC", "aod", 7.4),
-        (1, "cifar10", "vgg16 16", "vgg16 16", "ADC", "basic", 18.0),
-        (1, "nuswide", "alexnet 36", "alexnet 36", "ADC", "apd", 28.3),
         (1, "nuswide", "alexnet 36", "alexnet 36", "ADC", "aod", 28.5),
         (1, "nuswide", "vgg16 24", "vgg16 24", "SDC", "basic", 34.7),
-        (2, "cifar10", "alexnet 16", "alexnet 16", "SDC", "clean", 87.9),
         (2, "cifar10", "alexnet 36", "alexnet 36", "ADC", "apd", 5.7),
         (3, "cifar10", "alexnet 36", "alexnet 16", "ADC", "aod", 19.2),
         (3, "cifar10", "vgg16 24", "vgg16 36", "SDC", "aod", 8.3),
         (4, "cifar10", "vgg16 16", "resnet34 16", "ADC", "aod", 60.8),
         (4, "cifar10", "resnet18 16", "vgg11 16", "SDC", "aod", 66.9),
-        (4, "cifar10", "resnet50 16", "resnet50 16", "SDC", "clean", 87.1),
     ],
 )
 def test_cells_read_from_the_paper_by_hand(table, dataset, source, target, distance, attack, printed):
@@ -114,9 +98,6 @@ def test_the_papers_values_are_252_and_none_twice():
     for table, shared in ((3, 24), (4, 4)):
         both = rows[rows["table"] == 1].merge(rows[rows["table"] == table], on=tables.KEYS[1:])
         assert len(both) == shared and (both["map_x"] == both["map_y"]).all()
-
-
-# Tidy rows
 
 
 def test_tidy_by_hand():
@@ -147,13 +128,6 @@ def test_tidy_leaves_queries_without_relevant_items_out_of_the_interval():
     assert row[["ci_low", "ci_high", "queries"]].tolist() == pytest.approx([20, 60, 3])
 
 
-def test_tidy_interval_is_no_wider_for_seeds_that_agree():
-    """The interval is over queries: two seeds with the same values have that of one, not that of twice as many queries."""
-    values = tuple(np.random.default_rng(0).random(200))
-    low, high = tables.tidy([metrics(sdc=values, seed=seed) for seed in (0, 1)], table=1).loc[0, ["ci_low", "ci_high"]]
-    assert (high - low) / 2 == pytest.approx(100 * 1.96 * np.std(values) / np.sqrt(200), rel=0.1)
-
-
 @pytest.mark.parametrize("name", tables.KEYS[1:-2] + ["attack"])
 def test_every_key_tells_cells_apart(name):
     other = 24 if name.endswith("bits") else "another"
@@ -167,21 +141,15 @@ def test_tidy_of_seeds_in_any_order_keeps_the_order_of_cells():
     rows = tables.tidy(iter(cells), table=3)
     assert rows[["attack", "distance"]].to_numpy().tolist() == [[a, d] for a in ("clean", "aod") for d in ("SDC", "ADC")]
     assert rows["table"].tolist() == [3] * 4
-
-
-def test_tidy_of_nothing_has_the_columns():
     assert list(tables.tidy([], table=1).columns) == tables.COLUMNS
 
 
-@given(st.lists(st.floats(0, 1, exclude_min=True), min_size=1, max_size=5))
-def test_csv_round_trip_is_unrounded(values):
+def test_csv_round_trip_is_unrounded():
+    values = [1 / 3, 0.1 + 0.2, 2**-40, 1.0]
     rows = tables.tidy([metrics(sdc=(value,), attack=f"attack {i}") for i, value in enumerate(values)], table=1)
     assert rows["map"].tolist()[::2] == [100 * value for value in values]
     again = pd.read_csv(io.StringIO(rows.to_csv(index=False)))
     pd.testing.assert_frame_equal(again, rows, check_exact=True, check_dtype=False)
-
-
-# Beside the paper
 
 
 def test_difference_from_the_paper_by_hand():
@@ -207,9 +175,6 @@ def test_an_attack_with_other_settings_than_the_papers_is_not_compared(change):
     cells = [metrics(), metrics(attack="aod"), metrics(attack="apd")]
     attacks = ATTACKS | {"aod": ATTACKS["aod"] | change}
     assert tables.against_paper(tables.tidy(cells, table=1), attacks)["attack"].tolist() == ["clean", "clean", "apd", "apd"]
-
-
-# Cells
 
 
 def identities(cells: Cells) -> dict[str, list[tuple[str, str]]]:
@@ -254,16 +219,6 @@ def test_a_cell_is_named_by_what_tells_it_from_others(changes, name):
     assert cells.entries[0]["id"] == f"table1:{name}"
 
 
-@pytest.mark.parametrize("name", [name for name in HOSTILE if name != "ADC"])
-def test_an_attack_whose_name_latex_would_obey_is_refused(name):
-    """The config lets none through; should one come another way, it ends here and not in LaTeX."""
-    with pytest.raises(ValueError, match="cannot name a cell"):
-        made(metrics(attack=name))
-
-
-# Layout
-
-
 def test_layout_by_hand():
     layout, cells = made(
         metrics(target_bits=36, attack="clean", sdc=(0.1,), adc=(0.2,)),
@@ -302,9 +257,6 @@ def test_a_cell_that_is_not_there_is_a_dash():
     assert [[field["text"] for field in row].count(["–"]) for group in groups for row in group] == [1] * 4
 
 
-# Caption
-
-
 def caption(metrics, titles, accuracies=(), widths=(), attacks=ATTACKS, seeds=(0,), networks=(), quantizers=(), **joint) -> tuple:
     """The caption of a table of these metrics, with marks, and its cells."""
     by_path, read, histories = {f"{i}.json": one for i, one in enumerate(metrics)}, {}, {}
@@ -331,10 +283,13 @@ def test_caption_by_hand():
         "Channels of the networks as a share of the original's: AlexNet 0.5. "
         "Basic, APD, AOD: pixels within 8 grey levels, 5 steps of 2.55. strong: pixels within 8 grey levels, 30 steps of 2.55. Seed 0."
     )
+    of_data = [f"cifar10/{key}" for key in ("queries", "database", "floor", "chance", "accuracy/alexnet", "accuracy/vgg16")]
+    of_attacks = [f"{key}/{name}" for name in ("basic", "strong") for key in ("epsilon", "iterations", "step")]
+    assert list(identities(cells)) == [f"table1:{name}" for name in [*of_data, "width/alexnet", *of_attacks, "seed/0"]]
+    assert faults_of_latex(cells.latex(escape_latex(text)), cells.entries, ["CIFAR-10", "VGG16"]) == []
 
 
 def test_caption_tells_of_other_networks_quantizers_and_methods():
-    """And leaves the paper's unsaid."""
     attacks = {"basic": ATTACKS["basic"]} | {name: ATTACKS["aod"] | {"method": name} for name in ("fgsm", "momentum_pgd")}
     attacks["fgsm"] |= {"iterations": 1, "step": 8}
     attacks["own"] = ATTACKS["aod"] | {"method": "mine:run"}
@@ -350,7 +305,6 @@ def test_caption_tells_of_other_networks_quantizers_and_methods():
 
 
 def test_caption_tells_how_networks_were_trained_with_their_codebooks():
-    """Under the names that Table 2 gives them, beside what they are held against."""
     pqn = {"alpha": 5.0, "loss": "hinge", "margin": 0.5, "intra_normalisation": True, "classification": 2.0, "warm_up": 0.25}
     bare = {"alpha": 20.0, "loss": "sigmoid", "margin": 0.5, "intra_normalisation": False, "classification": 0.0, "warm_up": 0.0}
     networks = {"joint": "alexnet", "bare": "vgg16", "alexnet": "alexnet"}
@@ -375,7 +329,6 @@ def test_caption_tells_how_networks_were_trained_with_their_codebooks():
 
 
 def test_table_2_names_its_models_after_their_networks():
-    """As the paper does; but two of one network by their own names."""
     assert tables.network_names({"mine": "alexnet"}) == {"mine": "alexnet"}
     assert tables.network_names({"a": "alexnet", "b": "alexnet", "c": "vgg16"}) == {"a": "a", "b": "b", "c": "vgg16"}
     [renamed] = tables.renamed({"x": metrics(source_model="mine", target_model="mine")}, {"mine": "alexnet"}).values()
@@ -439,15 +392,6 @@ def test_without_a_counterpart_that_is_said():
     assert "This study has no pretrained one of the same network" in tables.robustness_in_words("none.csv", cells, TITLES)
 
 
-def test_every_number_of_a_caption_is_a_cell():
-    accuracies = {("cifar10", "alexnet", "pretrained"): [0.844], ("cifar10", "vgg16", "pretrained"): [0.9]}
-    text, cells = caption([metrics()], {"cifar10": "CIFAR-10"}, accuracies, {"alexnet": 0.5, "vgg16": 0.25}, seeds=(0,))
-    of_data = [f"cifar10/{key}" for key in ("queries", "database", "floor", "chance", "accuracy/alexnet", "accuracy/vgg16")]
-    of_settings = ["width/alexnet", "width/vgg16", "epsilon/basic", "iterations/basic", "step/basic", "seed/0"]
-    assert list(identities(cells)) == [f"table1:{name}" for name in of_data + of_settings]
-    assert faults_of_latex(cells.latex(escape_latex(text)), cells.entries, ["CIFAR-10", "VGG16"]) == []
-
-
 def test_caption_of_several_seeds_and_data_sets():
     """Accuracies are of the last epoch (the one before has 0.125) and means over the seeds: (0.5 + 0.75) / 2 = 0.625."""
     other = {"dataset": "nuswide", "sdc": (0.5,) * 3, "database": 700, "map_floor": 0.25, "map_chance": 0.3}
@@ -461,9 +405,6 @@ def test_caption_of_several_seeds_and_data_sets():
         "90.0. NUS-WIDE: 3 queries, 700 database images, worst possible 25.0, chance 30.0. long: pixels within 8 grey levels, 12345678 "
         "steps of 0.5. Mean ± standard deviation over seeds 16, 2147483647."
     )
-
-
-# LaTeX
 
 
 def test_latex_of_one_cell_by_hand():
@@ -534,9 +475,6 @@ def test_listing_by_hand():
     listed = tables.listing(cells, names, layout, "")
     assert listed["names"] == [r"CIFAR-10 (50 \% of it)", "VGG16", r"a\_1", r"x\textasciicircum{}2"]
     assert listed["cells"] == cells.entries and len(cells.entries) == 3
-
-
-# Tables 3 and 4
 
 
 def transfer(a, b):

@@ -10,6 +10,8 @@ from torchvision import models
 from pqag import checkpoints, networks, user_code, victims
 from pqag.errors import UserError
 
+from .conftest import Evil
+
 IMAGES = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -43,14 +45,6 @@ def test_a_network_of_ours_with_weights_from_a_file(network, tmp_path, name):
     assert victims.check(got, IMAGES, "vgg11") == network.feature_size and victims.classes_of(got, IMAGES) == 5
 
 
-class Evil:
-    def __init__(self, trace):
-        self.trace = trace
-
-    def __reduce__(self):
-        return open, (str(self.trace), "w")
-
-
 def state_with(network, **changes):
     """Its state dict with tensors changed, or left out (None); double underscores in names are dots."""
     changed = network.state_dict() | {name.replace("__", "."): value for name, value in changes.items()}
@@ -59,30 +53,18 @@ def state_with(network, **changes):
 
 #: How a file of weights may be wrong, and the message; each function gets a network (vgg11 of width 0.05) and a path.
 WRONG_FILES = {
-    "another width": (
-        lambda n, p: torch.save(networks.build("vgg11", 5, 0.125).state_dict(), p),
-        r"does not fit vgg11 of width 0.05: [\w.]+ has the shape \(.*\) in the file and \(.*\) in the network",
-    ),
-    "of ours, another width": (
-        lambda n, p: checkpoints.save_network(p, networks.build("vgg11", 5, 0.125), "vgg11", 0.125, 5),
-        r"contains the weights of vgg11 of width 0.125, but the study says vgg11 of width 0.05$",
-    ),
-    "of ours, another network": (
-        lambda n, p: checkpoints.save_network(p, networks.build("vgg13", 5, 0.05), "vgg13", 0.05, 5),
-        r"contains the weights of vgg13 of width 0.05, but the study says vgg11 of width 0.05$",
-    ),
-    "a tensor missing": (
-        lambda n, p: torch.save(state_with(n, body__0__0__weight=None), p),
-        r"compared with the network's \d+ tensors it lacks body.0.0.weight$",
-    ),
-    "a tensor too many": (
-        lambda n, p: torch.save(state_with(n, extra=torch.ones(1)), p),
-        r"compared with the network's \d+ tensors it has in addition extra$",
-    ),
-    "a whole training": (
-        lambda n, p: torch.save({"epoch": 3, "state_dict": n.state_dict()}, p),
-        r"contains the keys epoch, state_dict instead of the tensors of a network: save only network.state_dict\(\)",
-    ),
+    "another width": (lambda n, p: torch.save(networks.build("vgg11", 5, 0.125).state_dict(), p),
+                      r"does not fit vgg11 of width 0.05: [\w.]+ has the shape \(.*\) in the file and \(.*\) in the network"),
+    "of ours, another width": (lambda n, p: checkpoints.save_network(p, networks.build("vgg11", 5, 0.125), "vgg11", 0.125, 5),
+                               r"contains the weights of vgg11 of width 0.125, but the study says vgg11 of width 0.05$"),
+    "of ours, another network": (lambda n, p: checkpoints.save_network(p, networks.build("vgg13", 5, 0.05), "vgg13", 0.05, 5),
+                                 r"contains the weights of vgg13 of width 0.05, but the study says vgg11 of width 0.05$"),
+    "a tensor missing": (lambda n, p: torch.save(state_with(n, body__0__0__weight=None), p),
+                         r"compared with the network's \d+ tensors it lacks body.0.0.weight$"),
+    "a tensor too many": (lambda n, p: torch.save(state_with(n, extra=torch.ones(1)), p),
+                          r"compared with the network's \d+ tensors it has in addition extra$"),
+    "a whole training": (lambda n, p: torch.save({"epoch": 3, "state_dict": n.state_dict()}, p),
+                         r"contains the keys epoch, state_dict instead of the tensors of a network: save only network.state_dict\(\)"),
     "a whole network": (lambda n, p: torch.save(n, p), r"cannot be read safely as a checkpoint: it contains more than tensors"),
     "pickle with code": (lambda n, p: torch.save({"w": Evil(p.with_name("ran"))}, p), r"it contains more than tensors and plain values"),
     "a list": (lambda n, p: torch.save([1, 2], p), r"contains a list instead of the tensors of a network"),
@@ -109,9 +91,6 @@ def test_an_unreadable_safetensors_file_is_refused(tmp_path, content):
         victims.ours("vgg11", 0.05, str(tmp_path / "w.safetensors"))
     with pytest.raises(UserError, match="nowhere.safetensors is not a readable safetensors file: "):
         victims.ours("vgg11", 0.05, str(tmp_path / "nowhere.safetensors"))
-
-
-# torchvision
 
 
 def test_a_network_of_torchvision_without_a_linear_layer_is_refused(tmp_path):
@@ -170,9 +149,6 @@ def test_downloaded_weights_are_used_and_their_file_is_named(monkeypatch, tmp_pa
     network, downloaded = victims.of_torchvision("torchvision:resnet18", "IMAGENET1K_V1")
     assert downloaded == str(tmp_path / "checkpoints/resnet18-f37072fd.pth")
     assert torch.equal(network.head.weight, plain.fc.weight)
-
-
-# Functions of the user
 
 
 class Net(nn.Module):
