@@ -33,19 +33,12 @@ def test_a_cell_by_hand(folder):
     made = empty("table1", "metrics.json")
     assert made.put("a/b", [("metrics.json", "/SDC/map")], ".1f", 100) == "\x020\x03"
     [entry] = made.entries
-    assert entry == {
-        "id": "table1:a/b",
-        "text": "12.3",
-        "value": 100 * 0.12345,
-        "format": ".1f",
-        "statistic": "mean",
-        "scale": 100,
-        "sources": [{"file": "metrics.json", "pointer": "/SDC/map"}],
-    }
+    by_hand = {"id": "table1:a/b", "text": "12.3", "value": 100 * 0.12345, "format": ".1f", "statistic": "mean", "scale": 100}
+    assert entry == by_hand | {"sources": [{"file": "metrics.json", "pointer": "/SDC/map"}]}
     assert json.loads(json.dumps(entry)) == entry
 
 
-def test_a_cell_of_several_sources_is_their_mean(folder):
+def test_a_cell_of_several_sources_is_their_mean_or_standard_deviation(folder):
     # (0.5 + 0.75 + 0.9 + 0.25) / 4 = 0.6
     made = empty("table1", "training.csv", "metrics.json")
     made.put("a", [*(("training.csv", f"{row}/test_accuracy") for row in (0, 1, -1)), ("metrics.json", "/SDC/per_query/0")], ".2f")
@@ -53,10 +46,7 @@ def test_a_cell_of_several_sources_is_their_mean(folder):
     assert made.entries[0]["value"] == pytest.approx(0.6, rel=1e-15)
     pointers = ["0/test_accuracy", "1/test_accuracy", "-1/test_accuracy", "/SDC/per_query/0"]
     assert [source["pointer"] for source in made.entries[0]["sources"]] == pointers
-
-
-def test_a_standard_deviation_by_hand(folder):
-    """Of 1, 2 and 4, with the mean 7/3: squares of -4/3, -1/3 and 5/3 add up to 42/9, half of which is 7/3."""
+    # Of 1, 2 and 4, with the mean 7/3, the squares of -4/3, -1/3 and 5/3 add up to 42/9, half of which is 7/3.
     files.write_json("x.json", [1, 2, 4])
     made = Cells("t", {"x.json": [1, 2, 4]})
     made.put("sd", [("x.json", f"/{i}") for i in range(3)], ".3f", statistic="standard deviation")
@@ -73,9 +63,6 @@ def test_marks_become_numbers_commands_or_pieces():
     assert made.pieces(text) == [{"cell": "t:b/c"}, " of ", {"cell": "t:a"}, ", ", {"cell": "t:a"}]
     assert made.plain("no mark 0 1") == made.latex("no mark 0 1") == "no mark 0 1"
     assert made.pieces("no mark 0 1") == ["no mark 0 1"] and made.pieces("") == []
-
-
-def test_there_are_marks_for_more_than_ten_cells():
     made = Cells("t", {"x": [1000 + i for i in range(12)]})
     marks = [made.put(f"n{i}", [("x", f"/{i}")], "d") for i in range(12)]
     assert made.plain("".join(reversed(marks))) == "".join(str(1000 + i) for i in reversed(range(12)))
@@ -259,31 +246,21 @@ def test_numbers_in_cells_comments_and_names_are_no_fault():
     ("typed", "numbers"),
     [
         ("99.9", ["99.9"]),
-        ("7", ["7"]),
         ("12.3", ["12.3"]),  # the right number, but not as a cell
-        ("-5", ["5"]),
         (".5", ["5"]),
         ("1,000", ["1,000"]),
-        ("1{,}000", ["1", "000"]),
         (r"12\,345", ["12", "345"]),
         ("99,9", ["99,9"]),
         ("1e-3", ["1", "3"]),
         (r"$10^{-3}$", ["10", "3"]),
-        (r"$x_2$", ["2"]),
         (r"\textbf{99.9}", ["99.9"]),
-        (r"\num{99.9}", ["99.9"]),
-        (r"99.9\%", ["99.9"]),
         (r"\% 99.9", ["99.9"]),
-        ("(99.9)", ["99.9"]),
         ("99.9bits", ["99.9"]),
-        ("~99.9~", ["99.9"]),
         (r"\multicolumn{2}{c}{99.9}", ["99.9"]),
         (r"\multirow{2}{*}{99.9}", ["99.9"]),
         (r"\begin{center}{99.9}\end{center}", ["99.9"]),
         (r"\begin{center}99.9\end{center}", ["99.9"]),
         (r"\label{a}{99.9}", ["99.9"]),
-        (r"\ref{a}{99.9}", ["99.9"]),
-        (r"\newcommand{\x}{99.9}", ["99.9"]),
         (r"\renewcommand{\cell}[2]{99.9}", ["2", "99.9"]),
         (r"\providecommand{\cell}[2]{99.9}", ["2", "99.9"]),
         (r"\char57", ["57"]),
@@ -293,7 +270,6 @@ def test_numbers_in_cells_comments_and_names_are_no_fault():
         ("VGG161", ["1"]),
         ("CIFAR-10.5", ["5"]),
         ("CIFAR-100", ["0"]),
-        ("1 2", ["1", "2"]),
     ],
 )
 def test_every_kind_of_number_that_was_typed_by_hand_is_found(typed, numbers):
@@ -344,19 +320,12 @@ def test_a_name_can_be_put_once_and_from_no_file_that_was_not_given(tmp_path, fo
 
 
 def test_faults_of_a_layout():
-    """As of the .tex file: a number that is no cell, in the caption, the header and the body, and a cell that is not listed."""
-
     def field(*text):
         return {"text": list(text), "span": 1}
 
     number, listed = {"cell": "t:a"}, [{"id": "t:a", "text": "7"}]
     layout = {"caption": ["50 % of ", number], "heads": 1, "header": [[field("VGG16 a_1")]], "groups": [[[field(number, " ± 3.5")]]]}
-    assert cells.faults_of_layout(layout, listed, ["VGG16", r"a\_1"]) == [
-        "the number 50 was typed by hand",
-        "the number 3.5 was typed by hand",
-    ]
-    assert cells.faults_of_layout(layout | {"caption": []}, [], ["VGG16"]) == [
-        "the cell t:a is not listed",
-        "the number 1 was typed by hand",
-        "the number 3.5 was typed by hand",
-    ]
+    typed = {number: f"the number {number} was typed by hand" for number in ("50", "1", "3.5")}
+    assert cells.faults_of_layout(layout, listed, ["VGG16", r"a\_1"]) == [typed["50"], typed["3.5"]]
+    found = cells.faults_of_layout(layout | {"caption": []}, [], ["VGG16"])
+    assert found == ["the cell t:a is not listed", typed["1"], typed["3.5"]]

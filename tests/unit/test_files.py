@@ -98,18 +98,15 @@ def test_what_writers_of_other_paths_left_stays(tmp_path):
     assert names(tmp_path) == sorted([*others[:-1], "file", "fi*", "folder"])
 
 
-def test_text_is_utf8_with_unix_line_ends(tmp_path):
-    files.write_text(tmp_path / "a.txt", "Köln\nε = 8\n")
-    assert (tmp_path / "a.txt").read_bytes() == b"K\xc3\xb6ln\n\xce\xb5 = 8\n"
-
-
-def test_json_is_what_another_parser_reads(tmp_path):
+def test_json_is_what_another_parser_reads_and_text_is_utf8_with_unix_line_ends(tmp_path):
     value = {"b": [-1, 0.1, 5e-324, 2**70, None, True, ""], "a": {"ü": "\u2028\x00\n\U0001f600", "": {}}}
     files.write_json(tmp_path / "a.json", value)
     raw = (tmp_path / "a.json").read_text()
     assert json.loads(raw) == value == files.read_json(tmp_path / "a.json")
     assert list(json.loads(raw)) == ["b", "a"], "keys stay in the order of the writer"
     assert raw.endswith("}\n") and raw.count("\n") > 5, "indented, and with a line end at the end of the file"
+    files.write_text(tmp_path / "a.txt", "Köln\nε = 8\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"K\xc3\xb6ln\n\xce\xb5 = 8\n"
 
 
 @pytest.mark.parametrize("value", [float("nan"), -float("inf")])
@@ -131,7 +128,6 @@ def test_reading_json_does_not_depend_on_the_locale(tmp_path, python, monkeypatc
 
 
 def test_sha256(tmp_path):
-    """Of FIPS 180-4's example "abc", of nothing, and of a file of many blocks."""
     many = bytes(range(256)) * 5000 + b"end"
     for name, content in (("abc", b"abc"), ("empty", b""), ("big", many)):
         (tmp_path / name).write_bytes(content)

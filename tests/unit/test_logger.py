@@ -71,17 +71,6 @@ def test_every_job_is_a_line_with_its_number_and_message(tell, handler):
     assert tell("Job stats", LogEvent.RUN_INFO, stats={"attack": 3, "fetch": 1}) == "4 jobs to do\n"
 
 
-def test_other_events_are_silent(tell):
-    for event in (LogEvent.SHELLCMD, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS, LogEvent.RESOURCES_INFO):
-        assert tell("words", event, done=1, total=2, job_id=3) == ""
-
-
-def test_a_failed_job_gives_the_sentence_at_the_end_of_its_log(tell, tmp_path):
-    log = tmp_path / "attack.log"
-    log.write_text("2020-01-01 10:00:00,000 torch on cpu\n2020-01-01 10:00:01,000 error: device is no good: error: twice\n")
-    assert job_error(tell, str(log)) == f"attack failed: device is no good: error: twice\n  log: {log}\n"
-
-
 def test_whatever_a_log_looks_like_its_error_is_found(tell, tmp_path):
     """Blank lines, no text in UTF-8, a folder with a space, and the remark of ``fmt_iofile`` on files in a storage."""
     log = tmp_path / "my results/a.log"
@@ -90,6 +79,9 @@ def test_whatever_a_log_looks_like_its_error_is_found(tell, tmp_path):
         log.write_bytes(content)
         for name in (str(log), f"{log} (send to storage)"):
             assert job_error(tell, name) == f"attack failed: what is wrong\n  log: {log}\n"
+    log = tmp_path / "attack.log"
+    log.write_text("2020-01-01 10:00:00,000 torch on cpu\n2020-01-01 10:00:01,000 error: device is no good: error: twice\n")
+    assert job_error(tell, str(log)) == f"attack failed: device is no good: error: twice\n  log: {log}\n"
 
 
 @pytest.mark.parametrize("content", [None, "", "\n \n", "2020-01-01 10:00:00,000 torch 2.0 on cpu, 2 threads\n"])
@@ -132,10 +124,8 @@ def test_why_a_cluster_ended_a_job_is_told(tell, tmp_path, words):
     """Not that its step, which had no time to say anything, exited with a status."""
     log = tmp_path / "13.log"
     log.write_text(SLURMS[words].format(words))
-    one, group = (
-        job_error(tell, "nowhere.log", str(log), told="job 13 failed"),
-        group_error(tell, ("attack", "nowhere.log"), aux_logs=[log]),
-    )
+    one = job_error(tell, "nowhere.log", str(log), told="job 13 failed")
+    group = group_error(tell, ("attack", "nowhere.log"), aux_logs=[log])
     if words:
         assert one == f"attack failed: the cluster ended it, {words}\n  log: {log}\n"
         assert group == f"a job of 1 step (attack) failed: the cluster ended it, {words}\n  log: {log}\n"
@@ -195,6 +185,8 @@ def test_remarks_on_its_own_working_and_what_is_for_debugging_are_left_out(tell)
     for level in (logging.INFO, logging.WARNING, logging.ERROR):
         assert tell("Nothing to be done (all requested files are present and up to date).", level=level).startswith("Nothing to be done")
         assert tell("config.yaml: device is 'gpu', 50 % of %s\n", level=level) == "config.yaml: device is 'gpu', 50 % of %s\n"
+    for event in (LogEvent.SHELLCMD, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS, LogEvent.RESOURCES_INFO):
+        assert tell("words", event, done=1, total=2, job_id=3) == ""
 
 
 def test_the_failure_of_a_job_is_not_told_twice_and_other_exceptions_are_shown(tell):

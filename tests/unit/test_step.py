@@ -84,7 +84,6 @@ def made(path, content: bytes):
 
 @pytest.fixture
 def snakemake(folder):
-    """A job without files but its record."""
     return given()
 
 
@@ -163,6 +162,10 @@ def test_a_job_that_ended_well_leaves_its_record(folder):
     started, finished = (datetime.datetime.fromisoformat(run["metadata"][key]) for key in ("startedOn", "finishedOn"))
     assert before - datetime.timedelta(milliseconds=1) <= started <= finished <= datetime.datetime.now(datetime.UTC)
     assert sorted(os.listdir()) == ["in.prov.json", "in.txt", "logs", "more.txt", "out.prov.json", "out.txt"]
+    with step(given(["in.txt", "in.prov.json"])):
+        pass
+    inputs = records.dependencies(records.read("made.prov.json"), "input")
+    assert inputs == {"in.txt": sha256(b"input"), "in.prov.json": sha256(Path("in.prov.json").read_bytes())}
 
 
 def test_the_record_is_written_after_everything_else(folder, monkeypatch):
@@ -192,15 +195,12 @@ def test_a_job_that_did_not_write_all_its_outputs_is_an_error_and_leaves_no_reco
     assert not Path("made.prov.json").exists()
 
 
-def test_the_config_says_whether_host_and_user_are_recorded(folder):
+def test_what_came_from_outside_and_host_and_user_are_recorded_as_they_should(folder):
     for config, there in (({}, True), ({"anonymous": False}, True), ({"anonymous": True}, False)):
         with step(given(**config)):
             pass
         machine = records.read("made.prov.json")["predicate"]["runDetails"]["byproducts"][0]["annotations"]
         assert ("host" in machine, "user" in machine) == (there, there)
-
-
-def test_what_came_from_outside_is_recorded_for_the_running_job_alone(folder):
     with step(given(record="first.prov.json")):
         came_from("a", "a" * 64)
         came_from("b", "b" * 64)
@@ -229,13 +229,6 @@ def test_an_input_that_changes_while_it_is_used_is_an_error_and_leaves_no_record
     assert ended.value.code == 1
     assert last_line(job).endswith(" error: in.txt was changed while it was used; run again")
     assert not Path("made.prov.json").exists()
-
-
-def test_a_record_as_an_input_needs_no_record(folder):
-    with step(given(["in.txt", "in.prov.json"])):
-        pass
-    inputs = records.dependencies(records.read("made.prov.json"), "input")
-    assert inputs == {"in.txt": sha256(b"input"), "in.prov.json": sha256(Path("in.prov.json").read_bytes())}
 
 
 PARENT = """
@@ -319,7 +312,14 @@ def test_the_parent_is_checked_once_before_any_work(monkeypatch):
     assert ended == [(1, threading.current_thread())]
 
 
-def test_everything_printed_lands_in_the_log(snakemake, capsys):
+def test_everything_printed_lands_in_the_log_which_begins_anew_and_can_be_read_while_the_step_runs(snakemake, capsys):
+    with step(snakemake):
+        print("of the first run")
+    with step(snakemake):
+        print("first line")
+        assert log_of(snakemake) == "first line\n"
+        module.log.info("second line")
+        assert log_of(snakemake).endswith("second line\n")
     with step(snakemake):
         print("to stdout")
         print("to stderr", file=sys.stderr)
@@ -332,16 +332,6 @@ def test_everything_printed_lands_in_the_log(snakemake, capsys):
         assert words in lines
     assert "too fine" not in lines
     assert capsys.readouterr() == ("", "")
-
-
-def test_the_log_begins_anew_and_can_be_read_while_the_step_runs(snakemake):
-    with step(snakemake):
-        print("of the first run")
-    with step(snakemake):
-        print("first line")
-        assert log_of(snakemake) == "first line\n"
-        module.log.info("second line")
-        assert log_of(snakemake).endswith("second line\n")
 
 
 SCRIPT = """
