@@ -48,10 +48,7 @@ def laughs(levels: int, width: int, merge: bool = False) -> str:
 PAIRS = 'allowed are lines "key: value"'
 PLAIN = "values are texts, numbers, true, false, lists and mappings"
 NAMES = "a name may hold only a-z, 0-9 and _ and begins with a letter"
-KEYS = (
-    "allowed are study, datasets, models, attacks, bits, seeds, training, quantizer, pqn, tables, figures, threads, shards, device, "
-    "anonymous"
-)
+KEYS = "allowed are study, datasets, models, attacks, bits, seeds, training, quantizer, pqn, tables, figures, threads, shards, device"
 
 #: (kind of mistake, what the file holds, what the sentence must hold: where, what is wrong, what is allowed)
 BAD = [
@@ -61,7 +58,6 @@ BAD = [
     ("a key missing", tiny("    loss: apd\n", ""), ["attacks.apd is empty, but must be a mapping"]),
     ("wrong type", tiny("study: tiny", "study: 2020-01-02"), ["study is 2020-01-02", "must be a text"]),
     ("wrong type", tiny("study: tiny", "study: no"), ["study is false", "must be a text"]),
-    ("wrong type", tiny("epochs: 2", "epochs: 2,"), ["training.epochs is '2,'", "must be a whole number"]),
     ("wrong type", tiny("epochs: 2", "epochs:"), ["training.epochs is empty", "must be a whole number"]),
     ("wrong type", tiny("width: 0.125", "width: 0,125"), ["width is '0,125'", "must be a number"]),
     ("wrong type", "study: a\ndatasets: [synthetic]\nmodels: {vgg16: {}}\nattacks: {a: {loss: apd}}\n", ["datasets is ['synthetic']"]),
@@ -72,14 +68,12 @@ BAD = [
     ("YAML error", tiny("study: tiny", "study: a\n\tx: b"), ["line 3: it is indented by a tab"]),
     ("YAML error", tiny("study: tiny", "study: tiny: x"), ["line 2: it is not valid YAML (a colon", PAIRS]),
     ("YAML error", tiny("study: tiny", "study:tiny"), ["line 3: it is not valid YAML (a colon", PAIRS, "with a blank after the colon"]),
-    ("YAML error", tiny("study: tiny", "study = tiny"), ["line 3: it is not valid YAML", PAIRS]),
     ("YAML error", tiny("study: tiny", 'study: "tiny'), ["line 2: it is not valid YAML (a quote that opens here is never closed)"]),
     ("YAML error", tiny("[16]", "[16"), ["line 20: it is not valid YAML (a comma or a closing bracket is missing)", PAIRS]),
     ("YAML error", tiny("epochs: 2", "epochs: 2\n   crop: 1"), ["line 23: it is not valid YAML (", PAIRS]),
     ("YAML error", tiny("study: tiny", "study: @tiny"), ["line 2: it is not valid YAML", "'@'", PAIRS]),
     ("YAML error", tiny("study: tiny", "study: *tiny"), ["line 2: it is not valid YAML (found undefined alias 'tiny')", PAIRS]),
     ("YAML error", tiny("study: tiny", "study: 2020-13-45"), ["line 2: 2020-13-45 looks like a date", "put a text in quotes"]),
-    ("YAML error", tiny("[16]", "[!!int abc]"), ["line 20: abc looks like a number"]),
     ("YAML error", tiny("[16]", f"[0x{'f' * 5000}]"), ["line 20: 0xffff", "looks like a number", "cannot be read as that"]),
     ("YAML error", TINY + "---\n" + TINY, ["line 32: a second document begins", "leave out the line ---"]),
     ("YAML error", TINY + "<<: 5\n", ["line 32: it is not valid YAML (expected a mapping or list of mappings for merging", PAIRS]),
@@ -88,12 +82,8 @@ BAD = [
     ("YAML error", TINY + "16: 5\n", ["line 32: the key '16' is read by YAML as a number", "put it in quotes"]),
     ("duplicate key", TINY + "bits: [24]\n", ["line 32: the key bits is already in line 20", "once in its section"]),
     ("duplicate key", tiny("    train: 1000", "    train: 1000\n    train: 9"), ["line 6: the key train is already in line 5"]),
-    ("duplicate key", tiny("  apd:", "  basic:"), ["line 16: the key basic is already in line 14"]),
-    ("duplicate key", TINY + '"bits": [24]\n', ["line 32: the key bits is already in line 20"]),
     ("duplicate key", TINY + "<<: {seeds: [1]}\n<<: {seeds: [2]}\n", ["line 33: the key << is already in line"]),
     ("empty or no study", "", ["the file is empty", "study, datasets, models and attacks"]),
-    ("empty or no study", "# nothing yet\n---\n", ["the file is empty"]),
-    ("empty or no study", "null\n", ["the file is empty"]),
     ("empty or no study", "- study\n- datasets\n", ["the file contains a list", PAIRS]),
     ("empty or no study", "tiny\n", ["the file contains a single value", PAIRS]),
     ("empty or no study", b"\x89PNG\r\n\x1a\n\0\0", ["line 1: byte 0x89 is not valid UTF-8"]),
@@ -123,10 +113,8 @@ BAD = [
     ("hostile name", tiny("study: tiny", "study: ../../elsewhere"), ["study is '../../elsewhere'", NAMES]),
     ("hostile name", tiny("study: tiny", f"study: a; mkdir {CANARY}"), ["study is 'a; mkdir", NAMES]),
     ("hostile name", tiny("study: tiny", f"study: $(mkdir {CANARY})"), ["study is '$(mkdir", NAMES]),
-    ("hostile name", tiny("study: tiny", "study: --help"), ["study is '--help'", NAMES]),
     ("hostile name", tiny("  apd:", r"  \input{/etc/passwd}:"), [r"attacks.\input{/etc/passwd}", NAMES]),
     ("hostile name", tiny("  apd:", "  <script>alert(1)</script>:"), ["attacks.<script>alert(1)</script>", NAMES]),
-    ("hostile name", tiny("  apd:", "  x|.*:"), ["attacks.x|.*", NAMES]),
     ("hostile name", tiny("study: tiny", r'study: "\e[2J\e]0;evil\a"'), [r"study is '\x1b[2J\x1b]0;evil\x07'", NAMES]),
     ("hostile name", TINY + '"\\e[2J\\r\\nall is well": 5\n', [r"\x1b[2J\r\nall is well is no key", KEYS]),
     ("hostile name", TINY + '"\\u202Egpj.yduts": 5\n', [r"\u202egpj.yduts is no key", KEYS]),
@@ -249,17 +237,6 @@ def test_snakemakes_own_reader_and_an_unsafe_loader_would_run_the_code(tmp_path,
         os.rmdir(CANARY)
 
 
-def test_the_shell_would_run_the_names(tmp_path):
-    """f"mkdir results/{study}", as a careless rule would have it."""
-    armed = [yaml.safe_load(content)["study"] for kind, content, _ in BAD if kind == "hostile name" and CANARY in content]
-    assert len(armed) == 2
-    for study in armed:
-        subprocess.run(f"echo results/{study}", shell=True, cwd=tmp_path, stdout=subprocess.DEVNULL)
-        (tmp_path / CANARY).rmdir()
-    assert yaml.safe_load("bits: [16]\nbits: [24]\n") == {"bits": [24]}, "of two equal keys the last, without a word"
-    assert len(json.dumps(yaml.safe_load(laughs(5, 9)))) > 9**5, "300 bytes that write out to more than 59,049"
-
-
 def told(folder: Path, *arguments: str | Path) -> str:
     """What ``snakemake ARGUMENTS --cores 1 all`` in an empty folder ends with: one line beside the one on the profile, and nothing made."""
     before = sorted(path.name for path in folder.iterdir())
@@ -378,13 +355,6 @@ LATEX = [
     "%\n\\input{secret}",
     "\\par\n\n\\input secret",
 ]
-
-
-def test_no_name_is_a_command_of_latex():
-    """By another reader: what is left when the printable forms are taken away holds no character that LaTeX acts on."""
-    printable = r"\\(?:textbackslash|textasciitilde|textasciicircum)\{\}|\\[&%$#_{}]"
-    for name in LATEX:
-        assert not set(re.sub(printable, "", cells.escape_latex(name))) & set("\\{}$&#^_%~"), name
 
 
 def test_latex_neither_reads_nor_writes_for_a_name(tmp_path):
