@@ -66,6 +66,7 @@ CHANGES: dict[str, Any] = {
     "tables.table4.attack": "apd",
     "figures.models": ["vgg16"],
     "figures.attack": "apd",
+    "figures.gallery.queries": 10,
     "figures.sweep.models": ["vgg16"],
     "figures.sweep.queries": 21,
     "figures.sweep.epsilon": [8],
@@ -98,7 +99,7 @@ UNTRIED = {
     "attacks.*.decay": ("attack, sweep", "the same as `attacks.*.step`"),
     "tables.table4.bits": ("drops, table4", "drops and table4, and what they lack at that code length"),
     "figures.bits": (
-        "perturbation, centroid_distributions, retrieval_sheet, precision_recall, figure_sweep",
+        "perturbation, centroid_distributions, retrieval_sheet, precision_recall, figure_sweep, gallery",
         "these, and what they lack at that code length",
     ),
 }
@@ -215,7 +216,7 @@ def made_again(key: str) -> set[str]:
     if attack and attack != figures["attack"]:
         unconcerned.add("perturbation")
     if key in ("bits", "seeds") or key.startswith(("tables.", "figures.")):
-        unconcerned = {*TABLES, *FIGURES} - direct - ({"figure_sweep"} if "sweep" in direct else set())
+        unconcerned = {*TABLES, *FIGURES, "gallery"} - direct - ({"figure_sweep"} if "sweep" in direct else set())
     unconcerned |= {CONCLUSIONS[table] for table in unconcerned & CONCLUSIONS.keys()}
     if key == "bits" or (attack and "table4" in unconcerned):
         unconcerned.add("extract_transfer")

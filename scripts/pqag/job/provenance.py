@@ -90,7 +90,7 @@ def code_digest(script: Path) -> str:
     Read once a process. Where the files lie and when they changed play no part.
     """
     digest = hashlib.sha256()
-    data = sorted(LIBRARY.rglob("*.csv"))
+    data = sorted([*LIBRARY.rglob("*.csv"), *LIBRARY.rglob("*.html")])
     for path, name in sorted(reached(script)):
         where = path.relative_to(LIBRARY).as_posix() if path.is_relative_to(LIBRARY) else path.name
         meaning = repr([_plain(node) for node in _contents(path).nodes(name)])
