@@ -6,7 +6,6 @@ import hashlib
 import http.server
 import json
 import math
-import os
 import re
 import shutil
 import subprocess
@@ -26,7 +25,6 @@ from pqag.job import records
 from pqag.study.file import printable
 
 from ..conftest import SCRIPTS
-from .browser import Browser
 from .conftest import command
 
 RESULTS = Path("results/tiny")
@@ -327,17 +325,6 @@ def test_hostile_names_are_text(copied, payload):
 
 
 # -------------------------------------------------------------------------------------------------------------------------- in Chromium
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        assert "REQUIRE_CHROMIUM" not in os.environ, "Chromium is wanted here, but not installed"
-        pytest.skip("Chromium is not installed")
-    found = Browser(program, tmp_path_factory.mktemp("profile"))
-    yield found
-    found.close()
 
 
 @pytest.fixture

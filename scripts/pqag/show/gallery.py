@@ -29,8 +29,8 @@ BLOCK = 100
 
 
 class Images(NamedTuple):
-    """The images of a data set: its title, names of classes (C), the first Q queries uint8 (Q, 3, H, H), multi-hot labels (Q, C) and (N, C),
-    and the database (N, 3, H, H), an array or a dataset of HDF5, of which only some rows are read."""
+    """The images of a data set: its title, the names of its C classes, the first Q queries, uint8 (Q, 3, H, H), multi-hot labels of these
+    (Q, C) and of the database (N, C), and the images of the database (N, 3, H, H), an array or an HDF5 dataset: only some rows are read."""
 
     title: str
     classes: Sequence[str]

@@ -1,6 +1,7 @@
 """Fills the template of a page that is one file: it needs no other file and no network, and no script but its own runs.
 
-A template marks a place as ``{{name}}`` and has one element ``style`` and one ``script`` without attributes. Needs only the standard library.
+A template marks a place as ``{{name}}`` and has one element ``style`` and one element ``script`` without attributes. Needs only the
+standard library.
 """
 
 import base64

@@ -163,16 +163,14 @@ def sweep(wildcards, study):
 
 def gallery(wildcards, study):
     """``attack``: the one that the page opens with; ``tables``: which table shows the white-box scores of each model."""
-    models = study["figures"]["models"]
+    models, white_boxes = study["figures"]["models"], [table for table in TABLES if TABLES[table] is white_box]
     return one_query(wildcards, study) | {
         "study": study["study"],
         "datasets": list(study["datasets"]),
         "models": models,
         "attacks": study["attacks"],
         "queries": study["figures"]["gallery"]["queries"],
-        "tables": {
-            model: table for table in TABLES if TABLES[table] is white_box for model in table_models(study, table) if model in models
-        },
+        "tables": {model: table for table in white_boxes for model in table_models(study, table) if model in models},
     }
 
 
