@@ -72,9 +72,7 @@ def test_large_images_are_shown_by_single_pixels_or_by_means(side, shown, factor
             assert (queries + tiles(changes, shown)[:6] == attacked[:, :, every, every]).all(), "modulo 256"
     items, part = its["items"], slice(0, shown * factor)
     means = images.database[items["numbers"]][:, :, part, part].reshape(-1, 3, shown, factor, shown, factor).mean((3, 5))
-    assert np.abs(tiles(items["sheet"], shown)[: len(means)] - means).mean() < 6, (
-        "other images differ by 50, single pixels by 20"
-    )
+    assert np.abs(tiles(items["sheet"], shown)[: len(means)] - means).mean() < 6, "other images differ by 50, single pixels by 20"
     assert items["labels"] == [np.flatnonzero(images.database_labels[number]).tolist() for number in items["numbers"]]
 
 
