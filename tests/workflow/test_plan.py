@@ -129,7 +129,7 @@ def test_only_the_changed_attack_and_model_are_done_again(study, tiny):
     assert {w["attack"] for rule, w in jobs if rule in ("attack", "extract_transfer", "evaluate")} == {"aod"}
     jobs = plan(study[0], changed(tiny, "models.vgg16.training", {"crop": 1}))
     shared = {"heat_map", "extract_transfer"}  # what other networks made of its queries, and it of theirs
-    again = [w for rule, w in jobs if rule not in staleness.ALWAYS | staleness.SHOWING | {"table", "drops"} | shared]
+    again = [w for rule, w in jobs if rule not in staleness.ALWAYS | staleness.SHOWING | {"table", "drops", "gallery"} | shared]
     assert all("vgg16" in (w["model"], w.get("source_model")) for w in again)
     assert {w["model"] for w in again if "source_model" not in w} == {"vgg16"}
 
