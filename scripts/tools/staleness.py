@@ -271,7 +271,8 @@ HEAD = """\
 Snakemake makes a result again if its settings, its inputs or its environment changed. The settings of a rule
 (`scripts/pqag/study/settings.py`) are exactly the keys of the study that it depends on, and the digest of its code. The digest covers the
 script and every function, class and constant of the library that the script reaches, by meaning. Comments, docstrings, layout, the texts of
-errors, log lines and progress titles, and the times of source files do not count: a fresh checkout makes nothing stale.
+errors, log lines and progress titles, and the times of source files do not count: a fresh checkout makes nothing stale. Files with data and
+templates of pages that this code names count by content.
 `profiles/default/config.yaml` sets the rerun triggers: `params` (the settings), `input`, `mtime` (of inputs and outputs, not of code) and
 `software-env`. It leaves out `code`, which uses the time stamps of scripts. Package versions in `.venv` are not a trigger: every record
 contains them, and `audit diff` and `audit rerun` report differences.

@@ -85,7 +85,7 @@ def _packages_around(module: Path) -> list[Path]:
 
 @functools.cache
 def code_digest(script: Path) -> str:
-    """sha256 over the code that decides the bits of what ``script`` makes, and over the data files that this code names.
+    """sha256 over the code that decides the bits of what ``script`` makes, and over the data files and templates that this code names.
 
     Read once a process. Where the files lie and when they changed play no part.
     """
