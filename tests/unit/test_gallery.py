@@ -17,7 +17,7 @@ HOSTILE = "</script><img src=x onerror=console.log(13)>"
 PGD = {"loss": "aod", "method": "pgd", "epsilon": 8, "step": 2.55, "iterations": 5}
 ATTACKS = {"strong": PGD | {"epsilon": 16}, "other": PGD | {"loss": "apd"}, "weak": PGD | {"epsilon": 4}}
 SETTINGS = {"study": "small", "datasets": ["scenes"], "models": ["vgg16", "mine"], "attacks": ATTACKS, "attack": "other", "bits": 4}
-SETTINGS |= {"seed": 5, "queries": 8, "tables": {"vgg16": "table1"}}
+SETTINGS |= {"seed": 5, "queries": 8, "tables": {"vgg16": "table2"}}
 
 
 def made(side=32, queries=6):
@@ -35,7 +35,7 @@ def made(side=32, queries=6):
         for attack in ("clean", *ATTACKS):
             precision = [None if q == 4 else x for q, x in enumerate(rng.random(queries).tolist())]
             kinds = {kind: {"map": rng.random(), "average_precision": precision} for kind in ("SDC", "ADC")}
-            scores.append({"attack": attack, "training": "pretrained"} | kinds)
+            scores.append({"attack": attack, "training": "joint"} | kinds)
         features = rng.normal(size=(1 + len(ATTACKS), queries, 6)).astype("f4")
         victims.append(gallery.Victim("scenes", model, codebook, features, attacked, scores))
     return images, victims
@@ -84,6 +84,7 @@ def test_a_page_that_would_be_too_large_shows_fewer_queries():
     page = gallery.page(SETTINGS, {"scenes": images}, victims, limit=len(whole) - 1)
     kept = data_of(page)["victims"][1]["codes"][3]
     assert len(page) < len(whole) and kept == codes[: len(kept)] and 1 <= len(kept) < 6
+    assert [data_of(one)["fit"] for one in (whole, page)] == [None, len(kept)]
     assert data_of(gallery.page(SETTINGS, {"scenes": images}, victims, limit=1))["victims"][1]["codes"][3] == codes[:1]
 
 
@@ -155,7 +156,7 @@ def test_buttons_keys_and_lists_choose_what_is_shown(browser, shown):
     places = ["ADC/0", "ADC/1", "ADC/2", "ADC/5", "ADC/5", "ADC/4", "ADC/0", "ADC/2", "ADC/1", "SDC/1"]
     assert trail == [f"#scenes/vgg16/other/{place}" for place in places]
     assert page.evaluate("[at('strength').hidden, document.querySelector('#strip [aria-current]').dataset.query]") == [True, "1"]
-    cells = [f"audit.html#table1:scenes/{attack}/vgg16/4/SDC" for attack in ("clean", "other")]
+    cells = [f"audit.html#table2:scenes/joint/{attack}/vgg16/4/SDC" for attack in ("clean", "other")]
     assert page.evaluate("[...document.querySelectorAll('#all a')].map(one => one.getAttribute('href'))") == cells
 
     for control, value, event in (("victim", 1, "change"), ("attack", 2, "change"), ("slider", 1, "input"), ("order", "'loss'", "change")):

@@ -24,7 +24,7 @@ from pqag.show.pages import embedded, filled
 TEMPLATE = Path(__file__).with_name("gallery.html")
 #: Retrieved images of a query; pixels on a side of an image on the page, at most; bytes of the page, at most.
 COUNT, SIDE, LIMIT = 10, 64, 10_000_000
-#: Queries that are ranked at once, which bounds the memory.
+#: Queries that are ranked at once, or images that are made smaller, which bounds the memory.
 BLOCK = 100
 
 
@@ -62,9 +62,9 @@ def page(settings: Mapping[str, Any], datasets: Mapping[str, Images], victims: S
     """
     template = TEMPLATE.read_text(encoding="utf-8")
     found = [_found(victim, datasets[victim.dataset]) for victim in victims]
-    count = min(settings["queries"], max(len(images.queries) for images in datasets.values()))
+    count = wanted = min(settings["queries"], max(len(images.queries) for images in datasets.values()))
     while True:
-        data = _data(settings, datasets, victims, found, count)
+        data = _data(settings, datasets, victims, found, count) | {"fit": count if count < wanted else None}
         text = filled(template, {"study": escape(settings["study"]), "data": embedded(data)}, "img-src data:")
         if (size := len(text.encode())) <= limit or count == 1:
             return text
@@ -85,8 +85,7 @@ def _found(victim: Victim, images: Images) -> _Found:
     features = [codebook.rotated(one) for one in victim.features]
 
     def nearest(queries: np.ndarray, kind: str) -> np.ndarray:
-        blocks = [queries[start : start + BLOCK] for start in range(0, len(queries), BLOCK)]
-        return np.concatenate([retrieval.nearest(block, codebook.codewords, codebook.codes, COUNT, kind) for block in blocks])
+        return np.concatenate([retrieval.nearest(block, codebook.codewords, codebook.codes, COUNT, kind) for block in _blocks(queries)])
 
     first = {kind: np.stack([nearest(one, kind) for one in features]) for kind in retrieval.DISTANCES}
     relevant = {kind: (images.database_labels[items] & images.labels[:, None]).any(-1) for kind, items in first.items()}
@@ -94,7 +93,7 @@ def _found(victim: Victim, images: Images) -> _Found:
 
 
 def _data(settings: Mapping[str, Any], datasets: Mapping[str, Images], victims: Sequence[Victim], found: Sequence[_Found], count: int):
-    """What the page shows of the first ``count`` queries, as plain values."""
+    """What the page shows of the first ``count`` queries, as plain values, except whether more would fit."""
     items = {
         name: np.unique([one.first[kind][:, :count] for one, victim in zip(found, victims) if victim.dataset == name for kind in one.first])
         for name in datasets
@@ -141,7 +140,7 @@ def _of_dataset(images: Images, items: np.ndarray, count: int) -> dict[str, Any]
         "items": {
             "numbers": items.tolist(),
             "labels": _numbers(images.database_labels[items]),
-            "sheet": sheet(averaged(images.database[items]), quality=90),
+            "sheet": sheet(np.concatenate([averaged(images.database[block]) for block in _blocks(items)]), quality=90),
         },
     }
 
@@ -179,6 +178,10 @@ def _cells(victim: Victim, settings: Mapping[str, Any]) -> dict[str, list[str]]:
         return f"{table}:{victim.dataset}/{trained}{score['attack']}/{victim.model}/{settings['bits']}/{kind}"
 
     return {kind: [name(score, kind) for score in victim.scores] for kind in retrieval.DISTANCES}
+
+
+def _blocks(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
 
 
 def _numbers(labels: np.ndarray) -> list[list[int]]:
