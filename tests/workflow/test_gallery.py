@@ -21,6 +21,10 @@ def finished(study, monkeypatch):
     monkeypatch.chdir(study[0])
 
 
+def test_a_run_says_where_it_is(study):
+    assert study[1].stdout.rstrip().endswith(f"Files: {RESULTS}/tables/\nGallery: {RESULTS}/gallery.html")
+
+
 def expected_precision(distances, relevant):
     """Average precision in expectation over the orders of ties: at place j of a tie of n items, r of them relevant, is a relevant one with
     probability r/n, and then (r - 1)(j - 1)/(n - 1) relevant ones of the tie are before it."""
