@@ -156,12 +156,28 @@ def figure_files(patterns):
     return lambda wildcards: paths.of_figure(RESOLVED, wildcards, *patterns)
 
 
+def metrics_files(attacks):
+    """The metrics of the clean queries and of ``attacks`` on the victim that these were made for, as patterns."""
+    names = ["clean", *(f"{attack}.{{own}}-{{bits}}bits" for attack in attacks)]
+    return [f"{{bits}}bits/metrics/{name}.json" for name in names]
+
+
+def query_files(attacks):
+    """The adversarial queries of ``attacks``, images and features, as patterns."""
+    return [f"{{bits}}bits/adversarial/{attack}.h5" for attack in attacks]
+
+
 def figure_metrics(attacks):
     """The metrics of the clean queries and of ``attacks`` on the victim of a figure."""
-    names = ["clean", *(f"{attack}.{{own}}-{{bits}}bits" for attack in attacks)]
-    return figure_files([f"{{bits}}bits/metrics/{name}.json" for name in names])
+    return figure_files(metrics_files(attacks))
 
 
 def figure_queries(attacks):
     """The adversarial queries of ``attacks``, images and features, on the victim of a figure."""
-    return figure_files([f"{{bits}}bits/adversarial/{attack}.h5" for attack in attacks])
+    return figure_files(query_files(attacks))
+
+
+def of_victims(patterns):
+    """Files of every victim of the figures: data set by data set, model by model."""
+    each = [{"dataset": dataset, "model": model} for dataset in STUDY.datasets for model in RESOLVED["figures"]["models"]]
+    return [path for victim in each for path in paths.of_figure(RESOLVED, victim, *patterns)]

@@ -238,6 +238,34 @@ rule heat_map:
         "../scripts/heat_map.py"
 
 
+# Every query of it, to look at in a browser.
+rule gallery:
+    input:
+        images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
+        codebooks=of_victims(["{bits}bits/codebook.h5"]),
+        clean=of_victims(["features/query.h5"]),
+        attacked=of_victims(query_files(STUDY.attacks)),
+        metrics=of_victims(metrics_files(STUDY.attacks)),
+    output:
+        "<results>/gallery.html",
+        record="<results>/gallery.prov.json",
+    log:
+        "<logs>/gallery.log",
+    benchmark:
+        "<benchmarks>/gallery.jsonl"
+    conda:
+        "../envs/steps.yaml"
+    threads: 1
+    resources:
+        **needs("gallery"),
+    params:
+        settings=settings_of("gallery"),
+    message:
+        "Writing the gallery, a page that shows single queries"
+    script:
+        "../scripts/gallery.py"
+
+
 # All of it, to look at: for a co-author, and with the workflow around it.
 rule paper:
     input:

@@ -39,10 +39,15 @@ def everything(wildcards):
 
 
 def show_results():
-    """Print the tables that this run made, and where they lie, when it ends well."""
-    folder = Path(paths.results(RESOLVED), "tables")
-    made = [table for table in sorted(folder.glob("*.txt")) if table.stat().st_mtime >= START]
-    for table in made:
+    """Print the tables that this run made, and where they and the gallery lie, when it ends well."""
+    folder = Path(paths.results(RESOLVED))
+
+    def made(pattern):
+        return [path for path in sorted(folder.glob(pattern)) if path.stat().st_mtime >= START]
+
+    for table in made("tables/*.txt"):
         print(table.read_text())
-    if made:
-        print(f"Files: {folder}/")
+    if made("tables/*.txt"):
+        print(f"Files: {folder}/tables/")
+    for page in made("gallery.html"):
+        print(f"Gallery: {page}")

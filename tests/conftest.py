@@ -13,6 +13,7 @@ import pytest
 import yaml
 from hypothesis import settings
 
+from .audit.browser import Browser
 from .workflow.conftest import ROOT, snakemake, write_config
 
 settings.register_profile("pqag", deadline=None)  # a busy machine is no failure
@@ -37,6 +38,18 @@ def python():
         return start([sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)], env=environment, **options)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A running Chromium; where none is installed, the test is skipped."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        assert "REQUIRE_CHROMIUM" not in os.environ, "Chromium is wanted here, but not installed"
+        pytest.skip("Chromium is not installed")
+    found = Browser(program, tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()
 
 
 @pytest.fixture

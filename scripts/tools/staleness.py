@@ -66,6 +66,7 @@ CHANGES: dict[str, Any] = {
     "tables.table4.attack": "apd",
     "figures.models": ["vgg16"],
     "figures.attack": "apd",
+    "figures.gallery.queries": 10,
     "figures.sweep.models": ["vgg16"],
     "figures.sweep.queries": 21,
     "figures.sweep.epsilon": [8],
@@ -98,7 +99,7 @@ UNTRIED = {
     "attacks.*.decay": ("attack, sweep", "the same as `attacks.*.step`"),
     "tables.table4.bits": ("drops, table4", "drops and table4, and what they lack at that code length"),
     "figures.bits": (
-        "perturbation, centroid_distributions, retrieval_sheet, precision_recall, figure_sweep",
+        "perturbation, centroid_distributions, retrieval_sheet, precision_recall, figure_sweep, gallery",
         "these, and what they lack at that code length",
     ),
 }
@@ -215,7 +216,7 @@ def made_again(key: str) -> set[str]:
     if attack and attack != figures["attack"]:
         unconcerned.add("perturbation")
     if key in ("bits", "seeds") or key.startswith(("tables.", "figures.")):
-        unconcerned = {*TABLES, *FIGURES} - direct - ({"figure_sweep"} if "sweep" in direct else set())
+        unconcerned = {*TABLES, *FIGURES, "gallery"} - direct - ({"figure_sweep"} if "sweep" in direct else set())
     unconcerned |= {CONCLUSIONS[table] for table in unconcerned & CONCLUSIONS.keys()}
     if key == "bits" or (attack and "table4" in unconcerned):
         unconcerned.add("extract_transfer")
@@ -270,7 +271,8 @@ HEAD = """\
 Snakemake makes a result again if its settings, its inputs or its environment changed. The settings of a rule
 (`scripts/pqag/study/settings.py`) are exactly the keys of the study that it depends on, and the digest of its code. The digest covers the
 script and every function, class and constant of the library that the script reaches, by meaning. Comments, docstrings, layout, the texts of
-errors, log lines and progress titles, and the times of source files do not count: a fresh checkout makes nothing stale.
+errors, log lines and progress titles, and the times of source files do not count: a fresh checkout makes nothing stale. Files with data and
+templates of pages that this code names count by content.
 `profiles/default/config.yaml` sets the rerun triggers: `params` (the settings), `input`, `mtime` (of inputs and outputs, not of code) and
 `software-env`. It leaves out `code`, which uses the time stamps of scripts. Package versions in `.venv` are not a trigger: every record
 contains them, and `audit diff` and `audit rerun` report differences.

@@ -6,7 +6,6 @@ import hashlib
 import http.server
 import json
 import math
-import os
 import re
 import shutil
 import threading
@@ -23,7 +22,6 @@ from pqag.audit.why import chain
 from pqag.job import records
 from pqag.study.file import printable
 
-from .browser import Browser
 from .conftest import command
 
 RESULTS = Path("results/tiny")
@@ -291,17 +289,6 @@ def test_hostile_names_are_text(copied, payload):
     assert "<" not in re.search(r'id="data">(.*)</script>', page)[1]
     links = [link for link in tree.all("a") if unquote(link.attributes["href"]) == f"#table1:synthetic/{payload}/vgg16/16/ADC"]
     assert len(links) == 1
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        assert "REQUIRE_CHROMIUM" not in os.environ, "Chromium is wanted here, but not installed"
-        pytest.skip("Chromium is not installed")
-    found = Browser(program, tmp_path_factory.mktemp("profile"))
-    yield found
-    found.close()
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def test_what_is_left_out_is_filled_in():
             "table3": {"models": None, "attack": None},
             "table4": {"models": None, "attack": None, "bits": None},
         },
-        "figures": {"models": None, "attack": None, "bits": None, "sweep": SWEEP | {"models": None}},
+        "figures": {"models": None, "attack": None, "bits": None, "sweep": SWEEP | {"models": None}, "gallery": {"queries": 100}},
         "shards": {"attack": 1, "extract": 1},
         "anonymous": False,
     }
@@ -154,7 +154,7 @@ def test_resolved_is_all_that_results_depend_on():
             "table3": {"models": ["vgg16"], "attack": "x"},
             "table4": {"models": ["vgg16"], "attack": "x", "bits": 16},
         },
-        "figures": {"models": ["vgg16"], "attack": "x", "bits": 16, "sweep": SWEEP | {"models": ["vgg16"]}},
+        "figures": {"models": ["vgg16"], "attack": "x", "bits": 16, "sweep": SWEEP | {"models": ["vgg16"]}, "gallery": {"queries": 100}},
     }
 
 

@@ -13,6 +13,7 @@ from pqag.study.settings import as_config, maker_of
 
 ROOT = Path(__file__).parents[2]
 
+SWEEP = {"epsilon": [2, 4], "iterations": [3]}
 #: Every value differs from the default and from its neighbours, so that a mix-up is seen.
 STUDY = {
     "study": "small",
@@ -33,11 +34,10 @@ STUDY = {
     "quantizer": {"subspaces": 8, "iterations": 11},
     "pqn": {"alpha": 3, "loss": "softplus", "intra_normalisation": False, "warm_up": 0.75, "classification": 0.125},
     "tables": {"table3": {"models": ["alexnet"], "attack": "basic"}, "table4": {"models": ["alexnet", "vgg16"], "attack": "strong"}},
-    "figures": {"attack": "strong", "bits": 24, "sweep": {"models": ["alexnet"], "epsilon": [2, 4], "iterations": [3]}},
+    "figures": {"attack": "strong", "bits": 24, "sweep": {"models": ["alexnet"], **SWEEP}, "gallery": {"queries": 40}},
     "threads": {"pretrain": 6, "attack": 3},
     "device": "cpu",
 }
-SWEEP = {"epsilon": [2, 4], "iterations": [3]}
 DRAWN = {"attacks": ["strong", "basic"], "bits": 24, "seed": 5}
 RECIPE = {"epochs": 20, "batch_size": 64, "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0005, "label_smoothing": 0.1}
 RECIPE |= {"crop": 2, "flip": True, "precision": "auto"}
@@ -118,6 +118,13 @@ BY_HAND = [
     ("precision_recall", VICTIM, DRAWN),
     ("sweep", VICTIM | {"bits": "24", "attack": "strong"}, STRONG | RUNS | {"sweep": SWEEP | {"queries": 250}}),
     ("figure_sweep", VICTIM, DRAWN),
+    (
+        "gallery",
+        {},
+        {key: TABLE[key] for key in ("datasets", "attacks")}
+        | {"study": "small", "models": ["vgg16", "alexnet"], "attack": "strong", "bits": 24, "seed": 5, "queries": 40}
+        | {"tables": {"vgg16": "table1", "alexnet": "table1"}},
+    ),
     ("paper", {}, {"study": "small", "models": ["vgg16", "alexnet", "joint"]}),
     ("manifest", {}, {}),
 ]

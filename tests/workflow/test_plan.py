@@ -28,7 +28,7 @@ def test_default_study_from_nothing(tmp_path):
     default = yaml.safe_load((ROOT / "config.yaml").read_text())
     jobs = Counter(rule for rule, _ in plan(tmp_path, default))
     assert jobs.pop("report") == 1 and jobs.pop("paper", 0) == bool(shutil.which("pdflatex"))
-    single = ("fetch", "prepare", "drops", "figure_sweep", "study", "manifest", "all")
+    single = ("fetch", "prepare", "drops", "figure_sweep", "gallery", "study", "manifest", "all")
     steps = {"pretrain": 7, "extract": 7, "quantize": 6 + 5, "attack": 18 + 5, "extract_transfer": 6, "evaluate_clean": 6 + 5, "table": 3}
     figures = {"perturbation": 2, "centroid_distributions": 2, "retrieval_sheet": 2, "precision_recall": 2, "sweep": 3, "heat_map": 2 + 1}
     assert jobs == dict.fromkeys(single, 1) | steps | figures | {"evaluate": 18 + 2 * 3 * 2 + 6 * 6 - 1}
@@ -102,7 +102,7 @@ def test_every_key_of_the_schema_is_tried():
 
 
 def test_some_keys_by_hand():
-    drawn = {"heat_map", "perturbation", "centroid_distributions", "retrieval_sheet", "precision_recall", "sweep", "figure_sweep"}
+    drawn = DRAWN | {"sweep", "gallery"}
     scored = drawn | {"evaluate", "evaluate_clean", "drops", "table1", "table3", "table4"}
     trained = scored | {"pretrain", "extract", "extract_transfer", "quantize", "attack"}
     for key, wanted in {
@@ -110,7 +110,8 @@ def test_some_keys_by_hand():
         "quantizer.iterations": scored | {"quantize", "attack", "extract_transfer"},
         "tables.table3.attack": {"table3", "heat_map"},
         "figures.sweep.queries": {"sweep", "figure_sweep"},
-        "figures.attack": {"perturbation", "centroid_distributions", "retrieval_sheet"},
+        "figures.attack": {"perturbation", "centroid_distributions", "retrieval_sheet", "gallery"},
+        "figures.gallery.queries": {"gallery"},
         "training.epochs": trained,
         "threads.attack": trained - {"pretrain"},
         "datasets.synthetic.split_seed": trained | {"prepare"},
@@ -128,7 +129,7 @@ def test_only_the_changed_attack_and_model_are_done_again(study, tiny):
     assert {w["attack"] for rule, w in jobs if rule in ("attack", "extract_transfer", "evaluate")} == {"aod"}
     jobs = plan(study[0], changed(tiny, "models.vgg16.training", {"crop": 1}))
     shared = {"heat_map", "extract_transfer"}  # what other networks made of its queries, and it of theirs
-    again = [w for rule, w in jobs if rule not in staleness.ALWAYS | staleness.SHOWING | {"table", "drops"} | shared]
+    again = [w for rule, w in jobs if rule not in staleness.ALWAYS | staleness.SHOWING | {"table", "drops", "gallery"} | shared]
     assert all("vgg16" in (w["model"], w.get("source_model")) for w in again)
     assert {w["model"] for w in again if "source_model" not in w} == {"vgg16"}
 
@@ -160,7 +161,7 @@ def test_an_added_attack_runs_alone(study, tiny):
     jobs = plan(study[0], changed(tiny, "attacks.strong", {"loss": "apd", "iterations": 20}))
     counts = Counter(staleness.named(*job) for job in jobs if job[0] not in staleness.SHOWING)
     twice = ("attack", "evaluate", "sweep", "centroid_distributions", "retrieval_sheet", "precision_recall", "figure_sweep")
-    assert counts == dict.fromkeys(twice, 2) | dict.fromkeys(("table1", "study", "manifest", "all"), 1)
+    assert counts == dict.fromkeys(twice, 2) | dict.fromkeys(("table1", "gallery", "study", "manifest", "all"), 1)
     assert {w["attack"] for rule, w in jobs if rule == "attack"} == {"strong"}
 
 
@@ -209,7 +210,7 @@ def test_touching_code_makes_nothing_stale(study, tiny):
 @pytest.fixture
 def edited(study, tiny, monkeypatch):
     """Plans as if ``old`` were ``new`` in the file ``name`` of the library, or ``new`` stood at its end; the rules that have jobs."""
-    original = Path.read_text
+    original, whole = Path.read_text, Path.read_bytes
 
     def replan(name, new, old=""):
         edit = provenance.LIBRARY / name
@@ -217,6 +218,7 @@ def edited(study, tiny, monkeypatch):
         assert old in text
         changed = text.replace(old, new) if old else f"{text}\n{new}"
         monkeypatch.setattr(Path, "read_text", lambda path, **options: changed if path == edit else original(path, **options))
+        monkeypatch.setattr(Path, "read_bytes", lambda path: changed.encode() if path == edit else whole(path))
         return {staleness.named(*job) for job in plan(study[0], tiny)} - staleness.SHOWING
 
     return replan
@@ -248,7 +250,9 @@ HARMLESS = {
     "a remark": ("networks.py", "", "# a remark", set()),
     "a download": ("sources.py", "timeout=60", "timeout=61", set()),
     "a caption": ("show/tables.py", "worst possible", "the worst possible", {*SHOWN, "heat_map"}),
-    "a display name": ("names.py", '"aod": "AOD"', '"aod": "Aod"', {*SHOWN, *DRAWN}),
+    "a display name": ("names.py", '"aod": "AOD"', '"aod": "Aod"', {*SHOWN, *DRAWN, "gallery"}),
+    "the page of the gallery": ("show/gallery.html", "One query at a time", "A query at a time", {"gallery"}),
+    "the page of the audit": ("audit/page.html", "Numbers are links", "A number is a link", set()),
 }
 
 

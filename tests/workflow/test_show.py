@@ -11,7 +11,6 @@ import pytest
 
 from pqag.job import records
 
-from ..audit.browser import Browser
 from ..conftest import run_study
 
 FIGURES = {
@@ -43,25 +42,17 @@ def test_one_pdf_has_every_table_and_figure(study, tmp_path):
     assert "Overfull" not in log
 
 
-def test_the_report_opens_in_a_browser_with_every_table_and_figure(study, tmp_path):
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        assert "REQUIRE_CHROMIUM" not in os.environ, "Chromium is wanted here, but not installed"
-        pytest.skip("Chromium is not installed")
+def test_the_report_opens_in_a_browser_with_every_table_and_figure(study, browser, tmp_path):
     with zipfile.ZipFile(study[0] / "results/tiny/report.zip") as report:
         report.extractall(tmp_path)
     [page] = tmp_path.rglob("report.html")
     pictures = {path.stem for path in page.parent.rglob("*.png")}
     assert pictures >= FIGURES
-    browser = Browser(program, tmp_path / "profile")
-    try:
-        shown = browser.open(page.as_uri())
-        text = shown.evaluate("document.body.innerText")
-        assert "Tables" in text and "Figures" in text
-        # Snakemake's page bears a style sheet that warns against its own use; what counts are errors.
-        assert [one for one in shown.complaints if one.get("type") != "warning"] == []
-    finally:
-        browser.close()
+    shown = browser.open(page.as_uri())
+    text = shown.evaluate("document.body.innerText")
+    assert "Tables" in text and "Figures" in text
+    # Snakemake's page bears a style sheet that warns against its own use; what counts are errors.
+    assert [one for one in shown.complaints if one.get("type") != "warning"] == []
 
 
 @pytest.mark.slow

@@ -4,9 +4,7 @@ The page is one file that needs no other file and no network. Everything from th
 it with ``textContent``. The policy in the head lets only the page's own script run. Needs only the standard library.
 """
 
-import base64
 import contextlib
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +19,7 @@ from pqag.audit.why import listed
 from pqag.errors import UserError
 from pqag.job import records
 from pqag.show import cells
+from pqag.show.pages import embedded, filled
 from pqag.study.file import printable
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -32,31 +31,12 @@ def page(folder: Path) -> tuple[str, int]:
     listings = _listings(folder)
     template = TEMPLATE.read_text(encoding="utf-8")
     parts = {
-        "policy": _policy(template),
         "study": _text(folder.name),
         "verdict": _verdict(study, faults, remarks),
         "tables": "".join(_table(path, listing) for path, listing in listings.items()) or "<p>The study has no tables yet.</p>",
-        "data": _json(_data(study, listings, faults)),
+        "data": embedded(_data(study, listings, faults)),
     }
-    # In one pass, so that no data are mistaken for a placeholder. Invalid characters (half a surrogate pair) become "?".
-    filled = re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], template)
-    return filled.encode(errors="replace").decode(), len(faults)
-
-
-def _policy(template: str) -> str:
-    """Return a Content-Security-Policy that only allows the template's own style and script, by their sha256."""
-
-    def allowed(tag: str) -> str:
-        content = re.search(f"<{tag}>(.*?)</{tag}>", template, re.DOTALL)[1]
-        return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
-
-    return f"default-src 'none'; script-src {allowed('script')}; style-src {allowed('style')}; base-uri 'none'; form-action 'none'"
-
-
-def _json(value: Any) -> str:
-    """Return JSON for an element ``script``: it contains no start of a tag, and NaN and infinity, which JSON lacks, are strings."""
-    plain = json.loads(json.dumps(value), parse_constant=str)
-    return json.dumps(plain, separators=(",", ":")).replace("<", "\\u003c")
+    return filled(template, parts), len(faults)
 
 
 def _text(text: str) -> str:

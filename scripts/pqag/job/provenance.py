@@ -85,12 +85,12 @@ def _packages_around(module: Path) -> list[Path]:
 
 @functools.cache
 def code_digest(script: Path) -> str:
-    """sha256 over the code that decides the bits of what ``script`` makes, and over the data files that this code names.
+    """sha256 over the code that decides the bits of what ``script`` makes, and over the data files and templates that this code names.
 
     Read once a process. Where the files lie and when they changed play no part.
     """
     digest = hashlib.sha256()
-    data = sorted(LIBRARY.rglob("*.csv"))
+    data = sorted([*LIBRARY.rglob("*.csv"), *LIBRARY.rglob("*.html")])
     for path, name in sorted(reached(script)):
         where = path.relative_to(LIBRARY).as_posix() if path.is_relative_to(LIBRARY) else path.name
         meaning = repr([_plain(node) for node in _contents(path).nodes(name)])

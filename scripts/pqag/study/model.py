@@ -200,6 +200,12 @@ class Sweep(_Section):
     iterations: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [1, 2, 5, 10, 20, 50]
 
 
+class Gallery(_Section):
+    """The page that shows single queries, see ``pqag.show.gallery``."""
+
+    queries: Annotated[int, Field(ge=1)] = 100
+
+
 class Figures(_Section):
     """What the figures show; what is left out is filled in by ``Study.shown``."""
 
@@ -207,6 +213,7 @@ class Figures(_Section):
     attack: str | None = None
     bits: int | None = None
     sweep: Sweep = Sweep()
+    gallery: Gallery = Gallery()
 
 
 class Threads(_Section):

@@ -263,5 +263,16 @@ def figure(wildcards, study):
     return Work(DRAWING_MB + there.mb(1.5 * there.database + 3 * (1 + len(study["attacks"])) * there.queries))
 
 
+def gallery(wildcards, study):
+    """The images that the page shows, and a block of queries beside every database image, see ``pqag.show.gallery``; a victim at a time."""
+    figures, kinds = study["figures"], 1 + len(study["attacks"])
+    each = [images({"dataset": name}, study) for name in study["datasets"]]
+    queries = [min(figures["gallery"]["queries"], there.queries) for there in each]
+    held = sum(there.mb(count * (1 + kinds * len(figures["models"]))) for there, count in zip(each, queries))
+    ranked = max(24 * min(count, 100) * there.database for there, count in zip(each, queries)) / MIB
+    seconds = 2e-6 * len(figures["models"]) * kinds * sum(there.database * count for there, count in zip(each, queries))
+    return Work(DRAWING_MB + 2 * held + ranked, 10 + seconds)
+
+
 def report(wildcards, study):
     return Work(300)

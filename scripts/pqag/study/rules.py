@@ -85,6 +85,7 @@ RULES = {
         Rule("precision_recall", "figure", needs.figure, asks.drawing, group="paper"),
         Rule("sweep", "strength", needs.sweep, asks.sweep, network=True, group="sweeps"),
         Rule("figure_sweep", "figure", needs.figure, asks.drawing, group="paper"),
+        Rule("gallery", "study", needs.gallery, asks.gallery, group="paper"),
         Rule("paper", "study", needs.paper, asks.light, local=True),
         Rule("study", "study", needs.whole_study, asks.light, local=True),
         Rule("manifest", "study", needs.nothing, asks.light, local=True),
@@ -143,6 +144,8 @@ def jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
             yield job(CONCLUSIONS[table], table=table)
     for table, panel in heat_maps(study):
         yield job("heat_map", table=table, panel=panel)
+    if study["figures"]["models"]:
+        yield job("gallery")
     bits = study["figures"]["bits"]
     for rule in FIGURES:
         for model in figure_models(study, rule):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pqag.names import PQN, codewords, is_entry_point, is_torchvision
-from pqag.study.scores import CONCLUSIONS, counterpart, transfers, victims
+from pqag.study.scores import CONCLUSIONS, TABLES, counterpart, table_models, transfers, victims, white_box
 
 
 def as_config(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,6 +159,19 @@ def chosen_queries(wildcards, study):
 
 def sweep(wildcards, study):
     return attack(wildcards, study) | {"sweep": _pick(study["figures"]["sweep"], "queries", "epsilon", "iterations")}
+
+
+def gallery(wildcards, study):
+    """``attack``: the one that the page opens with; ``tables``: which table shows the white-box scores of each model."""
+    models, white_boxes = study["figures"]["models"], [table for table in TABLES if TABLES[table] is white_box]
+    return one_query(wildcards, study) | {
+        "study": study["study"],
+        "datasets": list(study["datasets"]),
+        "models": models,
+        "attacks": study["attacks"],
+        "queries": study["figures"]["gallery"]["queries"],
+        "tables": {model: table for table in white_boxes for model in table_models(study, table) if model in models},
+    }
 
 
 def paper(wildcards, study):
