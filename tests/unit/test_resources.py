@@ -108,7 +108,7 @@ def test_scoring_by_hand():
         ("pretrain", {"training__batch_size": 2000}, "memory"),
         ("pretrain", {"datasets__photos__image_size": 127}, "memory time"),
         ("pretrain", {"models__vgg16__width": 2.0}, "memory time"),
-        ("pretrain", {"datasets__photos__database": 400_000}, "memory time"),
+        ("pretrain", {"datasets__photos__database": 400_000}, "time"),
         ("extract", {"datasets__photos__database": 400_000}, "memory time"),
         ("extract", {"models__vgg16__width": 2.0}, "memory time"),
         ("extract_transfer", {"datasets__photos__queries": 400_000}, "memory time"),
