@@ -60,7 +60,7 @@ def test_about_half_of_the_images_are_mirrored_if_requested(data):
 
 
 def test_a_large_data_set_is_read_in_random_windows(monkeypatch, tmp_path):
-    """Windows of at most 100 images are 3 batches of 32; they have every image once, in chunks of 340 that follow each other in the file."""
+    """Windows of at most 100 images are 3 batches of 32; they have every image once, most next to their neighbours in the file."""
     images = np.random.default_rng(1).integers(0, 256, (1000, 3, 32, 32), dtype=np.uint8)
     storage.write_hdf5(tmp_path / "images.h5", {"images": images})
     monkeypatch.setattr(training, "WINDOW", 100 * 3072)
