@@ -101,14 +101,14 @@ class ProductQuantizationNetwork(nn.Module):
 
     @torch.no_grad()
     def start_codebook(self, images: np.ndarray | h5py.Dataset, seed: int, batch_size: int = 500) -> None:
-        """Let the codewords be the centroids of k-means on the network's own features of ``images``, uint8 (N, 3, H, W): of 10,000, or of
-        20 for each codeword, drawn by ``seed``. Raises ValueError for fewer images than codewords."""
+        """Let the codewords be the centroids of k-means on the network's own features of ``images``, uint8 (N, 3, H, W): the first
+        10,000, or 20 for each codeword, in an order drawn by ``seed``. Raises ValueError for fewer images than codewords."""
         self.eval()
         count = max(IMAGES_OF_START, FOR_EACH_CODEWORD * self.joint.codewords)
-        drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].sort().values
-        batches = (read_rows(images, rows).to(self.free_codewords.device) for rows in drawn.split(batch_size))
+        rows, places = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].sort()
+        batches = (read_rows(images, batch).to(self.free_codewords.device) for batch in rows.split(batch_size))
         features = [normalise(self.backbone.features(pixels(batch)), self.joint.groups) for batch in batches]
-        points = torch.cat(features).float().cpu().numpy()
+        points = torch.cat(features).float().cpu()[places.argsort()].numpy()
         fit = quantizer.fit(points, self.joint.subspaces, self.joint.codewords, seed, self.joint.iterations)
         self.free_codewords.copy_(torch.from_numpy(np.ascontiguousarray(fit.codewords)))
 

@@ -80,13 +80,15 @@ def read_rows(images: np.ndarray | h5py.Dataset, rows: Tensor) -> Tensor:
 def windows(shape: tuple[int, ...], batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Divide the rows of images of ``shape``, (N, 3, H, W), at random into windows of about ``WINDOW`` bytes; yields sorted row numbers.
 
-    Each window consists of random chunks of neighbours, as ``pqag.storage`` writes them, and of whole batches but for the last window. One
-    window contains a small data set as a whole.
+    Each window consists of random chunks of neighbours, as ``pqag.storage`` writes them, and of whole batches but for the last window. A
+    small data set is one window.
     """
-    size = int(np.prod(shape[1:]))
-    chunks = torch.arange(shape[0]).split(chunk_rows(size))
-    order = torch.cat([chunks[i] for i in torch.randperm(len(chunks), generator=generator)])
-    for window in order.split(max(1, WINDOW // (size * batch_size)) * batch_size):
+    size, order = int(np.prod(shape[1:])), torch.arange(shape[0])
+    rows = max(1, WINDOW // (size * batch_size)) * batch_size
+    if len(order) > rows:
+        chunks = order.split(chunk_rows(size))
+        order = torch.cat([chunks[i] for i in torch.randperm(len(chunks), generator=generator)])
+    for window in order.split(rows):
         yield window.sort().values
 
 
