@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pqag import networks, storage, training
+from pqag import networks, storage, training, training_run
 
 SGD = {"batch_size": 32, "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "label_smoothing": 0.1}
 RECIPE = training.Recipe(epochs=3, **SGD, crop=2, flip=True, precision="float32")
@@ -73,6 +73,22 @@ def test_a_large_data_set_is_read_in_random_windows(monkeypatch, tmp_path):
     with h5py.File(tmp_path / "images.h5") as file:
         for window in [*windows, torch.tensor([0, 1, 5, 339, 340, 341, 999])]:
             np.testing.assert_array_equal(training.read_rows(file["images"], window), images[window])
+
+
+def test_held_out_are_the_images_that_are_not_trained_on(tmp_path):
+    """Of the database 3, 4 and 7 the 4 is trained on; the image and the label of number n consist of n."""
+    arrays = {}
+    for part, ids in (("train", [1, 4]), ("database", [3, 4, 7]), ("query", [8])):
+        numbers = np.array(ids, np.uint8)
+        arrays |= {f"{part}/ids": np.array(ids), f"{part}/labels": numbers[:, None]}
+        arrays[f"{part}/images"] = np.broadcast_to(numbers[:, None, None, None], (len(ids), 3, 32, 32))
+    storage.write_hdf5(tmp_path / "images.h5", arrays, {"multilabel": False})
+    data = training_run.read(tmp_path / "images.h5", torch.device("cpu"))
+    assert data.images[:, 0, 0, 0].tolist() == data.labels[:, 0].tolist() == [1, 4]
+    for batches, sizes in ((data.held_out(), [2, 1]), (training_run.held_out(tmp_path / "images.h5", torch.device("cpu"), 1), [1, 1, 1])):
+        images, labels = zip(*batches)
+        assert [len(batch) for batch in images] == sizes
+        assert torch.cat(images)[:, 2, 31, 31].tolist() == torch.cat(labels)[:, 0].tolist() == [3, 7, 8]
 
 
 def test_channel_statistics_are_numpys(data):
