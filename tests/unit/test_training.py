@@ -161,7 +161,8 @@ def test_an_epoch_by_hand(data):
 
 
 @pytest.mark.parametrize("stopped_after", [1, 2])
-def test_resumed_training_ends_in_the_same_bits(data, stopped_after, tmp_path):
+def test_resumed_training_ends_in_the_same_bits(data, stopped_after, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "WINDOW", 64 * 3072)  # two windows, of 64 and 32 images
     whole, _ = run(data)
     calls = []
     interrupted = started(small_network(), data, on_batch=lambda: calls.append(1))
