@@ -8,17 +8,8 @@ import subprocess
 import sys
 import time
 
-OPTIONS = [
-    "--headless",
-    "--remote-debugging-pipe",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+OPTIONS = ["--headless", "--remote-debugging-pipe", "--no-sandbox", "--no-first-run"]
+OPTIONS += [f"--disable-{what}" for what in ("gpu", "quic", "background-networking", "component-update", "sync")]
 #: Events that say that something on the page went wrong or spoke to the console.
 COMPLAINTS = {"Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded", "Page.javascriptDialogOpening"}
 

@@ -60,9 +60,6 @@ def copied(study, folder, snakemake=False, copy=os.link):
     return folder
 
 
-# -------------------------------------------------------------------------------------------------------------------- tools
-
-
 def write(path, content, keep_time=True):
     """Replace a file by a new one with the same times, as somebody does who wants to stay undetected."""
     path = Path(path)
@@ -92,6 +89,14 @@ def change_record(path, change):
     record = json.loads(Path(path).read_text())
     change(record)
     write(path, files.json_text(records.sealed(record)).encode())
+
+
+def change_study(change):
+    """Let ``change`` work on study.json; gives what it holds then."""
+    study = json.loads(Path("results/tiny/study.json").read_text())
+    change(study)
+    write("results/tiny/study.json", files.json_text(study).encode())
+    return study
 
 
 def record_of(path):
@@ -126,13 +131,17 @@ def make_list_fit():
     change_record(MANIFEST_RECORD, change)
 
 
+def make_all_fit(*paths):
+    """Make the records and the list fit the files; returns the first path."""
+    make_record_fit(*paths)
+    make_list_fit()
+    return paths[0]
+
+
 def twin(path):
     """The file that the other network has in this one's place."""
     other = path.replace("vgg16", "alexnet")
     return other if other != path else None
-
-
-# -------------------------------------------------------------------------------------------------- every edit to every file
 
 
 def flip(path):
@@ -175,8 +184,8 @@ def flip_and_fit_record(path):
 
 
 def flip_and_fit_all(path):
-    flip_and_fit_record(path)
-    make_list_fit()
+    flip(path)
+    make_all_fit(path)
 
 
 TWINS = {kind for kind, path in FILES.items() if twin(path)}
@@ -196,9 +205,6 @@ EDITS = {
     "one bit flipped, and its record and the list made to fit": (flip_and_fit_all, set(FILES) - RECORDS - LAST - {"manifest"}),
 }
 MATRIX = [(name, kind) for name, (_, kinds) in EDITS.items() for kind in FILES if kind in kinds]
-
-
-# -------------------------------------------------------------------------------------------------------------- one-off edits
 
 
 ONCE = {}
@@ -227,9 +233,7 @@ def _type_a_number():
 @once("a number typed by hand into the .tex, and record and list made to fit")
 def _type_a_number_and_fit():
     _type_a_number()
-    make_record_fit(TEX)
-    make_list_fit()
-    return TEX
+    return make_all_fit(TEX)
 
 
 @once("another number in the .tex and in the cells")
@@ -248,27 +252,20 @@ def _another_number(**changes):
 @once("another number in the .tex and in the cells, and record and list made to fit")
 def _another_number_and_fit():
     _another_number()
-    make_record_fit(TEX, CELLS)
-    make_list_fit()
-    return CELLS
+    return make_all_fit(CELLS, TEX)
 
 
 @once("a number from a file of one's own, and record and list made to fit")
 def _another_source():
     Path("mine.json").write_text('{"ADC": {"map": 0.643}}')
     _another_number(sources=[{"file": "mine.json", "pointer": "/ADC/map"}])
-    make_record_fit(TEX, CELLS)
-    make_list_fit()
-    return CELLS
+    return make_all_fit(CELLS, TEX)
 
 
 @once("a setting changed in study.json, and record and list made to fit")
 def _edit_study():
-    study = json.loads(Path("results/tiny/study.json").read_text())
-    study["attacks"]["apd"]["iterations"] = 7
-    write("results/tiny/study.json", files.json_text(study).encode())
-    make_record_fit("results/tiny/study.json")
-    make_list_fit()
+    change_study(lambda study: study["attacks"]["apd"].update(iterations=7))
+    make_all_fit("results/tiny/study.json")
     return record_of(FILES["queries"])
 
 
@@ -299,10 +296,8 @@ _register_field("the digest of the code", ["internalParameters"], "code", "0" * 
 
 @once("a record that claims another job's file, and the list made to fit")
 def _claim_twice():
-    def change(record):
-        record["subject"].append({"name": f"{VICTIM}/16bits/adversarial/aod.h5", "digest": {"sha256": "0" * 64}})
-
-    return _in_record("record of queries", change)
+    other = {"name": f"{VICTIM}/16bits/adversarial/aod.h5", "digest": {"sha256": "0" * 64}}
+    return _in_record("record of queries", lambda record: record["subject"].append(other))
 
 
 @once("the table of another study in its place, with its record")
@@ -378,9 +373,6 @@ def _edit_config():
 def _delete_config():
     Path("config.yaml").unlink()
     return "config.yaml"
-
-
-# ------------------------------------------------------------------------------------------------------------------- verdicts
 
 
 def named():

@@ -9,8 +9,6 @@ import math
 import os
 import re
 import shutil
-import subprocess
-import sys
 import threading
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,15 +23,11 @@ from pqag.audit.why import chain
 from pqag.job import records
 from pqag.study.file import printable
 
-from ..conftest import SCRIPTS
 from .browser import Browser
 from .conftest import command
 
 RESULTS = Path("results/tiny")
 APD = "table1:synthetic/apd/vgg16/16/ADC"
-
-
-# ------------------------------------------------------------------------------------------------------------------------ the markup
 
 
 class Element:
@@ -109,7 +103,6 @@ def rows():
 
 
 def test_the_static_table_and_its_caption_have_every_number_where_it_belongs(finished):
-    """By distance, attack and column, against the CSV file; and each is a link to its cell, as is every number of the caption."""
     tree = Tree(html.page(RESULTS)[0]).root
     (table,) = tree.all("table")
     header = [[one.text for one in line.children if isinstance(one, Element)] for line in next(table.all("thead")).all("tr")]
@@ -152,13 +145,8 @@ def test_the_page_needs_no_other_file_and_allows_none(finished):
     for tag in ("script", "style"):
         (text,) = (element.text for element in tree.all(tag) if element.attributes == {})
         hashes[tag] = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    assert policy.split("; ") == [
-        "default-src 'none'",
-        f"script-src 'sha256-{hashes['script']}'",
-        f"style-src 'sha256-{hashes['style']}'",
-        "base-uri 'none'",
-        "form-action 'none'",
-    ]
+    allowed = f"script-src 'sha256-{hashes['script']}'; style-src 'sha256-{hashes['style']}'"
+    assert policy == f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
 
 
 def test_verdict_and_root_digest(finished):
@@ -179,15 +167,6 @@ def test_the_command_writes_the_same_bytes_again_and_verify_minds_no_page(copied
     assert shown.out.endswith(f"elsewhere/page.html: {len(before)} faults in the study\n") and shown.err == ""
     assert Path("elsewhere/page.html").read_bytes() == (RESULTS / "audit.html").read_bytes() == html.page(RESULTS)[0].encode()
     assert verify(RESULTS)[0] == before
-
-
-def test_the_command_runs_on_the_standard_library_alone(finished, tmp_path):
-    code = f"import sys; sys.path.append({str(SCRIPTS)!r}); import audit; sys.exit(audit.main(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code, "html", "tiny", "--output", str(tmp_path / "page.html")], capture_output=True, text=True
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "page.html").read_text() == html.page(RESULTS)[0]
 
 
 def test_all_faults_stand_on_the_page(copied):
@@ -240,11 +219,14 @@ def test_a_damaged_study_still_gives_a_page(copied):
     assert "missing" in Tree(html.page(RESULTS)[0]).root.text
 
 
-def test_a_number_that_is_typed_by_hand_is_no_link(copied):
+def test_a_number_that_is_typed_by_hand_is_no_link_and_what_cannot_be_seen_is_written_out(copied):
     edit_layout(lambda table: json.loads(json.dumps(table).replace(f'{{"cell": "{APD}"}}', '"99.9"')))
     fields = [field for field in Tree(html.page(RESULTS)[0]).root.all("td") if field.text == "99.9"]
     assert len(fields) == 1 and not list(fields[0].all("a"))
     assert any(fault.what == "the number 99.9 was typed by hand" for fault in verify(RESULTS)[0])
+    edit_layout(lambda table: json.loads(json.dumps(table).replace("AlexNet", "Alex\u202eNet\u200b")))
+    page, _ = html.page(RESULTS)
+    assert '<th scope="col" class="start">Alex\\u202eNet\\u200b</th>' in page
 
 
 def test_data_that_is_not_quite_json_does_not_break_the_page(copied):
@@ -258,15 +240,6 @@ def test_data_that_is_not_quite_json_does_not_break_the_page(copied):
     assert (cell["value"], cell["text"], cell["format"]) == ("NaN", "half \ud800", "Infinity")
     json.loads(re.search(r'id="data">(.*)</script>', page)[1], parse_constant=pytest.fail)
 
-
-def test_what_cannot_be_seen_is_written_out(copied):
-    """Or a name could turn the text around it."""
-    edit_layout(lambda table: json.loads(json.dumps(table).replace("AlexNet", "Alex\u202eNet\u200b")))
-    page, _ = html.page(RESULTS)
-    assert '<th scope="col" class="start">Alex\\u202eNet\\u200b</th>' in page
-
-
-# ------------------------------------------------------------------------------------------------------------------------ hostile names
 
 #: Each says 13 to the console where it runs.
 HOSTILE = [
@@ -287,25 +260,19 @@ def poison(payload):
     """Put ``payload`` into every name and setting of the study here that holds "aod", and for the title of the data set and the name AOD.
     Names of files get it without slashes, which would make folders."""
 
-    def replaced(value):
-        if isinstance(value, dict):
-            return {replaced(key): replaced(inner) for key, inner in value.items()}
-        if isinstance(value, list):
-            return [replaced(inner) for inner in value]
-        if not isinstance(value, str):
-            return value
-        return value.replace("aod", payload.replace("/", "") if value.startswith("results/") else payload)
+    def replaced(text):
+        return text.replace("aod", payload.replace("/", "") if text.startswith("results/") else payload)
 
     for path in [*Path().rglob(f"*{records.SUFFIX}"), *RESULTS.glob("tables/*.cells.json"), RESULTS / "study.json"]:
-        path.write_text(json.dumps(replaced(files.read_json(path))))
+        path.write_text(json.dumps(renamed(files.read_json(path), replaced)))
     titles = ("Synthetic patterns", "AOD")
     edit_layout(lambda table: renamed(table, lambda text: payload if text in titles else text))
 
 
 def renamed(value, rename):
-    """A copy of plain values with other strings."""
+    """A copy of plain values with other strings, those of keys too."""
     if isinstance(value, dict):
-        return {key: renamed(inner, rename) for key, inner in value.items()}
+        return {rename(key): renamed(inner, rename) for key, inner in value.items()}
     return [renamed(inner, rename) for inner in value] if isinstance(value, list) else rename(value) if isinstance(value, str) else value
 
 
@@ -324,9 +291,6 @@ def test_hostile_names_are_text(copied, payload):
     assert "<" not in re.search(r'id="data">(.*)</script>', page)[1]
     links = [link for link in tree.all("a") if unquote(link.attributes["href"]) == f"#table1:synthetic/{payload}/vgg16/16/ADC"]
     assert len(links) == 1
-
-
-# -------------------------------------------------------------------------------------------------------------------------- in Chromium
 
 
 @pytest.fixture(scope="module")
@@ -425,7 +389,6 @@ def test_each_step_says_all_that_its_record_says(browser, site, copied):
 
 
 def test_every_cell_opens_and_ends_in_what_came_from_outside(browser, site, copied):
-    """In raw files, or for a setting in the config file that set it."""
     page = browser.open(site(html.page(RESULTS)[0]))
     config = list(files.read_json(RESULTS / "study.json")["configfiles"])
     ends = {}
@@ -511,7 +474,6 @@ def test_the_page_works_from_a_file(browser, tmp_path, finished):
 
 
 def test_a_fault_is_shown_where_it_lies(browser, site, copied, study):
-    """A number has one in its chain or has none: the weights of one network are no matter of the other's."""
     shutil.copy(study[0] / "data/synthetic.prov.json", "data/synthetic.prov.json")
     path = RESULTS / "synthetic/vgg16-pretrained/seed0/weights.pt"
     path.write_bytes(b"other")
@@ -521,10 +483,8 @@ def test_a_fault_is_shown_where_it_lies(browser, site, copied, study):
     assert set(shown) <= set(faults)
     assert sum(fault.startswith(f"{path} is not what its job made") for fault in shown) == 1
     assert page.evaluate("document.querySelector('.graph .fault[title$=\"weights.pt\"]') !== null")
-    assert (
-        page.evaluate("document.querySelector('#chain > .fault').textContent")
-        == f"{len(shown)} fault{'s' * (len(shown) > 1)} in this chain"
-    )
+    summary = page.evaluate("document.querySelector('#chain > .fault').textContent")
+    assert summary == f"{len(shown)} fault{'s' * (len(shown) > 1)} in this chain"
     page.click(link(APD.replace("vgg16", "alexnet")))
     assert page.evaluate("document.querySelectorAll('#chain .fault').length") == 0
     marked = page.evaluate("[...document.querySelectorAll('td a.faulty')].map(one => decodeURIComponent(one.hash))")
@@ -557,12 +517,8 @@ def test_hostile_names_run_nothing(browser, site, copied, payload):
     text = page.evaluate("document.querySelector('#chain').textContent")
     assert f"attack {printable(payload)}, bits 16" in text
     assert page.evaluate("document.querySelectorAll('script, style, title, img, iframe').length") == 4
-    assert (
-        page.evaluate(
-            "[...document.querySelectorAll('*')].flatMap(one => one.getAttributeNames()).filter(name => /^on|autofocus/.test(name))"
-        )
-        == []
-    )
+    names = "[...document.querySelectorAll('*')].flatMap(one => one.getAttributeNames())"
+    assert page.evaluate(f"{names}.filter(name => /^on|autofocus/.test(name))") == []
     page.press("Escape")
     assert page.evaluate("document.querySelectorAll('*').length") == before
     assert page.complaints == []

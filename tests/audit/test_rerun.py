@@ -16,6 +16,7 @@ from pqag.errors import UserError
 from pqag.job import records
 
 from ..workflow.conftest import ROOT
+from .edits import change_record, make_record_fit
 
 METRICS = "results/tiny/synthetic/vgg16-pretrained/seed0/16bits/metrics/apd.vgg16-pretrained-16bits.json"
 
@@ -23,6 +24,12 @@ METRICS = "results/tiny/synthetic/vgg16-pretrained/seed0/16bits/metrics/apd.vgg1
 def git(repository, *arguments):
     who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
     return subprocess.run(["git", "-C", str(repository), *who, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def say_commit(path, commit):
+    """Let a record say that the code of ``commit`` made its files."""
+    git = {"commit": commit, "dirty": False, "difference_sha256": None}
+    change_record(path, lambda record: record["predicate"]["buildDefinition"]["internalParameters"].update(git=git))
 
 
 @pytest.fixture
@@ -42,9 +49,7 @@ def again(study, tmp_path, monkeypatch):
     commit = git(repository, "rev-parse", "HEAD")
     shutil.copytree(study[0], folder, ignore=shutil.ignore_patterns(".snakemake"))
     for path in folder.rglob(f"*{records.SUFFIX}"):
-        record = json.loads(path.read_text())
-        record["predicate"]["buildDefinition"]["internalParameters"]["git"] = {"commit": commit, "dirty": False, "difference_sha256": None}
-        path.write_text(json.dumps(record))
+        say_commit(path, commit)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(records, "REPOSITORY", repository)
     return repository, folder
@@ -66,35 +71,21 @@ def test_a_cell_computed_again_from_the_images_comes_out_in_the_same_bytes(again
 
 @pytest.mark.slow
 def test_a_cell_of_its_last_step_alone_and_another_result_are_told(again):
-    """What was recorded was another result: the value of one query."""
     compared, words = run("table1:apd/vgg16/16/ADC")
     assert (compared, words) == ({METRICS: rerun.Comparison(METRICS, True, 0.0)}, [])
     value = json.loads(Path(METRICS).read_text())
     value["ADC"]["average_precision"][0] += 0.5
     files.write_json(METRICS, value)
-    path = Path(METRICS.replace(".json", records.SUFFIX))
-    record = json.loads(path.read_text())
-    record["subject"][0]["digest"]["sha256"] = files.sha256(METRICS)
-    path.write_text(json.dumps(record))
+    make_record_fit(METRICS)
     [one] = run(METRICS)[0].values()
     assert not one.same and 0.2 < one.difference <= 1
-
-
-def test_a_changed_input_is_refused(again):
-    path = Path("results/tiny/synthetic/vgg16-pretrained/seed0/16bits/codebook.h5")
-    path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(UserError, match=r"codebook\.h5 is not what its job made"):
-        run(METRICS)
 
 
 def test_code_that_was_not_committed_is_told(again):
     repository, _ = again
     (repository / "scripts/pqag/retrieval.py").write_text("# other\n")
     git(repository, "commit", "--all", "--quiet", "--message", "other")
-    path = Path(METRICS.replace(".json", records.SUFFIX))
-    record = json.loads(path.read_text())
-    record["predicate"]["buildDefinition"]["internalParameters"]["git"]["commit"] = git(repository, "rev-parse", "HEAD")
-    path.write_text(json.dumps(record))
+    say_commit(METRICS.replace(".json", records.SUFFIX), git(repository, "rev-parse", "HEAD"))
     with pytest.raises(UserError, match=r"uncommitted scripts/pqag/retrieval\.py"):
         run(METRICS)
 
@@ -109,56 +100,46 @@ def test_other_settings_than_the_studys_and_what_was_fetched_are_no_result(again
         run("data/synthetic.h5", deep=True)
 
 
-def test_what_only_tells_of_a_run_is_not_computed_again(again):
+def test_what_only_tells_of_a_run_and_what_was_made_of_a_changed_input_is_not_computed_again(again):
     for name in ("study.json", "MANIFEST.sha256"):
         with pytest.raises(UserError, match="only describes a run"):
             run(f"results/tiny/{name}")
+    path = Path("results/tiny/synthetic/vgg16-pretrained/seed0/16bits/codebook.h5")
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(UserError, match=r"codebook\.h5 is not what its job made"):
+        run(METRICS)
 
 
-# -------------------------------------------------------------------------------------------------------------------- comparison
+def write_weights(path, value):
+    checkpoints.save(path, {"weights": {"w": torch.tensor(value)}})
 
 
-def pair(tmp_path, name, write, one, other):
-    for folder, value in (("a", one), ("b", other)):
-        (tmp_path / folder).mkdir()
-        write(tmp_path / folder / name, value)
-    return rerun.difference(tmp_path / "a" / name, tmp_path / "b" / name)
+def write_csv(path, value):
+    path.write_text(f"epoch,loss\n0,{value}\n1,0.5\n")
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "wanted"),
+    ("name", "write", "one", "other", "wanted"),
     [
-        ({"a": [1.0, 4.0]}, {"a": [1.0, 3.0]}, 0.25),
-        ({"a": 8.0, "b": {"c": 2}}, {"a": 8.0, "b": {"c": 1}}, 0.5),
-        ({"a": 1.0}, {"a": 1.0}, 0.0),
-        ({"a": 1.0}, {"b": 1.0}, math.inf),
-        ({"a": [1.0]}, {"a": [1.0, 2.0]}, math.inf),
-        ({"a": "x"}, {"a": "y"}, math.inf),
-        ({"a": [1.0, None]}, {"a": [1.0, None]}, 0.0),
-        ({"a": [1.0, None]}, {"a": [1.0, 2.0]}, math.inf),
+        ("x.json", files.write_json, {"a": [1.0, 4.0]}, {"a": [1.0, 3.0]}, 0.25),
+        ("x.json", files.write_json, {"a": 8.0, "b": {"c": 2}}, {"a": 8.0, "b": {"c": 1}}, 0.5),
+        ("x.json", files.write_json, {"a": 1.0}, {"a": 1.0}, 0.0),
+        ("x.json", files.write_json, {"a": 1.0}, {"b": 1.0}, math.inf),
+        ("x.json", files.write_json, {"a": [1.0]}, {"a": [1.0, 2.0]}, math.inf),
+        ("x.json", files.write_json, {"a": "x"}, {"a": "y"}, math.inf),
+        ("x.json", files.write_json, {"a": [1.0, None]}, {"a": [1.0, None]}, 0.0),
+        ("x.json", files.write_json, {"a": [1.0, None]}, {"a": [1.0, 2.0]}, math.inf),
+        ("x.h5", storage.write_hdf5, {"x": np.array([[200.0, 1]])}, {"x": np.array([[200.0, 3]])}, 0.01),
+        ("x.pt", write_weights, [4.0, 2.0], [4.0, 1.0], 0.25),
+        ("x.csv", write_csv, 2.0, 1.0, 0.5),
     ],
 )
-def test_difference_of_json_by_hand(tmp_path, one, other, wanted):
-    assert pair(tmp_path, "x.json", files.write_json, one, other) == wanted
-
-
-def test_difference_of_hdf5_by_hand(tmp_path):
-    one, other = {"x": np.array([[200.0, 1]]), "y": np.arange(3)}, {"x": np.array([[200.0, 3]]), "y": np.arange(3)}
-    assert pair(tmp_path, "x.h5", storage.write_hdf5, one, other) == 0.01
-
-
-def test_difference_of_weights_by_hand(tmp_path):
-    def write(path, value):
-        checkpoints.save(path, {"weights": {"w": torch.tensor(value)}})
-
-    assert pair(tmp_path, "x.pt", write, [4.0, 2.0], [4.0, 1.0]) == 0.25
-
-
-def test_difference_of_csv_by_hand(tmp_path):
-    def write(path, value):
-        path.write_text(f"epoch,loss\n0,{value}\n1,0.5\n")
-
-    assert pair(tmp_path, "x.csv", write, 2.0, 1.0) == 0.5
+def test_difference_by_hand(tmp_path, name, write, one, other, wanted):
+    paths = [tmp_path / folder / name for folder in "ab"]
+    for path, value in zip(paths, (one, other)):
+        path.parent.mkdir()
+        write(path, value)
+    assert rerun.difference(*paths) == wanted
 
 
 def test_what_the_study_brought_along_goes_into_the_worktree_if_it_is_as_it_was(tmp_path, monkeypatch):

@@ -15,7 +15,6 @@ pytestmark = pytest.mark.cluster
 
 
 def test_shards_are_jobs_of_their_own_and_their_results_those_of_one(cluster, tmp_path):
-    """Three shards of the extraction and of an attack; of the same network unsplit, meanwhile, without the cluster."""
     split, whole = tmp_path / "split", tmp_path / "whole"
     victim = "results/tiny/synthetic/vgg16-pretrained/seed0"
     target = f"{victim}/16bits/adversarial/aod.h5"

@@ -74,7 +74,6 @@ def test_sbatch_is_told_what_the_rules_ask_for(run):
 
 
 def test_two_jobs_with_a_gpu_run_side_by_side(cluster, run):
-    """What limits GPU jobs on one machine does not limit a cluster."""
     name = option(run[2][0], "--job-name")
     jobs = [job for job in cluster.jobs().values() if job["JobName"] == name and job["Comment"].startswith("rule_pretrain")]
     assert len(jobs) == 2 and max(job["StartTime"] for job in jobs) < min(job["EndTime"] for job in jobs)

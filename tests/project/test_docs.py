@@ -78,7 +78,6 @@ MADE["network"] = ("adopt", {"pooled"})
 
 
 def test_an_edited_file_makes_stale_what_it_made_and_neither_planning_nor_the_audit_runs_it(followed):
-    """The edited file would leave a trace where it ran. Planning finds it changed, and the audit does not look at it."""
     folder, study, _ = followed
     assert plan(folder, study) == [("all", {})]
     for name, (rule, models) in MADE.items():

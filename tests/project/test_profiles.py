@@ -53,24 +53,14 @@ def bodies():
 BODY = r"^(?:use rule (\w+) as|rule) (\w+)(?: with)?:\n((?:    .*\n|\n)+)"
 
 
-def test_the_table_of_rules_says_which_script_runs_a_network():
-    """A step asks for a device there."""
+def test_the_table_of_rules_says_which_script_runs_a_network_and_every_rule_what_it_needs():
     assert {rule for rule, one in RULES.items() if "torch_device(" in one.path.read_text()} == NETWORKS
     assert set(profile(gpu_type="a100")["set-resources"]) == NETWORKS
-
-
-def test_every_rule_states_its_threads_and_what_it_needs():
     assert set(bodies()) == {*RULES, *READERS}
     for name, body in bodies().items():
         assert re.search(r"^    threads:", body, re.MULTILINE), name
         asked = re.search(r'\*\*needs\("(\w+)"\)', body)[1]
         assert asked == name or RULES[asked].resources == RULES[name].resources, name
-
-
-def test_rules_learn_whether_there_are_gpus():
-    for gpus in (0, 1):
-        profile(gpus=gpus)
-        assert os.environ["PQAG_GPUS"] == str(gpus)
 
 
 def test_groups_and_local_rules_are_those_of_the_table_and_no_group_holds_a_gpu_for_nothing():
@@ -103,6 +93,11 @@ def test_what_a_site_says_reaches_the_jobs_and_without_it_slurm_chooses():
             asked = {name: eval(value, {"input": {"shards": shards}}) for name, value in said["set-resources"][rule].items()}
             assert asked == {"gpu_model": model, "slurm_partition": where}
     assert "set-resources" not in profile(gpus=0, gpu_type="a100")
+    with pytest.raises(SystemExit, match="gpu_type of profiles/slurm is 'a100-sxm', but the plugin accepts no hyphens"):
+        profile(gpu_type="a100-sxm")
+    for gpus in (0, 1):
+        profile(gpus=gpus)
+        assert os.environ["PQAG_GPUS"] == str(gpus)
 
 
 @pytest.mark.parametrize("status, command", [(0, "sacct"), (1, "squeue"), (None, "squeue")])
@@ -116,23 +111,13 @@ def test_status_comes_from_accounting_where_it_works(tmp_path, monkeypatch, stat
     assert (plugin.get_min_job_age() == float("inf")) == (command == "squeue"), "else the plugin may turn to sacct all the same"
 
 
-def test_a_type_of_gpu_that_the_plugin_does_not_take_is_told_in_a_sentence():
-    with pytest.raises(SystemExit, match="gpu_type of profiles/slurm is 'a100-sxm', but the plugin accepts no hyphens"):
-        profile(gpu_type="a100-sxm")
-
-
 def test_nothing_in_rules_or_scripts_knows_of_the_cluster():
-    for path in [
-        ROOT / "Snakefile",
-        *(ROOT / "rules").glob("*.smk"),
-        *(ROOT / "scripts").glob("*.py"),
-        *(ROOT / "scripts/pqag").rglob("*.py"),
-    ]:
+    library = (ROOT / "scripts/pqag").rglob("*.py")
+    for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk"), *(ROOT / "scripts").glob("*.py"), *library]:
         assert not re.search(r"slurm|sbatch", path.read_text(), re.IGNORECASE), path
 
 
 def test_image_has_the_pins_of_the_steps(tmp_path):
-    """What the line of the Dockerfile hands to pip."""
     (line,) = re.findall(r"^RUN (sed .*) \| pip install .*/dev/stdin$", (ROOT / "envs/Dockerfile").read_text(), re.MULTILINE)
     command = line.replace("/requirements.txt", str(ROOT / "envs/requirements.txt"))
     given = subprocess.run(command, shell=True, capture_output=True, text=True, check=True).stdout

@@ -5,8 +5,6 @@ import math
 import re
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pqag import files
 from pqag.show import cells
@@ -30,58 +28,30 @@ def empty(name="t", *paths):
     return Cells(name, {path: cells.read(path) for path in paths} or {"x": {"a": 7, "b": 2.25}})
 
 
-# ------------------------------------------------------------------------------------------------------------------------- cells
-
-
 def test_a_cell_by_hand(folder):
     # 100 x 0.12345 = 12.345, which prints as 12.3.
     made = empty("table1", "metrics.json")
     assert made.put("a/b", [("metrics.json", "/SDC/map")], ".1f", 100) == "\x020\x03"
     [entry] = made.entries
-    assert entry == {
-        "id": "table1:a/b",
-        "text": "12.3",
-        "value": 100 * 0.12345,
-        "format": ".1f",
-        "statistic": "mean",
-        "scale": 100,
-        "sources": [{"file": "metrics.json", "pointer": "/SDC/map"}],
-    }
+    by_hand = {"id": "table1:a/b", "text": "12.3", "value": 100 * 0.12345, "format": ".1f", "statistic": "mean", "scale": 100}
+    assert entry == by_hand | {"sources": [{"file": "metrics.json", "pointer": "/SDC/map"}]}
     assert json.loads(json.dumps(entry)) == entry
 
 
-def test_a_cell_of_several_sources_is_their_mean(folder):
+def test_a_cell_of_several_sources_is_their_mean_or_standard_deviation(folder):
     # (0.5 + 0.75 + 0.9 + 0.25) / 4 = 0.6
     made = empty("table1", "training.csv", "metrics.json")
     made.put("a", [*(("training.csv", f"{row}/test_accuracy") for row in (0, 1, -1)), ("metrics.json", "/SDC/per_query/0")], ".2f")
     assert made.entries[0]["text"] == "0.60"
     assert made.entries[0]["value"] == pytest.approx(0.6, rel=1e-15)
-    assert [source["pointer"] for source in made.entries[0]["sources"]] == [
-        "0/test_accuracy",
-        "1/test_accuracy",
-        "-1/test_accuracy",
-        "/SDC/per_query/0",
-    ]
-
-
-def test_a_standard_deviation_by_hand(folder):
-    """Of 1, 2 and 4, with the mean 7/3: squares of -4/3, -1/3 and 5/3 add up to 42/9, half of which is 7/3."""
+    pointers = ["0/test_accuracy", "1/test_accuracy", "-1/test_accuracy", "/SDC/per_query/0"]
+    assert [source["pointer"] for source in made.entries[0]["sources"]] == pointers
+    # Of 1, 2 and 4, with the mean 7/3, the squares of -4/3, -1/3 and 5/3 add up to 42/9, half of which is 7/3.
     files.write_json("x.json", [1, 2, 4])
     made = Cells("t", {"x.json": [1, 2, 4]})
     made.put("sd", [("x.json", f"/{i}") for i in range(3)], ".3f", statistic="standard deviation")
     assert made.entries[0]["value"] == pytest.approx((7 / 3) ** 0.5) and made.entries[0]["text"] == "1.528"
     assert faults(made.entries[0]) is None
-
-
-def test_a_table_reads_no_file_that_it_was_not_given(folder):
-    with pytest.raises(KeyError, match="metrics.json"):
-        empty("table1", "training.csv").put("queries", [("metrics.json", "/queries")], "d")
-
-
-def test_a_whole_number_prints_as_such(folder):
-    made = empty("table1", "metrics.json")
-    made.put("queries", [("metrics.json", "/queries")], "d")
-    assert made.entries[0]["text"] == "60"
 
 
 def test_marks_become_numbers_commands_or_pieces():
@@ -93,9 +63,6 @@ def test_marks_become_numbers_commands_or_pieces():
     assert made.pieces(text) == [{"cell": "t:b/c"}, " of ", {"cell": "t:a"}, ", ", {"cell": "t:a"}]
     assert made.plain("no mark 0 1") == made.latex("no mark 0 1") == "no mark 0 1"
     assert made.pieces("no mark 0 1") == ["no mark 0 1"] and made.pieces("") == []
-
-
-def test_there_are_marks_for_more_than_ten_cells():
     made = Cells("t", {"x": [1000 + i for i in range(12)]})
     marks = [made.put(f"n{i}", [("x", f"/{i}")], "d") for i in range(12)]
     assert made.plain("".join(reversed(marks))) == "".join(str(1000 + i) for i in reversed(range(12)))
@@ -113,39 +80,21 @@ def test_a_name_that_latex_or_a_page_would_take_for_more_is_refused(name):
     assert made.entries == []
 
 
-@given(st.from_regex(r"[A-Za-z0-9_./:+-]{1,20}", fullmatch=True), st.floats(allow_nan=False, allow_infinity=False))
-def test_every_name_that_is_taken_is_read_back_from_the_latex(name, value):
-    made = Cells("t", {"x": [value]})
-    latex = made.latex(made.put(name, [("x", "/0")], ".1f"))
-    assert latex == f"\\cell{{t:{name}}}{{{value:.1f}}}"
+def test_every_character_of_a_name_is_read_back_from_the_latex():
+    made = Cells("t", {"x": [0.25]})
+    latex = made.latex(made.put("Az09_./:+-", [("x", "/0")], ".1f"))
+    assert latex == r"\cell{t:Az09_./:+-}{0.2}"
     assert faults_of_latex(latex, made.entries, []) == []
-    assert faults_of_latex(latex, [], []) == [f"the cell t:{name} is not listed"]
+    assert faults_of_latex(latex, [], []) == ["the cell t:Az09_./:+- is not listed"]
 
 
-def test_escaping_for_latex_leaves_marks_alone():
-    """Captions and heads of columns are escaped with the marks in them."""
+def test_escaping_for_latex_by_hand():
+    """Captions and heads of columns are escaped with the marks in them, which it leaves alone."""
     made = empty()
     text = f"50 % of {made.put('a_b', [('x', 'a')], 'd')} & more"
     assert made.latex(cells.escape_latex(text)) == r"50 \% of \cell{t:a_b}{7} \& more"
-
-
-def test_escape_by_hand():
-    assert cells.escape_latex("a_b & 50%") == r"a\_b \& 50\%"
     assert cells.escape_latex("$x$ #1 ~ ^ {}") == r"\$x\$ \#1 \textasciitilde{} \textasciicircum{} \{\}"
-    assert cells.escape_latex(r"\input{/etc/passwd}") == r"\textbackslash{}input\{/etc/passwd\}"
-
-
-@given(st.text(alphabet="ab \\{}$&#^_%~"))
-def test_escape_can_be_read_back(text):
-    """A reader that knows the nine escapes and nothing else finds the text again, and no special character outside an escape."""
-    known = {"textbackslash{}": "\\", "textasciitilde{}": "~", "textasciicircum{}": "^"} | {c: c for c in "&%$#_{}"}
-    escape = "|".join(map(re.escape, known))
-    escaped = cells.escape_latex(text)
-    assert re.fullmatch(rf"(?:\\(?:{escape})|[ab ])*", escaped)
-    assert re.sub(rf"\\({escape})", lambda found: known[found[1]], escaped) == text
-
-
-# ---------------------------------------------------------------------------------------------------------------- reading sources
+    assert cells.escape_latex(r"\input{/etc/passwd}_") == r"\textbackslash{}input\{/etc/passwd\}\_"
 
 
 def test_mean_by_hand():
@@ -155,42 +104,19 @@ def test_mean_by_hand():
     assert mean([0.1] * 10) == 0.1, "no rounding on the way"
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20), st.floats(0.1, 1000))
-def test_a_mean_does_not_depend_on_the_order_and_lies_between(values, scale):
-    found = mean(values, scale)
-    assert found == mean(values[::-1], scale) == mean(sorted(values), scale)
-    slack = 1e-12 * max(map(abs, values))
-    assert scale * (min(values) - slack) <= found <= scale * (max(values) + slack)
+#: The examples of RFC 6901, section 5, with numbers for texts; and ~01, which is ~1 and no slash (section 4).
+RFC_6901 = {"foo": [5, 6], "": 0, "a/b": 1, "c%d": 2, "e^f": 3, " ": 7, "m~n": 8, "g~1h": 9, "nested": {"": 4}}
+POINTERS = [
+    (RFC_6901, {"/foo/0": 5, "/": 0, "/a~1b": 1, "/c%d": 2, "/e^f": 3, "/ ": 7, "/m~0n": 8, "/g~01h": 9, "/nested/": 4}),
+    ("metrics.json", {"/SDC/map": 0.12345, "/SDC/per_query/1": 0.5, "/queries": 60, "/text": 0.5}),
+    ("training.csv", {"0/test_accuracy": 0.5, "2/test_accuracy": 0.9, "-1/test_accuracy": 0.9, "1/epoch": 1}),
+]
 
 
-@pytest.mark.parametrize(
-    ("pointer", "value"),
-    [
-        ("/SDC/map", 0.12345),
-        ("/SDC/per_query/1", 0.5),
-        ("/queries", 60),
-        ("/text", 0.5),
-    ],
-)
-def test_pointers_into_json_by_hand(folder, pointer, value):
-    assert look_up(cells.read("metrics.json"), pointer) == value
-
-
-@pytest.mark.parametrize(
-    ("pointer", "value"),
-    [("/foo/0", 5), ("/", 0), ("/a~1b", 1), ("/c%d", 2), ("/e^f", 3), ("/ ", 7), ("/m~0n", 8), ("/g~01h", 9), ("/nested/", 4)],
-)
-def test_pointers_are_those_of_rfc_6901(pointer, value):
-    """Its section 5, with numbers for texts; and ~01, which is ~1 and no slash (section 4)."""
-    content = {"foo": [5, 6], "": 0, "a/b": 1, "c%d": 2, "e^f": 3, " ": 7, "m~n": 8, "g~1h": 9, "nested": {"": 4}}
-    assert look_up(content, pointer) == value
-
-
-@pytest.mark.parametrize(
-    ("pointer", "value"), [("0/test_accuracy", 0.5), ("2/test_accuracy", 0.9), ("-1/test_accuracy", 0.9), ("1/epoch", 1)]
-)
-def test_pointers_into_csv_by_hand(folder, pointer, value):
-    assert look_up(cells.read("training.csv"), pointer) == value
+@pytest.mark.parametrize(("content", "values"), POINTERS, ids=["RFC 6901", "JSON", "CSV"])
+def test_pointers_by_hand(folder, content, values):
+    content = cells.read(content) if isinstance(content, str) else content
+    assert {pointer: look_up(content, pointer) for pointer in values} == values
 
 
 @pytest.mark.parametrize(
@@ -221,9 +147,6 @@ def test_a_pointer_to_no_number_is_an_error(folder, path, pointer, error):
     assert faults(cell).startswith(f"its source cannot be read: {error.__name__}")
 
 
-# ------------------------------------------------------------------------------------------------------------------------ faults
-
-
 @pytest.fixture
 def cell(folder):
     """The cell 12.3 of metrics.json."""
@@ -232,9 +155,13 @@ def cell(folder):
     return made.entries[0]
 
 
-def test_a_cell_that_is_what_its_source_says_has_no_fault(cell):
+def test_only_a_cell_that_is_what_its_source_says_has_no_fault(cell):
     assert faults(cell) is None
     assert faults(json.loads(json.dumps(cell))) is None
+    files.write_json("metrics.json", METRICS | {"SDC": {"map": 0.5}})
+    assert faults(cell) == "says 12.345, but its source gives 50.0"
+    files.write_json("metrics.json", METRICS | {"SDC": {"map": 0.12346}})  # which prints the same
+    assert faults(cell).startswith("says 12.345, but its source gives 12.346")
 
 
 @pytest.mark.parametrize(
@@ -255,35 +182,13 @@ def test_a_cell_that_was_changed_has_a_fault(cell, changes, words):
     assert faults(cell | changes) == words
 
 
-def test_a_source_that_was_changed_is_a_fault(cell):
-    files.write_json("metrics.json", METRICS | {"SDC": {"map": 0.5}})
-    assert faults(cell) == "says 12.345, but its source gives 50.0"
-
-
-def test_a_value_that_prints_the_same_but_is_another_is_a_fault(cell):
-    files.write_json("metrics.json", METRICS | {"SDC": {"map": 0.12346}})
-    assert faults(cell).startswith("says 12.345, but its source gives 12.346")
+DAMAGED = {"missing": None, "empty": b"", "cut": b"{", "list": b"[1, 2]", "null": b"null", "number": b"7", "text": b'"text"'}
+DAMAGED |= {"number for a mapping": b'{"SDC": 1}', "no UTF-8": b"\xff\xfe", "zero": b"\0", "nested": b"[" * 100_000}
+DAMAGED |= {"huge": b'{"SDC": {"map": 1%s}}' % (b"0" * 400)}
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "training.csv"])
-@pytest.mark.parametrize(
-    "content",
-    [
-        None,
-        b"",
-        b"{",
-        b"[1, 2]",
-        b"null",
-        b"7",
-        b'"text"',
-        b'{"SDC": 1}',
-        b"\xff\xfe",
-        b"\0",
-        b"[" * 100_000,
-        b'{"SDC": {"map": 1%s}}' % (b"0" * 400),
-    ],
-    ids=["missing", "empty", "cut", "list", "null", "number", "text", "number for a mapping", "no UTF-8", "zero", "nested", "huge"],
-)
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
 def test_a_source_that_is_missing_or_damaged_is_a_fault_and_no_crash(folder, name, content):
     made = empty("t", name)
     made.put("a", [("metrics.json", "/SDC/map")] if name == "metrics.json" else [(name, "-1/test_accuracy")])
@@ -307,26 +212,6 @@ def test_a_cell_with_a_part_of_another_kind_is_a_fault_and_no_crash(cell, key, v
     assert faults(cell | {key: value}) is not None
 
 
-def test_sources_can_be_read_by_another_reader(cell):
-    read = []
-    assert faults(cell, lambda path: read.append(path) or {"SDC": {"map": 0.12345}}) is None
-    assert read == ["metrics.json"]
-
-
-@settings(max_examples=50)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=4), st.sampled_from([".1f", ".3f", "g", ".2e"]), st.sampled_from([1, 100, 0.5]))
-def test_what_was_put_has_no_fault(tmp_path_factory, values, spec, scale):
-    path = str(tmp_path_factory.getbasetemp() / "put.json")
-    files.write_json(path, values)
-    made = empty("t", str(path))
-    made.put("a", [(str(path), f"/{i}") for i in range(len(values))], spec, scale)
-    assert faults(json.loads(json.dumps(made.entries[0]))) is None
-    other = made.entries[0] | {"value": made.entries[0]["value"] + 1e-3}
-    assert faults(other).startswith("says ")
-
-
-# ------------------------------------------------------------------------------------------------------------------------- LaTeX
-
 #: As ``tables.as_latex`` and pandas write it, with every kind of structure that holds digits without printing them.
 LATEX = r"""% needs \usepackage{booktabs}, version 1.2
 \providecommand{\cell}[2]{#2}
@@ -348,39 +233,34 @@ LISTED = [{"id": "t:queries", "text": "60"}, {"id": "t:bits/16", "text": "16"}, 
 NAMES = ["CIFAR-10", "VGG16", r"a\_1"]
 
 
-def test_latex_in_which_every_number_is_a_cell_has_no_fault():
+def test_numbers_in_cells_comments_and_names_are_no_fault():
     assert faults_of_latex(LATEX, LISTED, NAMES) == []
+    assert faults_of_latex("% 99.9\ntext % 7\n", [], []) == []
+    assert faults_of_latex("50\\% 99.9\n", [], []) == ["the number 50 was typed by hand", "the number 99.9 was typed by hand"]
+    assert faults_of_latex(LATEX, LISTED, ["CIFAR-10", r"a\_1"]) == ["the number 16 was typed by hand"] * 2
+    assert faults_of_latex("A1 B2 and A1", [], ["A1", "A1 B2"]) == []
+    assert faults_of_latex("A1 B2 and A1", [], ["A1"]) == ["the number 2 was typed by hand"]
 
 
 @pytest.mark.parametrize(
     ("typed", "numbers"),
     [
         ("99.9", ["99.9"]),
-        ("7", ["7"]),
         ("12.3", ["12.3"]),  # the right number, but not as a cell
-        ("-5", ["5"]),
         (".5", ["5"]),
         ("1,000", ["1,000"]),
-        ("1{,}000", ["1", "000"]),
         (r"12\,345", ["12", "345"]),
         ("99,9", ["99,9"]),
         ("1e-3", ["1", "3"]),
         (r"$10^{-3}$", ["10", "3"]),
-        (r"$x_2$", ["2"]),
         (r"\textbf{99.9}", ["99.9"]),
-        (r"\num{99.9}", ["99.9"]),
-        (r"99.9\%", ["99.9"]),
         (r"\% 99.9", ["99.9"]),
-        ("(99.9)", ["99.9"]),
         ("99.9bits", ["99.9"]),
-        ("~99.9~", ["99.9"]),
         (r"\multicolumn{2}{c}{99.9}", ["99.9"]),
         (r"\multirow{2}{*}{99.9}", ["99.9"]),
         (r"\begin{center}{99.9}\end{center}", ["99.9"]),
         (r"\begin{center}99.9\end{center}", ["99.9"]),
         (r"\label{a}{99.9}", ["99.9"]),
-        (r"\ref{a}{99.9}", ["99.9"]),
-        (r"\newcommand{\x}{99.9}", ["99.9"]),
         (r"\renewcommand{\cell}[2]{99.9}", ["2", "99.9"]),
         (r"\providecommand{\cell}[2]{99.9}", ["2", "99.9"]),
         (r"\char57", ["57"]),
@@ -390,7 +270,6 @@ def test_latex_in_which_every_number_is_a_cell_has_no_fault():
         ("VGG161", ["1"]),
         ("CIFAR-10.5", ["5"]),
         ("CIFAR-100", ["0"]),
-        ("1 2", ["1", "2"]),
     ],
 )
 def test_every_kind_of_number_that_was_typed_by_hand_is_found(typed, numbers):
@@ -398,11 +277,6 @@ def test_every_kind_of_number_that_was_typed_by_hand_is_found(typed, numbers):
     for place in ("queries, see", r"\\ % 17", "\\bottomrule\n"):  # in the caption, in a row, below the table
         assert LATEX.count(place) == 1
         assert faults_of_latex(LATEX.replace(place, f" {typed} {place}"), LISTED, NAMES) == wanted
-
-
-def test_a_number_in_a_comment_is_not_printed_and_no_fault():
-    assert faults_of_latex("% 99.9\ntext % 7\n", [], []) == []
-    assert faults_of_latex("50\\% 99.9\n", [], []) == ["the number 50 was typed by hand", "the number 99.9 was typed by hand"]
 
 
 @pytest.mark.parametrize(
@@ -422,23 +296,6 @@ def test_a_cell_that_was_changed_is_found(old, new, words):
     assert faults_of_latex(LATEX.replace(old, new), LISTED, NAMES) == [words]
 
 
-def test_a_name_is_struck_out_whole_before_a_shorter_one_that_it_holds():
-    assert faults_of_latex("A1 B2 and A1", [], ["A1", "A1 B2"]) == []
-    assert faults_of_latex("A1 B2 and A1", [], ["A1"]) == ["the number 2 was typed by hand"]
-
-
-def test_a_word_that_is_no_name_of_ours_is_told():
-    assert faults_of_latex(LATEX, LISTED, ["CIFAR-10", r"a\_1"]) == ["the number 16 was typed by hand"] * 2
-
-
-@given(st.text(alphabet="ab{}%\\$ 0123.,\n"))
-def test_no_text_is_too_strange_and_a_number_on_a_line_of_its_own_is_always_found(text):
-    typed = f"{text}\n987654321\n"
-    if not re.search(r"\{[^{}]*\Z", text):  # an open brace may make what follows a part of the structure
-        assert "the number 987654321 was typed by hand" in faults_of_latex(typed, [], [])
-    assert isinstance(faults_of_latex(text, [], []), list)
-
-
 def test_a_digit_anywhere_is_found_unless_it_is_not_printed():
     """Whatever is left out of a table's text is a comment, or the argument of a command that prints nothing of it."""
     unprinted = r"(?<!\\)%.*|\\(?:label|ref|begin|end|multicolumn|multirow|cline|cmidrule(?:\(lr\))?)\{[^{}]*"
@@ -451,29 +308,24 @@ def test_a_digit_anywhere_is_found_unless_it_is_not_printed():
     assert LATEX.index("table-1") in passed and LATEX.index("17\n") in passed
 
 
-def test_a_name_can_be_put_once(tmp_path):
+def test_a_name_can_be_put_once_and_from_no_file_that_was_not_given(tmp_path, folder):
     """An id that stood for two numbers would trace one of them to the wrong place."""
     table = empty("table1")
     table.put("a/b", [("x", "a")])
     with pytest.raises(ValueError, match="'a/b' names a cell of table1 already"):
         table.put("a/b", [("x", "b")])
     assert [cell["value"] for cell in table.entries] == [7]
+    with pytest.raises(KeyError, match="metrics.json"):
+        empty("table1", "training.csv").put("queries", [("metrics.json", "/queries")], "d")
 
 
 def test_faults_of_a_layout():
-    """As of the .tex file: a number that is no cell, in the caption, the header and the body, and a cell that is not listed."""
-
     def field(*text):
         return {"text": list(text), "span": 1}
 
     number, listed = {"cell": "t:a"}, [{"id": "t:a", "text": "7"}]
     layout = {"caption": ["50 % of ", number], "heads": 1, "header": [[field("VGG16 a_1")]], "groups": [[[field(number, " ± 3.5")]]]}
-    assert cells.faults_of_layout(layout, listed, ["VGG16", r"a\_1"]) == [
-        "the number 50 was typed by hand",
-        "the number 3.5 was typed by hand",
-    ]
-    assert cells.faults_of_layout(layout | {"caption": []}, [], ["VGG16"]) == [
-        "the cell t:a is not listed",
-        "the number 1 was typed by hand",
-        "the number 3.5 was typed by hand",
-    ]
+    typed = {number: f"the number {number} was typed by hand" for number in ("50", "1", "3.5")}
+    assert cells.faults_of_layout(layout, listed, ["VGG16", r"a\_1"]) == [typed["50"], typed["3.5"]]
+    found = cells.faults_of_layout(layout | {"caption": []}, [], ["VGG16"])
+    assert found == ["the cell t:a is not listed", typed["1"], typed["3.5"]]

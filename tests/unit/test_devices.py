@@ -37,21 +37,10 @@ def gpu(request, monkeypatch, tmp_path):
     return request.param
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_threads_are_those_of_the_settings(torch_as_before, threads):
-    torch_device({"device": "cpu", "threads": threads})
-    assert torch.get_num_threads() == threads
-
-
-def test_auto_takes_a_gpu_where_there_is_one(torch_as_before, gpu):
+def test_the_device_is_that_of_the_settings_and_auto_takes_a_gpu_where_there_is_one(torch_as_before, gpu):
+    for threads in (1, 3):
+        assert torch_device({"device": "cpu", "threads": threads}) == torch.device("cpu") and torch.get_num_threads() == threads
     assert torch_device({"device": "auto", "threads": 1}) == torch.device("cuda:0" if gpu else "cpu")
-
-
-def test_cpu_is_the_cpu(torch_as_before, gpu):
-    assert torch_device({"device": "cpu", "threads": 1}) == torch.device("cpu")
-
-
-def test_a_gpu_that_is_not_there_is_a_user_error(torch_as_before, gpu):
     if gpu:
         assert torch_device({"device": "cuda", "threads": 1}) == torch.device("cuda:0")
     else:
@@ -59,6 +48,7 @@ def test_a_gpu_that_is_not_there_is_a_user_error(torch_as_before, gpu):
             torch_device({"device": "cuda", "threads": 1})
 
 
+PIPES = {"start": subprocess.Popen, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
 TAKES_A_GPU = """
 import sys, types, tempfile, torch
 folder, *shown = sys.argv[1:]
@@ -78,7 +68,7 @@ def test_two_jobs_are_on_two_gpus_and_one_that_ends_leaves_its_own(python, tmp_p
     jobs = []
 
     def start(*shown):
-        jobs.append(python(TAKES_A_GPU, tmp_path, *shown, start=subprocess.Popen, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        jobs.append(python(TAKES_A_GPU, tmp_path, *shown, **PIPES))
         return jobs[-1].stdout.readline().strip()
 
     try:
@@ -110,9 +100,7 @@ def test_every_real_gpu_is_taken_by_one_job_before_any_is_shared(python, tmp_pat
     count, jobs = torch.cuda.device_count(), []
     try:
         for _ in range(count + 1):
-            jobs.append(
-                python(TAKES_A_REAL_GPU, tmp_path, start=subprocess.Popen, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            )
+            jobs.append(python(TAKES_A_REAL_GPU, tmp_path, **PIPES))
         taken = [job.stdout.readline().strip() for job in jobs]
         assert all(taken) and len(set(taken)) == count
     finally:

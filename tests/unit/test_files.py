@@ -14,9 +14,6 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-# atomic
-
-
 def test_atomic_puts_the_content_in_place_and_leaves_nothing_else(tmp_path):
     folder = tmp_path / "deep" / "er"
     with files.atomic(folder / "file") as part:
@@ -60,9 +57,6 @@ def test_an_error_of_the_system_on_the_way_keeps_the_old_content(tmp_path, monke
     assert names(tmp_path) == ["file"]
 
 
-# Killed writers
-
-
 KILLED = """
 import os, signal, sys
 from pqag import files
@@ -91,16 +85,8 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_writer_of_the_same_pat
 
 def test_what_writers_of_other_paths_left_stays(tmp_path):
     """They may be at work: their names begin or end alike, or match as a pattern."""
-    others = [
-        ".files.7.part",
-        ".file.txt.7.part",
-        ".a-file.7.part",
-        ".file.7.parts",
-        "file.7.part",
-        ".file.part",
-        ".file.x.part",
-        ".fi*.7.part",
-    ]
+    others = [".files.7.part", ".file.txt.7.part", ".a-file.7.part", ".file.7.parts", "file.7.part", ".file.part", ".file.x.part"]
+    others.append(".fi*.7.part")
     for name in [*others, ".file.7.part", ".file.123456.part"]:
         (tmp_path / name).write_bytes(b"half")
     (tmp_path / "folder").mkdir()
@@ -112,21 +98,15 @@ def test_what_writers_of_other_paths_left_stays(tmp_path):
     assert names(tmp_path) == sorted([*others[:-1], "file", "fi*", "folder"])
 
 
-# text, JSON
-
-
-def test_text_is_utf8_with_unix_line_ends(tmp_path):
-    files.write_text(tmp_path / "a.txt", "Köln\nε = 8\n")
-    assert (tmp_path / "a.txt").read_bytes() == b"K\xc3\xb6ln\n\xce\xb5 = 8\n"
-
-
-def test_json_is_what_another_parser_reads(tmp_path):
+def test_json_is_what_another_parser_reads_and_text_is_utf8_with_unix_line_ends(tmp_path):
     value = {"b": [-1, 0.1, 5e-324, 2**70, None, True, ""], "a": {"ü": "\u2028\x00\n\U0001f600", "": {}}}
     files.write_json(tmp_path / "a.json", value)
     raw = (tmp_path / "a.json").read_text()
     assert json.loads(raw) == value == files.read_json(tmp_path / "a.json")
     assert list(json.loads(raw)) == ["b", "a"], "keys stay in the order of the writer"
     assert raw.endswith("}\n") and raw.count("\n") > 5, "indented, and with a line end at the end of the file"
+    files.write_text(tmp_path / "a.txt", "Köln\nε = 8\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"K\xc3\xb6ln\n\xce\xb5 = 8\n"
 
 
 @pytest.mark.parametrize("value", [float("nan"), -float("inf")])
@@ -141,18 +121,13 @@ def test_json_refuses_what_is_no_json_and_keeps_the_old_file(tmp_path, value):
 def test_reading_json_does_not_depend_on_the_locale(tmp_path, python, monkeypatch):
     (tmp_path / "a.json").write_bytes('"ü"'.encode())
     code = "import sys; from pqag import files; print(ascii(files.read_json(sys.argv[1])))"
-    monkeypatch.setenv("LC_ALL", "C")
-    monkeypatch.setenv("PYTHONUTF8", "0")
-    monkeypatch.setenv("PYTHONCOERCECLOCALE", "0")
+    for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+        monkeypatch.setenv(name, value)
     done = python(code, tmp_path / "a.json", capture_output=True, text=True, check=True)
     assert done.stdout == "'\\xfc'\n"
 
 
-# sha256
-
-
 def test_sha256(tmp_path):
-    """Of FIPS 180-4's example "abc", of nothing, and of a file of many blocks."""
     many = bytes(range(256)) * 5000 + b"end"
     for name, content in (("abc", b"abc"), ("empty", b""), ("big", many)):
         (tmp_path / name).write_bytes(content)

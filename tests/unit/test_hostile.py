@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -49,62 +48,32 @@ def laughs(levels: int, width: int, merge: bool = False) -> str:
 PAIRS = 'allowed are lines "key: value"'
 PLAIN = "values are texts, numbers, true, false, lists and mappings"
 NAMES = "a name may hold only a-z, 0-9 and _ and begins with a letter"
-KEYS = (
-    "allowed are study, datasets, models, attacks, bits, seeds, training, quantizer, pqn, tables, figures, threads, shards, device, "
-    "anonymous"
-)
+KEYS = "allowed are study, datasets, models, attacks, bits, seeds, training, quantizer, pqn, tables, figures, threads, shards, device"
 
 #: (kind of mistake, what the file holds, what the sentence must hold: where, what is wrong, what is allowed)
 BAD = [
     ("typo", tiny("study:", "studdy:"), ["studdy is no key: did you mean study?", KEYS]),
     ("typo", tiny("  epochs:", "  epoch:"), ["training.epoch is no key: did you mean epochs?", "batch_size"]),
-    ("typo", tiny("loss: apd", "los: apd"), ["attacks.apd.los is no key: did you mean loss?", "epsilon"]),
-    ("typo", tiny("loss: apd", "loss: adp"), ["attacks.apd.loss: 'adp'", "did you mean apd?", "allowed are basic, apd, aod"]),
-    ("typo", tiny("vgg16:", "vgg61:"), ["models: 'vgg61' is not known", "did you mean vgg16?", "alexnet"]),
-    ("typo", TINY + "device: gpu\n", ["device is 'gpu'", "'auto', 'cpu' or 'cuda'"]),
     ("a key missing", tiny("study: tiny\n", ""), ["the key study is missing"]),
     ("a key missing", tiny("    loss: apd\n", ""), ["attacks.apd is empty, but must be a mapping"]),
-    ("wrong type", tiny("study: tiny", "study: 5"), ["study is 5", "must be a text"]),
     ("wrong type", tiny("study: tiny", "study: 2020-01-02"), ["study is 2020-01-02", "must be a text"]),
     ("wrong type", tiny("study: tiny", "study: no"), ["study is false", "must be a text"]),
-    ("wrong type", tiny("[16]", "16"), ["bits is 16", "must be a list"]),
-    ("wrong type", tiny("[16]", '["16"]'), ["bits[0] is '16'", "must be a whole number"]),
-    ("wrong type", tiny("epochs: 2", "epochs: 2.5"), ["training.epochs is 2.5", "must be a whole number"]),
-    ("wrong type", tiny("epochs: 2", "epochs: 2,"), ["training.epochs is '2,'", "must be a whole number"]),
-    ("wrong type", tiny("epochs: 2", "epochs: true"), ["training.epochs is true", "must be a whole number"]),
     ("wrong type", tiny("epochs: 2", "epochs:"), ["training.epochs is empty", "must be a whole number"]),
     ("wrong type", tiny("width: 0.125", "width: 0,125"), ["width is '0,125'", "must be a number"]),
-    ("wrong type", tiny("epochs: 2", "learning_rate: 1e-3"), ["YAML reads 1e-3 as a text, write 0.001"]),
-    ("wrong type", tiny("epochs: 2", 'flip: "yes"'), ["training.flip is 'yes'", "must be true or false"]),
     ("wrong type", "study: a\ndatasets: [synthetic]\nmodels: {vgg16: {}}\nattacks: {a: {loss: apd}}\n", ["datasets is ['synthetic']"]),
     ("wrong type", tiny("study: tiny", f"study: [{'0, ' * 9000}0]"), ["study is [0, 0", "…", "must be a text"]),
-    ("out of range", tiny("epochs: 2", "epochs: 0"), ["training.epochs is 0", "must be at least 1"]),
-    ("out of range", tiny("width: 0.125", "width: 5"), ["width is 5", "must be at most 4"]),
-    ("out of range", tiny("width: 0.125", "width: .inf"), ["width is inf", "finite number"]),
-    ("out of range", tiny("[16]", "[68]"), ["is 68", "at most 64"]),
-    ("out of range", TINY + "seeds: [-1]\n", ["is -1", "at least 0"]),
-    ("out of range", TINY + "seeds: []\n", ["seeds is empty", "at least one"]),
     ("out of range", tiny("study: tiny", f"study: {'a' * 61}"), ["at most 60 characters"]),
-    ("contradictory", tiny("[16]", "[18]"), ["bits: 18 is no multiple of quantizer.subspaces = 4"]),
-    ("contradictory", tiny("[16]", "[16, 16]"), ["bits: every value may stand once", "[16, 16]"]),
-    ("contradictory", tiny("[16]", "[48]"), ["K = 4096 codewords", "300 database images of datasets.synthetic"]),
-    ("contradictory", tiny("queries: 60", "queries: 800"), ["database (300) and queries (800)", "1000 test images"]),
     ("contradictory", tiny("train: 1000", "train: 5000"), ["there are 2000 training images, 5000"]),
-    ("contradictory", tiny("train: 1000", "source: here"), ["datasets.synthetic.source", "generated"]),
-    ("contradictory", tiny("loss: apd", "loss: apd\n    feature: raw"), ["attacks.apd.feature", "allowed with basic"]),
-    ("contradictory", tiny("  apd:", "  clean:"), ["attacks.clean", "give the attack another name"]),
     ("YAML error", tiny("  synthetic:", "\tsynthetic:"), ["line 4: it is indented by a tab, but YAML allows only spaces"]),
     ("YAML error", tiny("study: tiny", "study: a\n\tx: b"), ["line 3: it is indented by a tab"]),
     ("YAML error", tiny("study: tiny", "study: tiny: x"), ["line 2: it is not valid YAML (a colon", PAIRS]),
     ("YAML error", tiny("study: tiny", "study:tiny"), ["line 3: it is not valid YAML (a colon", PAIRS, "with a blank after the colon"]),
-    ("YAML error", tiny("study: tiny", "study = tiny"), ["line 3: it is not valid YAML", PAIRS]),
     ("YAML error", tiny("study: tiny", 'study: "tiny'), ["line 2: it is not valid YAML (a quote that opens here is never closed)"]),
     ("YAML error", tiny("[16]", "[16"), ["line 20: it is not valid YAML (a comma or a closing bracket is missing)", PAIRS]),
     ("YAML error", tiny("epochs: 2", "epochs: 2\n   crop: 1"), ["line 23: it is not valid YAML (", PAIRS]),
     ("YAML error", tiny("study: tiny", "study: @tiny"), ["line 2: it is not valid YAML", "'@'", PAIRS]),
     ("YAML error", tiny("study: tiny", "study: *tiny"), ["line 2: it is not valid YAML (found undefined alias 'tiny')", PAIRS]),
     ("YAML error", tiny("study: tiny", "study: 2020-13-45"), ["line 2: 2020-13-45 looks like a date", "put a text in quotes"]),
-    ("YAML error", tiny("[16]", "[!!int abc]"), ["line 20: abc looks like a number"]),
     ("YAML error", tiny("[16]", f"[0x{'f' * 5000}]"), ["line 20: 0xffff", "looks like a number", "cannot be read as that"]),
     ("YAML error", TINY + "---\n" + TINY, ["line 32: a second document begins", "leave out the line ---"]),
     ("YAML error", TINY + "<<: 5\n", ["line 32: it is not valid YAML (expected a mapping or list of mappings for merging", PAIRS]),
@@ -113,12 +82,8 @@ BAD = [
     ("YAML error", TINY + "16: 5\n", ["line 32: the key '16' is read by YAML as a number", "put it in quotes"]),
     ("duplicate key", TINY + "bits: [24]\n", ["line 32: the key bits is already in line 20", "once in its section"]),
     ("duplicate key", tiny("    train: 1000", "    train: 1000\n    train: 9"), ["line 6: the key train is already in line 5"]),
-    ("duplicate key", tiny("  apd:", "  basic:"), ["line 16: the key basic is already in line 14"]),
-    ("duplicate key", TINY + '"bits": [24]\n', ["line 32: the key bits is already in line 20"]),
     ("duplicate key", TINY + "<<: {seeds: [1]}\n<<: {seeds: [2]}\n", ["line 33: the key << is already in line"]),
     ("empty or no study", "", ["the file is empty", "study, datasets, models and attacks"]),
-    ("empty or no study", "# nothing yet\n---\n", ["the file is empty"]),
-    ("empty or no study", "null\n", ["the file is empty"]),
     ("empty or no study", "- study\n- datasets\n", ["the file contains a list", PAIRS]),
     ("empty or no study", "tiny\n", ["the file contains a single value", PAIRS]),
     ("empty or no study", b"\x89PNG\r\n\x1a\n\0\0", ["line 1: byte 0x89 is not valid UTF-8"]),
@@ -148,10 +113,8 @@ BAD = [
     ("hostile name", tiny("study: tiny", "study: ../../elsewhere"), ["study is '../../elsewhere'", NAMES]),
     ("hostile name", tiny("study: tiny", f"study: a; mkdir {CANARY}"), ["study is 'a; mkdir", NAMES]),
     ("hostile name", tiny("study: tiny", f"study: $(mkdir {CANARY})"), ["study is '$(mkdir", NAMES]),
-    ("hostile name", tiny("study: tiny", "study: --help"), ["study is '--help'", NAMES]),
     ("hostile name", tiny("  apd:", r"  \input{/etc/passwd}:"), [r"attacks.\input{/etc/passwd}", NAMES]),
     ("hostile name", tiny("  apd:", "  <script>alert(1)</script>:"), ["attacks.<script>alert(1)</script>", NAMES]),
-    ("hostile name", tiny("  apd:", "  x|.*:"), ["attacks.x|.*", NAMES]),
     ("hostile name", tiny("study: tiny", r'study: "\e[2J\e]0;evil\a"'), [r"study is '\x1b[2J\x1b]0;evil\x07'", NAMES]),
     ("hostile name", TINY + '"\\e[2J\\r\\nall is well": 5\n', [r"\x1b[2J\r\nall is well is no key", KEYS]),
     ("hostile name", TINY + '"\\u202Egpj.yduts": 5\n', [r"\u202egpj.yduts is no key", KEYS]),
@@ -181,11 +144,6 @@ def test_a_bad_study_file_is_told_in_a_sentence_and_nothing_in_it_runs(kind, con
     for fragment in fragments:
         assert fragment in words, words
     assert os.listdir(tmp_path) == ["bad.yaml"]
-
-
-def test_the_table_of_bad_study_files_has_every_kind():
-    counts = Counter(kind for kind, *_ in BAD)
-    assert counts.total() > 80 and min(counts.values()) >= 2 and len(counts) == 11
 
 
 JSON = {
@@ -235,21 +193,12 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path):
     assert "it cannot be read: Permission denied" in refusal(tmp_path / "secret.yaml")
 
 
-# ----------------------------------------------------------------------------------------------------------------- what is right
-
-
 def test_right_files_are_read_as_by_other_readers(tmp_path):
     for path in (ROOT / "config.yaml", *(ROOT / "config").glob("*.yaml")):
         assert read_config(path) == yaml.safe_load(path.read_text())
     config = yaml.safe_load(TINY) | {"training": {"weight_decay": 5e-05}}
     assert read_config(write(tmp_path / "a.json", json.dumps(config))) == config, "which as YAML would be the text 5e-05"
     assert read_config(write(tmp_path / "a.yaml", b"\xef\xbb\xbf" + TINY.replace("\n", "\r\n").encode())) == yaml.safe_load(TINY)
-
-
-def test_an_alias_and_a_merge_are_right_where_they_stay_small(tmp_path):
-    text = "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: *a\n" + "".join(f"l{i}: *a\n" for i in range(100))
-    content = read_config(write(tmp_path / "a.yaml", text))
-    assert (content["b"], content["c"], len(content)) == ({"x": 1, "y": 3}, {"x": 1, "y": 2}, 103)
 
 
 def test_as_many_values_and_levels_as_are_allowed_are_read_and_one_more_is_not(tmp_path):
@@ -263,9 +212,9 @@ def test_as_many_values_and_levels_as_are_allowed_are_read_and_one_more_is_not(t
         assert read_config(write(path, '{"a": ' + "[" * 18 + "1" + "]" * 18 + "}"))
         with pytest.raises(UserError, match="nested deeper"):
             read_config(write(path, '{"a": ' + "[" * 19 + "1" + "]" * 19 + "}"))
-
-
-# ------------------------------------------------------------------------------------------- the controls: the payloads are armed
+    text = "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: *a\n" + "".join(f"l{i}: *a\n" for i in range(100))
+    content = read_config(write(tmp_path / "a.yaml", text))
+    assert (content["b"], content["c"], len(content)) == ({"x": 1, "y": 3}, {"x": 1, "y": 2}, 103)
 
 
 def test_snakemakes_own_reader_and_an_unsafe_loader_would_run_the_code(tmp_path, monkeypatch):
@@ -286,23 +235,6 @@ def test_snakemakes_own_reader_and_an_unsafe_loader_would_run_the_code(tmp_path,
     for content in armed:
         yaml.load(content, Loader=yaml.UnsafeLoader)
         os.rmdir(CANARY)
-
-
-def test_the_shell_would_run_the_names(tmp_path):
-    """f"mkdir results/{study}", as a careless rule would have it."""
-    armed = [yaml.safe_load(content)["study"] for kind, content, _ in BAD if kind == "hostile name" and CANARY in content]
-    assert len(armed) == 2
-    for study in armed:
-        subprocess.run(f"echo results/{study}", shell=True, cwd=tmp_path, stdout=subprocess.DEVNULL)
-        (tmp_path / CANARY).rmdir()
-
-
-def test_a_plain_reader_would_let_the_others_through():
-    assert yaml.safe_load("bits: [16]\nbits: [24]\n") == {"bits": [24]}, "of two equal keys the last, without a word"
-    assert len(json.dumps(yaml.safe_load(laughs(5, 9)))) > 9**5, "300 bytes that write out to more than 59,049"
-
-
-# ----------------------------------------------------------------------------------------------------------- the real command line
 
 
 def told(folder: Path, *arguments: str | Path) -> str:
@@ -393,9 +325,6 @@ def test_the_hook_does_not_import_the_library():
     assert done.stdout == "[]\n"
 
 
-# ------------------------------------------------------------------------------------------------------------ names in paths and texts
-
-
 def test_a_folder_with_a_strange_name_is_no_obstacle(tmp_path):
     """Of the repository, of its environment, and of the results: blanks, quotes, a dollar, what would be a command."""
     copy = tmp_path / 'it\'s a "copy" for $HOME; & é'
@@ -426,13 +355,6 @@ LATEX = [
     "%\n\\input{secret}",
     "\\par\n\n\\input secret",
 ]
-
-
-def test_no_name_is_a_command_of_latex():
-    """By another reader: what is left when the printable forms are taken away holds no character that LaTeX acts on."""
-    printable = r"\\(?:textbackslash|textasciitilde|textasciicircum)\{\}|\\[&%$#_{}]"
-    for name in LATEX:
-        assert not set(re.sub(printable, "", cells.escape_latex(name))) & set("\\{}$&#^_%~"), name
 
 
 def test_latex_neither_reads_nor_writes_for_a_name(tmp_path):

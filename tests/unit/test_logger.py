@@ -54,40 +54,21 @@ def job_error(tell, *logs, rule="attack", told=None, indent=False):
     return tell(f"Error in rule {rule}, jobid: 3", LogEvent.JOB_ERROR, logging.ERROR, **files, **rest)
 
 
-# -------------------------------------------------------------------------------------------------------------------------- jobs
-
-
 def test_snakemake_finds_the_plugin_by_its_name_and_it_takes_the_place_of_the_console_output(handler):
     assert LoggerPluginRegistry().get_plugin("pqag").log_handler is plugin.LogHandler
     assert handler.writes_to_stream and not handler.writes_to_file and not handler.needs_rulegraph
 
 
-def test_every_job_is_a_line_with_its_number_and_message(tell):
+def test_every_job_is_a_line_with_its_number_and_message(tell, handler):
     assert run_info(tell, attack=2, quantize=1) == "3 jobs to do\n"
     assert job_info(tell) == "[1/3] Attacking alexnet\n"
     assert job_info(tell, message="Attacking vgg16") == "[2/3] Attacking vgg16\n"
     assert job_info(tell, rule="quantize", message=None) == "[3/3] quantize\n"
     assert run_info(tell, attack=2) == "", "it is not repeated after a dry run"
-
-
-def test_one_job_is_no_plural_and_jobs_are_summed_where_no_total_is_given(tell, handler):
+    handler.__init__(None, None)
     assert run_info(tell, table1=1) == "1 job to do\n"
     handler.__init__(None, None)
     assert tell("Job stats", LogEvent.RUN_INFO, stats={"attack": 3, "fetch": 1}) == "4 jobs to do\n"
-
-
-def test_other_events_are_silent(tell):
-    for event in (LogEvent.SHELLCMD, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS, LogEvent.RESOURCES_INFO):
-        assert tell("words", event, done=1, total=2, job_id=3) == ""
-
-
-# ---------------------------------------------------------------------------------------------------------------------- failures
-
-
-def test_a_failed_job_gives_the_sentence_at_the_end_of_its_log(tell, tmp_path):
-    log = tmp_path / "attack.log"
-    log.write_text("2020-01-01 10:00:00,000 torch on cpu\n2020-01-01 10:00:01,000 error: device is no good: error: twice\n")
-    assert job_error(tell, str(log)) == f"attack failed: device is no good: error: twice\n  log: {log}\n"
 
 
 def test_whatever_a_log_looks_like_its_error_is_found(tell, tmp_path):
@@ -98,6 +79,9 @@ def test_whatever_a_log_looks_like_its_error_is_found(tell, tmp_path):
         log.write_bytes(content)
         for name in (str(log), f"{log} (send to storage)"):
             assert job_error(tell, name) == f"attack failed: what is wrong\n  log: {log}\n"
+    log = tmp_path / "attack.log"
+    log.write_text("2020-01-01 10:00:00,000 torch on cpu\n2020-01-01 10:00:01,000 error: device is no good: error: twice\n")
+    assert job_error(tell, str(log)) == f"attack failed: device is no good: error: twice\n  log: {log}\n"
 
 
 @pytest.mark.parametrize("content", [None, "", "\n \n", "2020-01-01 10:00:00,000 torch 2.0 on cpu, 2 threads\n"])
@@ -110,15 +94,12 @@ def test_a_job_that_wrote_no_error_was_probably_killed(tell, tmp_path, content):
     assert words == f"attack failed and left no message in its log ({log}): it was killed, or ran out of memory or disk\n"
 
 
-def test_a_job_without_a_log_says_so(tell):
-    assert "attack failed" in (words := job_error(tell)) and "no log" in words
-
-
 def test_the_first_log_with_words_counts(tell, tmp_path):
     (tmp_path / "empty.log").write_text("")
     (tmp_path / "full.log").write_text("x error: here\n")
     words = job_error(tell, str(tmp_path / "nowhere.log"), str(tmp_path / "empty.log"), str(tmp_path / "full.log"))
     assert words == f"attack failed: here\n  log: {tmp_path / 'full.log'}\n"
+    assert "attack failed" in (words := job_error(tell)) and "no log" in words
 
 
 def test_what_a_cluster_says_of_a_job_that_is_silent_is_told(tell, tmp_path):
@@ -143,10 +124,8 @@ def test_why_a_cluster_ended_a_job_is_told(tell, tmp_path, words):
     """Not that its step, which had no time to say anything, exited with a status."""
     log = tmp_path / "13.log"
     log.write_text(SLURMS[words].format(words))
-    one, group = (
-        job_error(tell, "nowhere.log", str(log), told="job 13 failed"),
-        group_error(tell, ("attack", "nowhere.log"), aux_logs=[log]),
-    )
+    one = job_error(tell, "nowhere.log", str(log), told="job 13 failed")
+    group = group_error(tell, ("attack", "nowhere.log"), aux_logs=[log])
     if words:
         assert one == f"attack failed: the cluster ended it, {words}\n  log: {log}\n"
         assert group == f"a job of 1 step (attack) failed: the cluster ended it, {words}\n  log: {log}\n"
@@ -182,21 +161,15 @@ def group_error(tell, *logs, aux_logs=()):
     return words + "".join(job_error(tell, log, rule=rule, indent=True) for rule, log in logs)
 
 
-def test_of_a_group_those_speak_that_failed_by_themselves(tell, tmp_path):
+def test_of_a_group_those_speak_that_failed_by_themselves_or_the_group_in_a_sentence(tell, tmp_path):
     (tmp_path / "a.log").write_text("x error: what is wrong\n")
     (tmp_path / "b.log").write_text("torch on cpu\n")
     words = group_error(tell, ("attack", str(tmp_path / "a.log")), ("extract", str(tmp_path / "b.log")), aux_logs=["cluster.log"])
     assert words == f"attack failed: what is wrong\n  log: {tmp_path / 'a.log'}\n"
-
-
-def test_a_group_in_which_none_speaks_is_one_sentence(tell, tmp_path):
-    silent = [("evaluate", str(tmp_path / "a.log")), ("evaluate_clean", str(tmp_path / "b.log"))]
+    silent = [("evaluate", str(tmp_path / "c.log")), ("evaluate_clean", str(tmp_path / "d.log"))]
     words = group_error(tell, *silent, aux_logs=["cluster.log"])
     assert words.startswith("a job of 2 steps (evaluate, evaluate_clean) failed") and words.endswith("\n  log: cluster.log\n")
     assert group_error(tell, silent[0], aux_logs=[None]).startswith("a job of 1 step (evaluate) failed")
-
-
-# ---------------------------------------------------------------------------------------------------------------- Snakemake's own words
 
 
 NOISE = ["Building DAG of jobs...", "Assuming unrestricted shared filesystem usage.", "host: machine", "Using shell: /usr/bin/bash", ""]
@@ -209,12 +182,11 @@ NOISE += ["Exiting because a job execution failed. Look below for error messages
 def test_remarks_on_its_own_working_and_what_is_for_debugging_are_left_out(tell):
     assert [tell(message) for message in NOISE] == [""] * len(NOISE)
     assert tell("Full Traceback", level=logging.DEBUG) == ""
-
-
-def test_what_is_not_known_to_be_noise_is_shown(tell):
     for level in (logging.INFO, logging.WARNING, logging.ERROR):
         assert tell("Nothing to be done (all requested files are present and up to date).", level=level).startswith("Nothing to be done")
         assert tell("config.yaml: device is 'gpu', 50 % of %s\n", level=level) == "config.yaml: device is 'gpu', 50 % of %s\n"
+    for event in (LogEvent.SHELLCMD, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS, LogEvent.RESOURCES_INFO):
+        assert tell("words", event, done=1, total=2, job_id=3) == ""
 
 
 def test_the_failure_of_a_job_is_not_told_twice_and_other_exceptions_are_shown(tell):
@@ -226,9 +198,6 @@ def test_the_failure_of_a_job_is_not_told_twice_and_other_exceptions_are_shown(t
     words = "Missing input files for rule attack:\n  data/x.h5"
     for exception in ("WorkflowError", "MissingInputException", "SyntaxError"):
         assert tell(words, LogEvent.ERROR, logging.ERROR, exception=exception) == words + "\n"
-
-
-# ---------------------------------------------------------------------------------------------------------------------- terminal
 
 
 @pytest.mark.parametrize(("terminal", "before"), [(True, "\r\033[K"), (False, "")])

@@ -50,7 +50,6 @@ def test_only_the_first_convolution_reduces_larger_images(name, size, kernel, le
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "vgg11", "vgg13", "vgg16"])
 def test_body_holds_the_weights_of_torchvisions_network(name):
-    """All layers except the stem and the classifier have torchvision's shapes."""
     with torch.device("meta"):
         ours = [p.shape for p in networks.build(name, classes=10).body.parameters()]
         reference = getattr(models, f"{name}_bn" if name.startswith("vgg") else name)()
@@ -88,12 +87,9 @@ def test_input_is_normalised_inside_and_logits_are_the_head_of_the_features():
         assert torch.allclose(network.features(images * 255), expected, atol=1e-5)
 
 
-def test_pixels_divides_by_255():
+def test_pixels_are_divided_by_255_and_an_unknown_network_lists_the_known():
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 3, 1, 1)
     assert networks.pixels(images).flatten().tolist() == pytest.approx([0, 0.2, 1])
-
-
-def test_unknown_network_lists_the_known():
     with pytest.raises(ValueError, match="vgg19.*known are alexnet, vgg11"):
         networks.build("vgg19", 10)
 

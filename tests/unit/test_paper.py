@@ -34,13 +34,10 @@ def test_the_same_text_is_the_same_pdf_in_any_folder(tmp_path):
     assert made[0] == made[1] and made[0].startswith(b"%PDF")
 
 
-def test_what_pdflatex_does_not_take_is_a_sentence(tmp_path):
+def test_what_pdflatex_does_not_take_is_a_sentence_and_where_there_is_none_what_to_install(tmp_path, monkeypatch):
     needs_pdflatex()
     with pytest.raises(UserError, match="pdflatex does not take the tables and figures: ! .*table9.tex"):
         paper.set_in(tmp_path, paper.document("s", ["vgg16"], ["table9.tex"], []))
-
-
-def test_without_pdflatex_it_is_said_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="texlive-latex-recommended"):
         paper.set_in(tmp_path, "")

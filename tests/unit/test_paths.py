@@ -26,31 +26,27 @@ VGG16 = "vgg16", PRETRAINED, 16
 
 def test_metrics_lie_in_the_folder_of_the_victim_and_are_named_after_the_queries():
     scored = [Score("clean", *VGG16, *VGG16), Score("aod", "alexnet", PRETRAINED, 24, *VGG16)]
-    assert paths.metrics(STUDY | {"datasets": {"one": {}}}, scored) == [
-        "results/mine/one/vgg16-pretrained/seed3/16bits/metrics/clean.json",
-        "results/mine/one/vgg16-pretrained/seed5/16bits/metrics/clean.json",
-        "results/mine/one/vgg16-pretrained/seed3/16bits/metrics/aod.alexnet-pretrained-24bits.json",
-        "results/mine/one/vgg16-pretrained/seed5/16bits/metrics/aod.alexnet-pretrained-24bits.json",
-    ]
-
-
-def test_metrics_stand_in_the_order_of_data_sets_then_scores_then_seeds():
+    folders = [f"results/mine/one/vgg16-pretrained/seed{seed}/16bits/metrics" for seed in (3, 5)]
+    wanted = [f"{folder}/{name}.json" for name in ("clean", "aod.alexnet-pretrained-24bits") for folder in folders]
+    assert paths.metrics(STUDY | {"datasets": {"one": {}}}, scored) == wanted
     found = paths.metrics(STUDY, [Score("clean", *VGG16, *VGG16), Score("aod", *VGG16, *VGG16)])
     assert [path.split("/")[2] for path in found] == ["one"] * 4 + ["two"] * 4
     assert [path.split("/")[4] for path in found] == ["seed3", "seed5"] * 4
 
 
-def test_histories_are_of_every_network_of_a_table():
+def test_histories_of_a_table_and_files_of_a_figure():
     assert paths.histories(STUDY | {"seeds": [3]}, "table1") == [
         f"results/mine/{dataset}/vgg16-pretrained/seed3/training.csv" for dataset in ("one", "two")
     ]
     found = paths.histories(STUDY | {"seeds": [3], "datasets": {"one": {}}}, "table2")
     assert found == [f"results/mine/one/joint-joint{bits}/seed3/training.csv" for bits in (16, 24)]
-
-
-def test_queries_made_for_other_networks():
-    job = {"dataset": "two", "model": "vgg16", "training": PRETRAINED, "seed": "5", "attack": "aod", "source_bits": "24"}
-    assert paths.transferred_queries(STUDY, job) == ["results/mine/two/alexnet-pretrained/seed5/24bits/adversarial/aod.h5"]
+    patterns = "features/query.h5", "{bits}bits/metrics/aod.{own}-{bits}bits.json"
+    assert paths.of_figure(STUDY, {"dataset": "one", "model": "vgg16"}, *patterns) == [
+        "results/mine/one/vgg16-pretrained/seed3/features/query.h5",
+        "results/mine/one/vgg16-pretrained/seed3/24bits/metrics/aod.vgg16-pretrained-24bits.json",
+    ]
+    [path] = paths.of_figure(STUDY, {"dataset": "one", "model": "joint"}, "weights.pt")
+    assert path == "results/mine/one/joint-joint24/seed3/weights.pt"
 
 
 def test_features_of_queries_are_the_attacks_own_or_those_of_all_other_networks():
@@ -60,13 +56,5 @@ def test_features_of_queries_are_the_attacks_own_or_those_of_all_other_networks(
     assert paths.features_of_queries(STUDY, job | own) == f"{folder}/24bits/adversarial/aod.h5"
     for other in ({"source_model": "alexnet"}, {"source_training": "joint24"}):
         assert paths.features_of_queries(STUDY, job | own | other) == f"{folder}/features/aod.transfer-24bits.h5"
-
-
-def test_files_of_a_figure_are_of_its_code_length_and_the_first_seed():
-    patterns = "features/query.h5", "{bits}bits/metrics/aod.{own}-{bits}bits.json"
-    assert paths.of_figure(STUDY, {"dataset": "one", "model": "vgg16"}, *patterns) == [
-        "results/mine/one/vgg16-pretrained/seed3/features/query.h5",
-        "results/mine/one/vgg16-pretrained/seed3/24bits/metrics/aod.vgg16-pretrained-24bits.json",
-    ]
-    [path] = paths.of_figure(STUDY, {"dataset": "one", "model": "joint"}, "weights.pt")
-    assert path == "results/mine/one/joint-joint24/seed3/weights.pt"
+    job = {"dataset": "two", "model": "vgg16", "training": PRETRAINED, "seed": "5", "attack": "aod", "source_bits": "24"}
+    assert paths.transferred_queries(STUDY, job) == ["results/mine/two/alexnet-pretrained/seed5/24bits/adversarial/aod.h5"]

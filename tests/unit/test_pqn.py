@@ -11,17 +11,8 @@ import torch.nn.functional as F
 
 from pqag import networks, pqn, quantizer, training
 
-JOINT = pqn.Joint(
-    subspaces=4,
-    codewords=8,
-    iterations=5,
-    alpha=5.0,
-    loss="sigmoid",
-    margin=0.5,
-    intra_normalisation=True,
-    classification=1.0,
-    warm_up=0.5,
-)
+LOSS = {"alpha": 5.0, "loss": "sigmoid", "margin": 0.5, "intra_normalisation": True, "classification": 1.0, "warm_up": 0.5}
+JOINT = pqn.Joint(subspaces=4, codewords=8, iterations=5, **LOSS)
 RECIPE = training.Recipe(4, 32, 0.05, 0.9, 5e-4, 0.1, 2, True, "float32")
 
 
@@ -52,15 +43,6 @@ def test_soft_quantization_is_the_mean_of_codewords_by_nearness(random, alpha):
     z, codewords = torch.rand(3, 8, generator=random).double(), torch.rand(2, 5, 4, generator=random).double()
     expected = soft_by_loop(z.numpy(), codewords.numpy(), alpha)
     np.testing.assert_allclose(pqn.soft_quantize(z, codewords, alpha).numpy(), expected, rtol=1e-12)
-
-
-def test_with_norms_of_1_its_weights_are_those_of_the_inner_products(random):
-    """As PQN prints it: softmax(2 alpha <z_m, c_mk>)."""
-    z = F.normalize(torch.randn(6, 2, 4, generator=random).double(), dim=2)
-    codewords = F.normalize(torch.randn(2, 5, 4, generator=random).double(), dim=2)
-    weights = (2 * 5 * torch.einsum("nmd,mkd->nmk", z, codewords)).softmax(2)
-    expected = torch.einsum("nmk,mkd->nmd", weights, codewords).flatten(1)
-    torch.testing.assert_close(pqn.soft_quantize(z.flatten(1), codewords, 5), expected)
 
 
 @pytest.mark.parametrize("scale", [1, 0.2])
@@ -108,13 +90,6 @@ def test_a_batch_without_triplets_costs_nothing(labels):
     assert float(loss) == 0 and not z.grad.any()
 
 
-def test_a_triplet_in_the_right_order_costs_less():
-    z, labels = torch.eye(2).double()[[0, 0, 1]], torch.tensor([[1, 0], [1, 0], [0, 1]]).float()
-    for loss in pqn.LOSSES:
-        right, wrong = (float(pqn.triplet_loss(z, quantized, labels, loss, 0.5)) for quantized in (z, z[[2, 2, 0]]))
-        assert right < wrong
-
-
 @pytest.mark.parametrize("loss", pqn.LOSSES)
 @pytest.mark.parametrize("intra", [True, False])
 def test_the_gradient_is_that_of_finite_differences(random, loss, intra):
@@ -128,16 +103,7 @@ def test_the_gradient_is_that_of_finite_differences(random, loss, intra):
         codewords = F.normalize(free, dim=2) if intra else free
         return pqn.triplet_loss(z, pqn.soft_quantize(z, codewords, 2.0), labels, loss, 0.7)
 
-    gradients = torch.autograd.grad(value(raw, free), (raw, free))
-    for variable, gradient in zip((raw, free), gradients):
-        for index in np.ndindex(*variable.shape):
-            with torch.no_grad():
-                sides = []
-                for shift in (1e-6, -1e-6):
-                    moved = variable.detach().clone()
-                    moved[index] += shift
-                    sides.append(float(value(*(moved if one is variable else one for one in (raw, free)))))
-            assert float(gradient[index]) == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-4, abs=1e-9)
+    assert torch.autograd.gradcheck(value, (raw, free))
 
 
 def test_sub_vectors_and_codewords_have_norm_1_only_with_intra_normalisation(data):

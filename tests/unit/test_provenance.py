@@ -45,9 +45,7 @@ IMPORTS = {
     "import os": "",
     "from pqag import d": "d",
     "from pqag import c, d": "c d",
-    "from pqag import d as other": "d",
     "import pqag.d": "d",
-    "import os, pqag.d as y": "d",
     "from pqag.d import one, two": "d",
     "from pqag.d import *": "d",
     "def f():\n    from pqag import d": "d",
@@ -62,7 +60,6 @@ IMPORTS = {
 
 @pytest.mark.parametrize("source", IMPORTS)
 def test_modules_are_found_however_they_are_imported(small, source):
-    """With the script itself and, where it imports any, the file of the package."""
     (small / "script.py").write_text(f"{source}\n")
     wanted = [f"pqag/{name}.py" for name in IMPORTS[source].split()]
     found = {str(path.relative_to(small)) for path in modules_of(small / "script.py")}
@@ -73,9 +70,6 @@ def test_modules_that_import_each_other_are_no_endless_loop(small):
     write(small / "pqag", c="from pqag import d\n", d="from pqag import c\n")
     (small / "script.py").write_text("from pqag import c\n")
     assert len(modules_of(small / "script.py")) == 4
-
-
-# ---------------------------------------------------------------------------------------------------------------------- digest
 
 
 @pytest.fixture
@@ -114,7 +108,6 @@ def changes(library):
         ("pqag/a.py", "b.g(x)", "b.g(-x)", True),
         ("pqag/b.py", "x + K", "x - K", True),
         ("pqag/c.py", "K = 3", "K = 5", True),
-        ("pqag/c.py", "K = 3", "K: int = 3", True),
         ("pqag/c.py", "K = 3", "K = 3\nK += 1", True),
         ("pqag/c.py", "L = 4", "L = 4\nprint(L)", True),
         ("pqag/__init__.py", "", "print()", True),
@@ -126,7 +119,6 @@ def changes(library):
         ("pqag/c.py", "L = 4", "L = 4\nM = 5\n\ndef more():\n    pass\n", False),
         ("pqag/b.py", "import K, L", "import K", False),
         ("pqag/d.py", "", "print()", False),
-        ("pqag/sub/e.py", "something", "other", False),
     ],
 )
 def test_the_digest_changes_with_what_the_script_reaches_and_with_nothing_else(changes, file, old, new, reached):
@@ -163,7 +155,6 @@ def f(x):
         ("old title {x}", "new title {2 * x}", False),
         ("old line %d", "new line %d", False),
         ("    log.info(", "    log.warning('more')\n    log.info(", False),
-        ("old claim", "new claim", False),
         ("old reason", "new reason", False),
         ("old error", "new error", False),
         ("return x + 1", "return (x\n        + 1)", False),
@@ -171,7 +162,6 @@ def f(x):
         ("assert x,", "assert not x,", True),
         ("x < 0", "x <= 0", True),
         ("raise UserError(", "raise ValueError(", True),
-        ("x + 1", "x + 1.0", True),
         ("x + 1", "x + '1'", True),
         ("return x", "words = 2\n    return x", True),
         ("def f", "async def f", True),
@@ -198,21 +188,15 @@ def test_a_module_that_is_used_in_a_way_that_cannot_be_followed_counts_whole(lib
     assert changes("pqag/a.py", "def unused", "def unknown")
 
 
-def test_definitions_within_a_class_and_decorators_count(library, changes):
-    write(library / "pqag", a="from pqag import b\n\n\n@b.h\nclass f:\n    size = b.g(1)\n")
-    assert changes("pqag/b.py", "return L", "return -L") and changes("pqag/b.py", "x + K", "x - K")
-
-
-def test_definitions_that_use_each_other_are_no_endless_loop(library, changes):
-    write(library / "pqag", a="def f(x):\n    return g(x)\n\n\ndef g(x):\n    return f(x - 1)\n")
-    assert changes("pqag/a.py", "x - 1", "x - 2")
-
-
-def test_a_data_file_counts_where_it_is_named(library, changes):
+def test_data_files_count_where_they_are_named_and_definitions_within_a_class_and_decorators_too(library, changes):
     (library / "pqag/sub/numbers.csv").write_text("1\n")
     write(library / "pqag", a="def f(x):\n    return 'numbers.csv'\n\n\ndef unused():\n    return 'other.csv'\n")
     (library / "pqag/other.csv").write_text("1\n")
     assert changes("pqag/sub/numbers.csv", "1", "2") and not changes("pqag/other.csv", "1", "2")
+    write(library / "pqag", a="from pqag import b\n\n\n@b.h\nclass f:\n    size = b.g(1)\n")
+    assert changes("pqag/b.py", "return L", "return -L") and changes("pqag/b.py", "x + K", "x - K")
+    write(library / "pqag", a="def f(x):\n    return g(x)\n\n\ndef g(x):\n    return f(x - 1)\n")
+    assert changes("pqag/a.py", "x - 1", "x - 2")
 
 
 def test_the_digest_is_read_once_a_process(library):
@@ -237,9 +221,6 @@ def test_what_is_empty_is_left_out_of_the_meaning():
 def test_a_definition_that_moves_to_another_module_changes_the_digest(library, changes):
     write(library / "pqag", d="K = 3\n")
     assert changes("pqag/b.py", "from pqag.c import K, L", "from pqag.d import K\nfrom pqag.c import L")
-
-
-# ---------------------------------------------------------------------------------------------------------------- the real library
 
 
 def steps(folder):
@@ -268,54 +249,6 @@ def test_the_digest_does_not_depend_on_the_locale(scripts, python, monkeypatch):
     assert not all(path.read_bytes().isascii() for path in modules_of(scripts / "fetch.py")), "the control: the locale does matter"
 
 
-def test_a_change_two_imports_away_reaches_the_steps_that_use_it_and_no_other(scripts, tmp_path, monkeypatch):
-    """attack.py imports checkpoints and attacks, which import networks; fetch.py, evaluate.py and table.py never load a network."""
-    folder = copied(scripts, tmp_path / "scripts", monkeypatch)
-    before = {path.name: code_digest(path) for path in steps(folder)}
-    with (folder / "pqag" / "networks.py").open("a") as file:
-        file.write("print()\n")
-    changed = {path.name for path in steps(folder) if code_digest(path) != before[path.name]}
-    assert {"attack.py", "pretrain.py", "extract.py"} <= changed
-    assert not changed & {"fetch.py", "prepare.py", "evaluate.py", "table.py"}
-
-
-LOADED = """
-import ast, importlib, os, sys
-
-# What is not ours is loaded once, not in every child; pqag.attacks says why advertorch needs the name.
-importlib.import_module("torch.autograd.gradcheck").zero_gradients = None
-import advertorch.attacks, faiss, h5py, pandas, torchvision, tqdm
-
-for script in sys.argv[1:]:
-    sys.stdout.flush()
-    child = os.fork()
-    if child:
-        os.waitpid(child, 0)
-        continue
-    for node in ast.parse(open(script, encoding="utf-8").read()).body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            exec(compile(ast.Module([node], []), script, "exec"))
-    for name, module in list(sys.modules.items()):
-        if name.split(".")[0] == "pqag":
-            print(script, module.__file__)
-    sys.stdout.flush()
-    os._exit(0)
-"""
-
-
-def test_what_python_loads_for_a_step_is_in_its_modules(scripts, python):
-    """The finder that reads source against the importer itself."""
-    paths = [str(path) for path in steps(scripts)]
-    done = python(LOADED, *paths, capture_output=True, text=True, check=True)
-    loaded = {path: set() for path in paths}
-    for line in done.stdout.splitlines():
-        script, file = line.split(" ")
-        loaded[script].add(file)
-    assert all(loaded.values()), done.stderr
-    for path, files in loaded.items():
-        assert files <= {str(module) for module in modules_of(scripts / path)}, path
-
-
 def test_nothing_is_imported_in_a_way_that_the_finder_does_not_see(scripts):
     """Relative imports, importlib and dotted names without `as` would slip through; the library uses none of them for its own modules."""
     for path in [*steps(scripts), *(scripts / "pqag").rglob("*.py")]:
@@ -326,11 +259,3 @@ def test_nothing_is_imported_in_a_way_that_the_finder_does_not_see(scripts):
                 assert not dotted, f"{path.name} line {node.lineno}: code_digest cannot follow {dotted} without `as`"
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "__import__", "import_module"):
                 assert "pqag" not in ast.unparse(node), f"{path.name} line {node.lineno}: {ast.unparse(node)}"
-
-
-def test_the_digest_of_table1_changes_with_the_papers_numbers(scripts, tmp_path, monkeypatch):
-    folder = copied(scripts, tmp_path / "scripts", monkeypatch)
-    before = code_digest(folder / "table.py")
-    with (folder / "pqag" / "show" / "paper_tables.csv").open("a") as file:
-        file.write("# changed\n")
-    assert code_digest(folder / "table.py") != before

@@ -7,9 +7,6 @@ import faiss
 import nanopq
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from pqag import codebooks, quantizer, retrieval
 from pqag.errors import UserError
@@ -41,14 +38,11 @@ def nearest_by_faiss(features: np.ndarray, codewords: np.ndarray) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def test_split_cuts_features_in_order():
+def test_split_cuts_features_in_order_and_refuses_unequal_parts():
     features = np.arange(12).reshape(2, 6)
     parts = quantizer.split(features, 3)
     assert parts.tolist() == [[[0, 1], [2, 3], [4, 5]], [[6, 7], [8, 9], [10, 11]]]
     assert np.shares_memory(parts, features)
-
-
-def test_split_refuses_unequal_parts():
     with pytest.raises(ValueError, match="7 numbers cannot be cut into 2"):
         quantizer.split(np.zeros((3, 7)), 2)
 
@@ -62,36 +56,19 @@ def test_squared_distances_by_hand():
     # (3, 4) to (0, 0): 9 + 16 = 25; to (3, 1): 0 + 9 = 9.   (1, 1) to (1, 1): 0; to (-1, 2): 4 + 1 = 5.
     parts = np.array([[[3, 4], [1, 1]]], np.float32)
     codewords = np.array([[[0, 0], [3, 1]], [[1, 1], [-1, 2]]], np.float32)
-    assert quantizer.squared_distances(parts, codewords).tolist() == [[[25, 9], [0, 5]]]
-
-
-@settings(max_examples=25)
-@given(st.data())
-def test_squared_distances_are_those_of_a_scalar_loop(data):
-    coordinates = st.floats(-100, 100, width=32)
-    count, subspaces, words, size = data.draw(st.tuples(*[st.integers(1, 3)] * 4))
-    parts = data.draw(arrays(np.float32, (count, subspaces, size), elements=coordinates))
-    codewords = data.draw(arrays(np.float32, (subspaces, words, size), elements=coordinates))
-    result = quantizer.squared_distances(parts, codewords)
-    assert result.dtype == np.float64
-    for i, m, k in np.ndindex(count, subspaces, words):
-        loop = sum((float(a) - float(b)) ** 2 for a, b in zip(parts[i, m], codewords[m, k]))
-        assert result[i, m, k] == pytest.approx(loop, rel=1e-9, abs=1e-9)
-
-
-def test_squared_distances_are_never_negative():
-    """Not even where the terms of the expanded square cancel: the distance of a point to itself."""
+    distances = quantizer.squared_distances(parts, codewords)
+    assert distances.tolist() == [[[25, 9], [0, 5]]] and distances.dtype == np.float64
     points = gaussian(500, 1, 64)
     assert (quantizer.squared_distances(points, points.transpose(1, 0, 2)) >= 0).all()
 
 
-def test_encode_by_hand():
+def test_encode_and_decode_by_hand():
     # 1.9 is nearer to 0 than to 4, 2.1 nearer to 4; 1.6 is nearer to 3 than to 0, 1.4 nearer to 0.
     features = np.array([[1.9, 1.6], [2.1, 1.4], [-9, 99]], np.float32)
     assert quantizer.encode(features, LINE).tolist() == [[0, 1], [1, 0], [0, 1]]
-
-
-def test_the_lower_index_wins_a_tie():
+    decoded = quantizer.decode(np.array([[0, 0], [1, 0], [1, 1]], np.uint8), LINE)
+    assert decoded.tolist() == [[0, 0], [4, 0], [4, 3]]
+    assert decoded.dtype == np.float32
     assert quantizer.encode(np.array([[2, 1.5]], np.float32), LINE).tolist() == [[0, 0]]
     assert quantizer.encode(np.array([[2, 1.5]], np.float32), LINE[:, ::-1]).tolist() == [[0, 0]]
     twins = np.array([[[9], [5], [5]]], np.float32)
@@ -99,9 +76,9 @@ def test_the_lower_index_wins_a_tie():
 
 
 def test_encode_is_exact_nearest_neighbour_search():
-    """Codes above 255 do not wrap, and no features have no codes."""
-    features, codewords = gaussian(300, 32), gaussian(4, 512, 8, seed=1)
-    assert (quantizer.encode(features, codewords) == nearest_by_faiss(features, codewords)).all()
+    """Of more features than a block too; codes above 255 do not wrap, and no features have no codes."""
+    for features, codewords in ((gaussian(300, 32), gaussian(4, 512, 8, seed=1)), (gaussian(8200, 4), gaussian(2, 5, 2, seed=1))):
+        assert (quantizer.encode(features, codewords) == nearest_by_faiss(features, codewords)).all()
     line = np.arange(300, dtype=np.float32).reshape(1, 300, 1)
     codes = quantizer.encode(np.array([[255], [256], [299]], np.float32), line)
     assert codes.tolist() == quantizer.decode(codes, line).tolist() == [[255], [256], [299]]
@@ -109,18 +86,7 @@ def test_encode_is_exact_nearest_neighbour_search():
     assert (nothing.shape, nothing.dtype) == ((0, 2), np.uint8)
 
 
-def test_encode_of_more_features_than_a_block():
-    features, codewords = gaussian(8200, 4), gaussian(2, 5, 2, seed=1)
-    assert (quantizer.encode(features, codewords) == nearest_by_faiss(features, codewords)).all()
-
-
-def test_decode_by_hand():
-    decoded = quantizer.decode(np.array([[0, 0], [1, 0], [1, 1]], np.uint8), LINE)
-    assert decoded.tolist() == [[0, 0], [4, 0], [4, 3]]
-    assert decoded.dtype == np.float32
-
-
-def test_fit_by_hand():
+def test_fit_by_hand_counts_codewords_without_features():
     # First sub-space: 0, 2 | 100, 102 with means 1 and 101; second: 10, 12 | 30, 32 with means 11 and 31. Lloyd's iterations end there
     # from any start. Every number is 1 away from its mean, so that every feature has a squared error of 1 + 1 = 2.
     features = np.array([[0, 10], [2, 32], [100, 12], [102, 30]], np.float32)
@@ -129,48 +95,6 @@ def test_fit_by_hand():
     assert quantizer.decode(fit.codes, fit.codewords).tolist() == [[1, 11], [1, 31], [101, 11], [101, 31]]
     assert fit.objective == 2
     assert fit.empty == [0, 0]
-
-
-def test_fit_uses_every_point():
-    """With one codeword k-means is the mean; faiss' default would take it over 256 points."""
-    features = gaussian(2000, 4)
-    fit = quantizer.fit(features, subspaces=2, codewords=1, seed=0)
-    np.testing.assert_allclose(fit.codewords.reshape(4), features.astype(float).mean(0), atol=1e-5)
-
-
-def test_fit_reports_its_codes_and_objective():
-    features = gaussian(300, 8)
-    fit = quantizer.fit(features, subspaces=4, codewords=16, seed=3)
-    assert (fit.codewords.shape, fit.codewords.dtype, fit.codes.dtype) == ((4, 16, 2), np.float32, np.uint8)
-    assert (fit.codes == nearest_by_faiss(features, fit.codewords)).all()
-    errors = [
-        sum(float(np.sum((x[2 * m : 2 * m + 2].astype(float) - fit.codewords[m, k]) ** 2)) for m, k in enumerate(code))
-        for x, code in zip(features, fit.codes)
-    ]
-    assert fit.objective == pytest.approx(sum(errors) / len(errors), rel=1e-6)
-
-
-def test_fit_is_as_good_as_nanopqs():
-    features = gaussian(1000, 8)
-    other = nanopq.PQ(4, 16, verbose=False).fit(features, iter=25, seed=0)
-    error = ((features - other.decode(other.encode(features))) ** 2).sum(1).mean()
-    assert quantizer.fit(features, subspaces=4, codewords=16, seed=0).objective == pytest.approx(error, rel=0.1)
-
-
-def test_more_iterations_fit_no_worse():
-    objectives = [quantizer.fit(gaussian(500, 4), 2, 16, seed=0, iterations=i).objective for i in (1, 4, 16)]
-    assert objectives == sorted(objectives, reverse=True)
-    assert objectives[0] > objectives[-1]
-
-
-def test_fit_depends_on_the_seed_alone():
-    first, again, other = (quantizer.fit(gaussian(200, 4), 2, 8, seed=seed) for seed in (0, 0, 1))
-    assert (first.codewords == again.codewords).all()
-    assert (first.codewords != other.codewords).any()
-
-
-def test_codewords_without_features_are_counted():
-    """Features with two different values in a sub-space fill two codewords of four at most, features with one value fill one."""
     features = np.array([[0, 5, 1], [1, 5, 2], [0, 5, 3], [1, 5, 4]] * 3, np.float32)
     fit = quantizer.fit(features, subspaces=3, codewords=4, seed=0)
     assert fit.empty == [4 - len(set(column)) for column in fit.codes.T.tolist()]
@@ -178,9 +102,31 @@ def test_codewords_without_features_are_counted():
     assert fit.empty[1] == 3
 
 
-def test_fewer_features_than_codewords_are_refused():
+def test_fit_uses_every_point_and_reports_its_codes():
+    """With one codeword k-means is the mean; faiss' default would take it over 256 points."""
+    features = gaussian(2000, 4)
+    fit = quantizer.fit(features, subspaces=2, codewords=1, seed=0)
+    np.testing.assert_allclose(fit.codewords.reshape(4), features.astype(float).mean(0), atol=1e-5)
+    features = gaussian(300, 8)
+    fit = quantizer.fit(features, subspaces=4, codewords=16, seed=3)
+    assert (fit.codewords.shape, fit.codewords.dtype, fit.codes.dtype) == ((4, 16, 2), np.float32, np.uint8)
+    assert (fit.codes == nearest_by_faiss(features, fit.codewords)).all()
+
+
+def test_fit_depends_on_the_seed_and_more_iterations_fit_no_worse():
+    first, again, other = (quantizer.fit(gaussian(200, 4), 2, 8, seed=seed) for seed in (0, 0, 1))
+    assert (first.codewords == again.codewords).all()
+    assert (first.codewords != other.codewords).any()
+    objectives = [quantizer.fit(gaussian(500, 4), 2, 16, seed=0, iterations=i).objective for i in (1, 4, 16)]
+    assert objectives == sorted(objectives, reverse=True)
+    assert objectives[0] > objectives[-1]
+
+
+def test_too_few_features_are_refused():
     with pytest.raises(ValueError, match="at least 5 features for 5 codewords, got 4"):
         quantizer.fit(np.zeros((4, 2), np.float32), subspaces=2, codewords=5, seed=0)
+    with pytest.raises(UserError, match="opq needs at least as many database images as a feature has numbers, 16, but there are 15"):
+        quantizer.opq(correlated()[:15], 4, 8, seed=0)
 
 
 def test_soft_assignment_is_that_of_a_scalar_loop():
@@ -192,9 +138,6 @@ def test_soft_assignment_is_that_of_a_scalar_loop():
         assert got[n, m].tolist() == pytest.approx([weight / sum(weights) for weight in weights])
     one = quantizer.soft_assignment(np.array([[np.log(3.0)], [2000.0]]), np.array([[[0.0], [1.0]]]))
     np.testing.assert_allclose(one, [[[0.25, 0.75]], [[0, 1]]], rtol=1e-12)
-
-
-# OPQ and quantizers of the user
 
 
 def correlated(count=600, size=16):
@@ -211,21 +154,11 @@ def test_opq_turns_features_by_an_orthogonal_matrix_and_fits_better_than_pq():
     back = quantizer.decode(fit.codes, fit.codewords) @ fit.rotation
     assert fit.objective == pytest.approx(((features - back).astype(float) ** 2).sum(1).mean(), rel=1e-4), "in the space of the features"
     assert fit.objective < 0.8 * quantizer.fit(features, 4, 8, seed=0).objective
-
-
-def test_opq_is_as_good_as_nanopqs_and_repeats_itself():
-    features = correlated()
     other = nanopq.OPQ(4, 8, verbose=False).fit(features, pq_iter=20, rotation_iter=20, seed=0)
     error = ((features - other.decode(other.encode(features))) ** 2).sum(1).mean()
-    first, again = (quantizer.opq(features, 4, 8, seed=0) for _ in range(2))
-    assert first.objective <= 1.1 * error
-    assert (first.rotation == again.rotation).all() and (first.codewords == again.codewords).all()
-
-
-def test_opq_of_fewer_features_than_numbers_is_refused():
-    """faiss would end the process."""
-    with pytest.raises(UserError, match="opq needs at least as many database images as a feature has numbers, 16, but there are 15"):
-        quantizer.opq(correlated()[:15], 4, 8, seed=0)
+    assert fit.objective <= 1.1 * error
+    again = quantizer.opq(features, 4, 8, seed=0)
+    assert (fit.rotation == again.rotation).all() and (fit.codewords == again.codewords).all()
 
 
 def test_distances_in_the_space_of_a_rotated_codebook_are_those_of_the_features(tmp_path):
@@ -239,9 +172,6 @@ def test_distances_in_the_space_of_a_rotated_codebook_are_those_of_the_features(
     got = retrieval.distances(read.rotated(queries), read.codes, read.codewords, "ADC")
     items = quantizer.decode(fit.codes, fit.codewords) @ fit.rotation
     np.testing.assert_allclose(got, ((queries[:, None] - items[None]) ** 2).sum(2), rtol=1e-4, atol=1e-4)
-
-
-def test_a_codebook_without_a_rotation_leaves_features_as_they_are(tmp_path):
     codebooks.write(tmp_path / "a.h5", codebooks.Codebook(LINE, np.zeros((3, 2), np.uint8), np.arange(3)), 0.5, [1, 1])
     read = codebooks.read(tmp_path / "a.h5")
     features = gaussian(3, 2)
@@ -249,7 +179,6 @@ def test_a_codebook_without_a_rotation_leaves_features_as_they_are(tmp_path):
 
 
 def test_the_head_of_an_attack_looks_at_rotated_features():
-    """As if the features had been rotated before; and codes are those of retrieval."""
     import torch
 
     from pqag.attacks import Head

@@ -15,8 +15,6 @@ import types
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pqag import files
 from pqag.errors import UserError
@@ -49,9 +47,6 @@ def a_record(anonymous=False, **changes):
     return records.statement(records.Job(**job), **parts | changes, anonymous=anonymous)
 
 
-# ------------------------------------------------------------------------------------------------------------------ what they say
-
-
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """A machine and a repository of which everything is known: two modules of ours and one from elsewhere."""
@@ -73,6 +68,8 @@ def machine(tmp_path, monkeypatch):
 
 def by_hand(machine) -> dict:
     """The record that ``a_record`` must be on ``machine``, with the seal left empty."""
+    wildcards, settings = {"bits": "16", "dataset": "cifar10", "seed": "3"}, {"subspaces": 4, "codewords": 16, "iterations": 25}
+    git = {"commit": "0" * 40, "dirty": True, "difference_sha256": B}
     return {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": "results/b.h5", "digest": {"sha256": B}}, {"name": "results/z.h5", "digest": {"sha256": A}}],
@@ -80,17 +77,8 @@ def by_hand(machine) -> dict:
         "predicate": {
             "buildDefinition": {
                 "buildType": "urn:pqag:job:v1",
-                "externalParameters": {
-                    "rule": "quantize",
-                    "wildcards": {"bits": "16", "dataset": "cifar10", "seed": "3"},
-                    "settings": {"subspaces": 4, "codewords": 16, "iterations": 25},
-                },
-                "internalParameters": {
-                    "code": C,
-                    "seeds": {"seed": 3},
-                    "threads": 1,
-                    "git": {"commit": "0" * 40, "dirty": True, "difference_sha256": B},
-                },
+                "externalParameters": {"rule": "quantize", "wildcards": wildcards, "settings": settings},
+                "internalParameters": {"code": C, "seeds": {"seed": 3}, "threads": 1, "git": git},
                 "resolvedDependencies": [
                     {"name": "results/c.h5", "digest": {"sha256": A}, "annotations": {"role": "input"}},
                     {"name": "results/y.h5", "digest": {"sha256": D}, "annotations": {"role": "input"}},
@@ -118,46 +106,29 @@ def test_a_record_by_hand(machine, anonymous, gpu):
     assert a_record(anonymous, gpu=gpu) == wanted
 
 
-def test_threads_are_those_of_the_settings_and_all_seeds_are_named():
+def test_threads_seeds_and_times(monkeypatch):
     inner = a_record(settings={"code": C, "threads": 7})["predicate"]["buildDefinition"]["internalParameters"]
     assert inner["threads"] == 7
     assert records.seeds_of({"seed": "3", "bits": "16"}, {"split_seed": 7, "train": None}) == {"seed": 3, "split_seed": 7}
     assert records.seeds_of({"dataset": "cifar10"}, {}) == {}
-
-
-URI = re.compile(r"(?:https://|urn:)\S+")
-TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-
-
-@pytest.mark.parametrize("anonymous", [False, True])
-def test_a_record_has_the_shape_of_a_statement_with_provenance(anonymous):
-    """As in-toto's Statement v1 and SLSA's provenance v1 have it, and without a folder of this machine."""
-    record = json.loads(json.dumps(a_record(anonymous)))
-    definition, run = record["predicate"]["buildDefinition"], record["predicate"]["runDetails"]
-    assert URI.fullmatch(definition["buildType"]) and URI.fullmatch(run["builder"]["id"])
-    assert all(isinstance(name, str) and isinstance(version, str) for name, version in run["builder"]["version"].items())
-    assert all(TIME.fullmatch(run["metadata"][key]) for key in ("startedOn", "finishedOn"))
-    assert isinstance(run["metadata"]["invocationId"], str) and record["subject"] and all(one["digest"] for one in record["subject"])
-    for one in (*record["subject"], *definition["resolvedDependencies"], *run["byproducts"]):
-        assert set(one) <= {"name", "uri", "digest", "content", "downloadLocation", "mediaType", "annotations"}
-        assert {"uri", "digest", "content"} & set(one) and isinstance(one["name"], str) and isinstance(one.get("uri", ""), str)
-        assert all(name == "sha256" and re.fullmatch("[0-9a-f]{64}", digest) for name, digest in one.get("digest", {}).items())
-    if anonymous:
-        assert not any(place in json.dumps(record) for place in (str(ROOT), str(Path.home()), sys.prefix))
-
-
-def test_code_is_named_from_the_top_of_the_repository_with_the_sha256_of_each_file():
-    code = records.dependencies(a_record(), "code")
-    assert {"scripts/quantize.py", "scripts/pqag/__init__.py", "scripts/pqag/job/records.py", "scripts/pqag/quantizer.py"} <= set(code)
-    assert "scripts/pqag/networks.py" not in code, "which the script does not use"
-    assert {name: sha256((ROOT / name).read_bytes()) for name in code} == code
-
-
-def test_times_are_in_utc_to_the_millisecond(monkeypatch):
     monkeypatch.setenv("TZ", "Asia/Kathmandu")
     before, now, after = datetime.datetime.now(datetime.UTC), records.now(), datetime.datetime.now(datetime.UTC)
     assert TIME.fullmatch(now)
     assert before - datetime.timedelta(milliseconds=1) <= datetime.datetime.fromisoformat(now) <= after
+
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+def test_a_record_of_this_machine_has_versions_as_texts_and_names_no_folder():
+    record = json.loads(json.dumps(a_record(anonymous=True)))
+    versions = record["predicate"]["runDetails"]["builder"]["version"]
+    assert all(isinstance(version, str) for version in versions.values())
+    assert not any(place in json.dumps(record) for place in (str(ROOT), str(Path.home()), sys.prefix))
+    code = records.dependencies(a_record(), "code")
+    assert {"scripts/quantize.py", "scripts/pqag/__init__.py", "scripts/pqag/job/records.py", "scripts/pqag/quantizer.py"} <= set(code)
+    assert "scripts/pqag/networks.py" not in code, "which the script does not use"
+    assert {name: sha256((ROOT / name).read_bytes()) for name in code} == code
 
 
 def test_versions_are_those_installed_of_what_steps_and_workflow_ask_for(tmp_path, monkeypatch):
@@ -169,33 +140,24 @@ def test_versions_are_those_installed_of_what_steps_and_workflow_ask_for(tmp_pat
     assert records.package_versions() == {"numpy": versions["numpy"]}, "what is not installed has none"
 
 
-def test_the_processor_has_a_name():
+def test_the_processor_has_a_name_and_a_user_without_one_is_none(monkeypatch):
     assert records.cpu().strip() == records.cpu() != ""
-    if Path("/proc/cpuinfo").exists() and "model name" in Path("/proc/cpuinfo").read_text():
-        assert f": {records.cpu()}\n" in Path("/proc/cpuinfo").read_text()
+    if Path("/proc/cpuinfo").exists() and "model name" in (text := Path("/proc/cpuinfo").read_text()):
+        assert f": {records.cpu()}\n" in text
+    monkeypatch.setattr(records.getpass, "getuser", {}.popitem)  # it raises KeyError, as getpwuid() does
+    assert records._user() is None
 
 
-def test_the_gpu_is_named_if_it_was_used(monkeypatch):
+def test_the_gpu_is_named_if_it_was_used(monkeypatch, python):
     for available, used, name in ((True, True, "a GPU"), (True, False, None), (False, False, None)):
         found = {"is_available": available, "is_initialized": used, "get_device_name": "a GPU"}
         cuda = types.SimpleNamespace(**{key: lambda value=value: value for key, value in found.items()})
         monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
         assert records.gpu() == name
-
-
-def test_without_torch_there_is_no_gpu_and_torch_is_not_loaded(monkeypatch, python):
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     assert records.gpu() is None and "torch" not in sys.modules
     code = "import sys, pqag.job.records, pqag.show.cells; print({'torch', 'pandas', 'numpy', 'h5py', 'pydantic'} & set(sys.modules))"
     assert python(code, capture_output=True, text=True, check=True).stdout == "set()\n"
-
-
-def test_a_user_without_a_name_is_none(monkeypatch):
-    monkeypatch.setattr(records.getpass, "getuser", {}.popitem)  # it raises KeyError, as getpwuid() does
-    assert records._user() is None
-
-
-# --------------------------------------------------------------------------------------------------------------------------- git
 
 
 @pytest.fixture
@@ -227,12 +189,21 @@ git_state = records.git_state.__wrapped__  # as a process finds it that has not 
 NO_GIT = {"commit": None, "dirty": None, "difference_sha256": None}
 
 
-def test_a_clean_repository_has_its_commit_alone(git, tmp_path):
+def test_a_clean_repository_has_its_commit_alone_and_untracked_deleted_and_binary_files_are_differences(git, tmp_path):
     commit = (tmp_path / ".git/refs/heads/main").read_text().strip()
     assert git_state() == {"commit": commit, "dirty": False, "difference_sha256": None}
     (tmp_path / "ignored").write_text("x")
     os.utime(tmp_path / "code.py", (0, 0))
     assert git_state()["dirty"] is False, "neither ignored files nor times count"
+    (tmp_path / "new.py").write_text("y = 1\n")
+    assert (git_state()["dirty"], git_state()["difference_sha256"]) == (True, sha256(b"new.py\n"))
+    (tmp_path / "new.py").unlink()
+    (tmp_path / "code.py").unlink()
+    deleted = git_state()
+    (tmp_path / "code.py").write_bytes(bytes(range(256)))
+    binary = git_state()
+    (tmp_path / "code.py").write_bytes(bytes(range(255)) + b"\0")
+    assert len({one["difference_sha256"] for one in (deleted, binary, git_state())}) == 3
 
 
 def test_an_uncommitted_change_is_recorded_by_its_sha256(git, tmp_path):
@@ -247,8 +218,6 @@ def test_an_uncommitted_change_is_recorded_by_its_sha256(git, tmp_path):
     assert changed["difference_sha256"] == sha256(difference.encode())
     git("add", ".")
     assert git_state() == changed, "whether it is staged makes no difference"
-    (tmp_path / "code.py").write_text("x = 3\n")
-    assert git_state()["difference_sha256"] not in (changed["difference_sha256"], None)
     (tmp_path / "code.py").write_text("x = 1\n")
     git("add", ".")
     assert git_state() == clean
@@ -267,18 +236,6 @@ def test_the_difference_does_not_depend_on_how_the_user_likes_it_shown(git, tmp_
     assert git_state() == before
 
 
-def test_untracked_deleted_and_binary_files_are_differences(git, tmp_path):
-    (tmp_path / "new.py").write_text("y = 1\n")
-    assert (git_state()["dirty"], git_state()["difference_sha256"]) == (True, sha256(b"new.py\n"))
-    (tmp_path / "new.py").unlink()
-    (tmp_path / "code.py").unlink()
-    deleted = git_state()
-    (tmp_path / "code.py").write_bytes(bytes(range(256)))
-    binary = git_state()
-    (tmp_path / "code.py").write_bytes(bytes(range(255)) + b"\0")
-    assert len({one["difference_sha256"] for one in (deleted, binary, git_state())}) == 3
-
-
 def test_without_a_repository_without_a_commit_and_without_git_nothing_is_known(tmp_path, monkeypatch):
     monkeypatch.delenv("GIT_DIR", raising=False)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
@@ -290,9 +247,6 @@ def test_without_a_repository_without_a_commit_and_without_git_nothing_is_known(
     with pytest.raises(FileNotFoundError):
         subprocess.run(["git"])
     assert git_state() == NO_GIT
-
-
-# -------------------------------------------------------------------------------------------------------------------------- seal
 
 
 def leaves(value, path=()):
@@ -319,7 +273,7 @@ def changed(record, path, value):
     return record
 
 
-def test_a_seal_tells_of_every_change(tmp_path):
+def test_a_seal_tells_of_every_change_and_sealing_again_changes_nothing(tmp_path):
     record = a_record()
     for path in leaves(record):
         files.write_json(tmp_path / "a.json", changed(record, path, "another"))
@@ -328,18 +282,12 @@ def test_a_seal_tells_of_every_change(tmp_path):
     assert records.sealed_sha256(record) == files.sha256(tmp_path / "a.json")
     (tmp_path / "a.json").write_text(json.dumps(record))
     assert records.sealed_sha256(record) != files.sha256(tmp_path / "a.json"), "another layout"
-
-
-def test_sealing_again_changes_nothing_and_the_record_is_left_as_it_was():
     record = a_record()
     assert records.sealed(record) == record
     broken = changed(record, ("predicate", "runDetails", "metadata", "invocationId"), "x")
     assert records.sealed(broken) == record
     assert broken["predicate"]["runDetails"]["metadata"]["invocationId"] == "x"
     assert records.sealed_sha256(changed(a_record(), ("subject", 0, "name"), float("nan"))) == ""
-
-
-# ----------------------------------------------------------------------------------------------------------------------- reading
 
 
 @pytest.fixture
@@ -368,6 +316,11 @@ def test_what_is_no_record_is_refused(refused):
         refused(content)
     for constant in ("NaN", "Infinity", "-Infinity"):  # which Python alone takes for JSON
         assert f"{constant} is no JSON" in refused(whole.replace('"codewords": 16', f'"codewords": {constant}').encode())
+    others = {("_type",): "https://in-toto.io/Statement/v0.1", ("predicateType",): "https://slsa.dev/provenance/v0.2"}
+    for path, value in {**others, (*DEFINITION, "buildType"): "urn:pqag:job:v2"}.items():
+        assert value in refused(changed(a_record(), path, value))
+    record = changed(a_record(), ("subject", 0, "name"), "a\nb\r\nc")
+    assert "a b c has no sha256" in refused(changed(record, ("subject", 0, "digest", "sha256"), "x"))
 
 
 def test_a_record_is_read_as_it_was_written_and_a_file_that_is_none_is_refused(tmp_path):
@@ -383,46 +336,28 @@ def test_a_record_is_read_as_it_was_written_and_a_file_that_is_none_is_refused(t
 DEFINITION, RUN = ("predicate", "buildDefinition"), ("predicate", "runDetails")
 OUTER, INNER = (*DEFINITION, "externalParameters"), (*DEFINITION, "internalParameters")
 DEPENDENCIES = (*DEFINITION, "resolvedDependencies")
-#: Everything that the library looks at, and of what kind it must be; None: any.
-LOOKED_AT = {
-    ("_type",): str,
-    ("predicateType",): str,
-    ("subject",): list,
-    ("subject", 0): dict,
-    ("subject", 1, "name"): str,
-    ("subject", 1, "digest"): dict,
-    ("subject", 1, "digest", "sha256"): str,
-    ("predicate",): dict,
-    DEFINITION: dict,
-    (*DEFINITION, "buildType"): str,
-    OUTER: dict,
-    (*OUTER, "rule"): str,
-    (*OUTER, "wildcards"): dict,
-    (*OUTER, "settings"): dict,
-    INNER: dict,
-    (*INNER, "code"): str,
-    (*INNER, "seeds"): dict,
-    (*INNER, "threads"): None,
-    (*INNER, "git"): dict,
-    (*INNER, "git", "commit"): None,
-    (*INNER, "git", "dirty"): None,
-    DEPENDENCIES: list,
-    (*DEPENDENCIES, 0): dict,
-    (*DEPENDENCIES, 0, "name"): str,
-    (*DEPENDENCIES, 0, "digest"): dict,
-    (*DEPENDENCIES, 0, "digest", "sha256"): str,
-    (*DEPENDENCIES, 0, "annotations"): dict,
-    RUN: dict,
-    (*RUN, "builder"): dict,
-    (*RUN, "builder", "version"): dict,
-    (*RUN, "metadata"): dict,
-    (*RUN, "metadata", "startedOn"): str,
-    (*RUN, "metadata", "finishedOn"): str,
-    (*RUN, "byproducts"): list,
-    (*RUN, "byproducts", 0): dict,
-    (*RUN, "byproducts", 0, "annotations"): dict,
-    (*RUN, "byproducts", 0, "annotations", "cpu"): None,
+#: Everything that the library looks at, by where it stands, and of what kind it must be; None: any.
+KINDS = {
+    (): {"_type": str, "predicateType": str, "subject": list, "predicate": dict},
+    ("subject",): {0: dict},
+    ("subject", 1): {"name": str, "digest": dict},
+    ("subject", 1, "digest"): {"sha256": str},
+    ("predicate",): {"buildDefinition": dict, "runDetails": dict},
+    DEFINITION: {"buildType": str, "externalParameters": dict, "internalParameters": dict, "resolvedDependencies": list},
+    OUTER: {"rule": str, "wildcards": dict, "settings": dict},
+    INNER: {"code": str, "seeds": dict, "threads": None, "git": dict},
+    (*INNER, "git"): {"commit": None, "dirty": None},
+    DEPENDENCIES: {0: dict},
+    (*DEPENDENCIES, 0): {"name": str, "digest": dict, "annotations": dict},
+    (*DEPENDENCIES, 0, "digest"): {"sha256": str},
+    RUN: {"builder": dict, "metadata": dict, "byproducts": list},
+    (*RUN, "builder"): {"version": dict},
+    (*RUN, "metadata"): {"startedOn": str, "finishedOn": str},
+    (*RUN, "byproducts"): {0: dict},
+    (*RUN, "byproducts", 0): {"annotations": dict},
+    (*RUN, "byproducts", 0, "annotations"): {"cpu": None},
 }
+LOOKED_AT = {(*place, key): kind for place, kinds in KINDS.items() for key, kind in kinds.items()}
 MAY_BE_ABSENT = {("subject", 0), (*DEPENDENCIES, 0), (*DEPENDENCIES, 0, "annotations")}
 
 
@@ -441,46 +376,6 @@ def test_a_digest_that_is_no_sha256_is_refused(refused, path):
         refused(changed(a_record(), (*path, "digest", "sha256"), digest))
 
 
-def test_a_statement_of_another_kind_is_refused_and_told(refused):
-    others = {("_type",): "https://in-toto.io/Statement/v0.1", ("predicateType",): "https://slsa.dev/provenance/v0.2"}
-    for path, value in {**others, (*DEFINITION, "buildType"): "urn:pqag:job:v2"}.items():
-        assert value in refused(changed(a_record(), path, value))
-
-
-def test_a_hostile_name_is_told_on_one_line(refused):
-    record = changed(a_record(), ("subject", 0, "name"), "a\nb\r\nc")
-    assert "a b c has no sha256" in refused(changed(record, ("subject", 0, "digest", "sha256"), "x"))
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=5,
-)
-
-
-@settings(max_examples=100)
-@given(st.sampled_from(sorted(LOOKED_AT, key=str)), JSON)
-def test_whatever_stands_in_a_record_it_can_be_used_or_is_refused(tmp_path_factory, path, value):
-    file = tmp_path_factory.getbasetemp() / "any.prov.json"
-    file.write_text(json.dumps(changed(RECORD, path, value)))
-    try:
-        record = records.read(file)
-    except UserError:
-        return
-    assert all(isinstance(name, str) for name in records.outputs(record))
-    for role in ("input", "raw", "code"):
-        records.dependencies(record, role)
-    assert "code" in records.settings_of(record)
-    assert records.sealed_sha256(record) != ""
-
-
-RECORD = a_record()
-
-
-# ------------------------------------------------------------------------------------------------------------- what is asked of them
-
-
 def test_parts_of_a_record_by_hand(machine):
     record = a_record()
     assert records.outputs(record) == {"results/b.h5": B, "results/z.h5": A}
@@ -493,7 +388,6 @@ def test_parts_of_a_record_by_hand(machine):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The folder that the workflow runs in."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -532,9 +426,6 @@ def test_shards_are_named_in_the_record_of_the_job_that_joined_them_with_their_m
     other = with_shards(folder)
     other["predicate"]["runDetails"]["byproducts"] = record["predicate"]["runDetails"]["byproducts"]
     assert records.processors(other) == {"a processor", "another"}
-
-
-def test_shards_of_another_job_are_refused(folder):
     other = {"subspaces": 8, "codewords": 16, "iterations": 25, "code": C}
     for changes in ({"settings": other}, {"inputs": {"results/y.h5": A}}):
         with pytest.raises(UserError, match="^x.shard1of2.prov.json is of a shard with other settings, or of other files"):
@@ -557,7 +448,7 @@ def test_a_record_is_of_its_settings_and_of_what_its_input_is_now(folder):
     assert not records.is_of("x.prov.json", settings, ["data/y.h5"])
 
 
-def test_the_record_of_a_file_is_found_beside_it(folder):
+def test_the_record_of_a_file_is_found_beside_it_if_it_names_the_file_and_is_whole(folder):
     made("data/images.prov.json", data__images_h5=b"1")
     made("data/aod.prov.json", data__aod_h5=b"2", data__aod_health_json=b"3")
     made("data/aod.alexnet.prov.json", data__aod_alexnet_h5=b"4")
@@ -566,9 +457,6 @@ def test_the_record_of_a_file_is_found_beside_it(folder):
     for name, maker in {**makers, "weights.pt": "weights", "training.csv": "weights"}.items():
         assert records.record_of(f"data/{name}") == Path(f"data/{maker}.prov.json")
     assert records.record_of("data/images.h5") == records.record_of("./data/images.h5") == Path("data/images.prov.json")
-
-
-def test_a_record_that_does_not_name_the_file_is_not_its_own_and_a_damaged_one_is_passed_over(folder):
     made("a.prov.json", b_txt=b"x")
     files.write_bytes("a.txt", b"x")
     assert records.record_of("a.txt") is None
@@ -578,9 +466,6 @@ def test_a_record_that_does_not_name_the_file_is_not_its_own_and_a_damaged_one_i
     assert records.record_of("a.txt") == Path("other.prov.json")
     Path("other.prov.json").unlink()
     assert records.record_of("a.txt") is None
-
-
-# ---------------------------------------------------------------------------------------------------------------- while a job runs
 
 
 def test_the_sha256_of_a_file_that_is_what_its_job_made(folder):
@@ -603,7 +488,7 @@ def fails(*fragments, path="a.txt"):
         assert fragment in str(error.value)
 
 
-def test_a_file_that_was_changed_or_has_no_record_is_refused(folder):
+def test_a_file_that_was_changed_or_has_no_record_and_a_record_without_its_seal_are_refused(folder):
     made("a.prov.json", a_txt=b"x", b_txt=b"y")
     Path("a.txt").write_bytes(b"y")
     fails("is not what its job made", sha256(b"x")[:12], sha256(b"y")[:12], "audit.py verify")
@@ -611,9 +496,6 @@ def test_a_file_that_was_changed_or_has_no_record_is_refused(folder):
         pytest.fail("the body ran")
     Path("a.prov.json").unlink()
     fails("has no record of how it was made", "audit.py verify")
-
-
-def test_a_record_as_a_file_must_bear_its_seal(folder):
     made("a.prov.json", a_txt=b"x")
     assert records.checked_sha256("a.prov.json") == sha256(Path("a.prov.json").read_bytes())
     text = Path("a.prov.json").read_text()

@@ -49,7 +49,6 @@ def resolved(**changes):
 
 
 def asked(rule, study=None, gpu=False, **wildcards):
-    """MiB and minutes at the first attempt."""
     it = work(rule, JOB | wildcards, study or resolved(), gpu)
     return it.mem_mb(), it.runtime()
 
@@ -75,19 +74,6 @@ def test_sizes_are_those_of_the_networks(name):
     assert size.parameters == pytest.approx(sum(p.numel() for p in network.parameters()) / 1e6, rel=0.01)
 
 
-@pytest.mark.parametrize("side", [63, 64, 300])
-def test_larger_images_meet_as_many_outputs_as_the_networks_have(side):
-    """A stride keeps what follows the first convolution between 32 and 63 on a side; roundings at the edges make up to a tenth."""
-    study = resolved(datasets__photos__image_size=side, models__vgg16__width=0.25)
-    network, outputs = networks.build("vgg16", 10, 0.25, image_size=side).eval(), []
-    for module in network.modules():
-        if isinstance(module, torch.nn.Conv2d | torch.nn.BatchNorm2d):
-            module.register_forward_hook(lambda module, inputs, output: outputs.append(output.numel()))
-    with torch.no_grad():
-        network(torch.zeros(1, 3, side, side))
-    assert resources.network(JOB, study, 1).size.outputs == pytest.approx(sum(outputs) / 1e6, rel=0.15)
-
-
 def test_scoring_by_hand():
     """80 MiB, and for 128 queries 24 bytes for each distinct code, of which there are 2^16 at most, and 8 for each of 190,000 images; twice
     512 numbers of 4 bytes for each of 100,000 queries.
@@ -107,16 +93,11 @@ def test_scoring_by_hand():
         ("pretrain", {"training__epochs": 60}, "time"),
         ("pretrain", {"training__batch_size": 2000}, "memory"),
         ("pretrain", {"datasets__photos__image_size": 127}, "memory time"),
-        ("pretrain", {"models__vgg16__width": 2.0}, "memory time"),
-        ("pretrain", {"datasets__photos__database": 400_000}, "time"),
         ("extract", {"datasets__photos__database": 400_000}, "memory time"),
-        ("extract", {"models__vgg16__width": 2.0}, "memory time"),
         ("extract_transfer", {"datasets__photos__queries": 400_000}, "memory time"),
         ("extract_transfer", {"models__vgg11": {}}, "memory time"),
         ("attack", {"attacks__aod__iterations": 50}, "time"),
         ("attack", {"datasets__photos__queries": 400_000}, "memory time"),
-        ("attack", {"models__vgg16__width": 2.0}, "memory time"),
-        ("attack", {"datasets__photos__image_size": 127}, "memory time"),
         ("sweep", {"figures__sweep__iterations": [1, 2, 5, 10, 20, 200]}, "time"),
         ("sweep", {"figures__sweep__queries": 90_000}, "memory time"),
         ("quantize", {"quantizer__iterations": 2000}, "time"),
@@ -160,15 +141,11 @@ def test_images_are_those_of_the_data_set_and_at_most_those_in_its_file(tmp_path
         assert resources.images({"dataset": name}, study) == (stored, stored, stored, *before[3:])
 
 
-def test_every_attempt_asks_for_more():
+def test_every_attempt_asks_for_more_and_a_step_of_seconds_for_the_least():
     manifest = work("manifest", {}, resolved())
     for attempt in (1, 2, 3):
         assert manifest.mem_mb(attempt) == [570, 855, 1283][attempt - 1]  # 1.5 (100 + 280), 1.5 times, 2.25 times
         assert manifest.runtime(attempt) == LEAST_MINUTES * 2 ** (attempt - 1)
-
-
-def test_a_step_of_seconds_asks_for_the_least_of_its_kind():
-    """Of 6 seconds, or 10 with a narrow network and few images."""
     study = resolved(datasets__photos__queries=100, datasets__photos__database=1000, models__vgg16__width=0.125, bits=[16])
     assert {asked(rule, study, bits="16")[1] for rule in ("attack", "extract", "extract_transfer")} == {LEAST_NETWORK_MINUTES} == {3}
     assert {asked(rule, study, bits="16")[1] for rule in ("evaluate", "precision_recall", "manifest")} == {LEAST_MINUTES} == {1}
@@ -227,16 +204,6 @@ def test_faults_of_a_job():
     assert job(1200, None) == 0
     assert [job(1200, 600, 60, used) for used in (14, 16, 49, 51)] == [1, 0, 0, 1]
     assert [job(1200, 600, minutes, 0.1) for minutes in (3, 4)] == [0, 1]
-
-
-def test_the_check_prints_a_line_for_each_rule():
-    jobs = [checked.Job("attack", "a", 1200, 10, 3, used, 0.5) for used in (400, 600)] + [
-        checked.Job("study", "s", 300, 10, 1, None, 0.001)
-    ]
-    assert [line.split() for line in checked.table(jobs)][1:] == [
-        ["attack", "2", "600", "1200", "2", "-", "3", "0.5", "10", "20", "-", "20"],
-        ["study", "1", "?", "?", "?", "0.001", "10", "1e+04", "-", "1e+04"],
-    ]
 
 
 def test_other_requests_make_nothing_stale(study, tiny, monkeypatch):

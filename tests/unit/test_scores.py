@@ -33,31 +33,13 @@ def scored(attack, source, bits, target=None, target_bits=None):
     return (attack, source, PRETRAINED, bits, target or source, PRETRAINED, target_bits or bits)
 
 
-def test_white_box_by_hand():
+def test_scores_of_each_table_by_hand():
     assert scores(without("table3", "table4")) == [scored(attack, "vgg16", bits) for bits in (16, 24) for attack in ("clean", "apd", "aod")]
-
-
-def test_transfer_between_bits_by_hand():
-    assert scores(without("table1", "table4")) == [
-        scored("clean", "alexnet", 16),
-        scored("clean", "alexnet", 24),
-        scored("aod", "alexnet", 16),
-        scored("aod", "alexnet", 16, target_bits=24),
-        scored("aod", "alexnet", 24, target_bits=16),
-        scored("aod", "alexnet", 24),
-    ]
-
-
-def test_transfer_between_models_by_hand():
-    found = scores(without("table1", "table3"))
-    assert found == [
-        scored("clean", "vgg16", 24),
-        scored("clean", "resnet18", 24),
-        scored("apd", "vgg16", 24),
-        scored("apd", "vgg16", 24, "resnet18"),
-        scored("apd", "resnet18", 24, "vgg16"),
-        scored("apd", "resnet18", 24),
-    ]
+    between_bits = [scored("aod", "alexnet", made_for, target_bits=bits) for made_for in (16, 24) for bits in (16, 24)]
+    assert scores(without("table1", "table4")) == [scored("clean", "alexnet", bits) for bits in (16, 24)] + between_bits
+    found, pair = scores(without("table1", "table3")), ("vgg16", "resnet18")
+    between_models = [scored("apd", made_for, 24, model) for made_for in pair for model in pair]
+    assert found == [scored("clean", model, 24) for model in pair] + between_models
     assert found[3]._asdict() == dict(zip(Score._fields, found[3]))
     assert Score._fields == ("attack", "source_model", "source_training", "source_bits", "model", "training", "bits")
 
@@ -71,65 +53,13 @@ def needed(study, rule, wildcards):
 def test_what_two_tables_show_is_scored_once():
     # 6 of Table 1, 6 of Table 3, 6 of Table 4 of which 2 are Table 1's: clean and APD of VGG16 at 24 bits.
     assert len(scores(STUDY)) == len(set(scores(STUDY))) == 16
-    assert not needed(without("table3"), "table3", {})
+    assert not needed(without("table3"), "table", {"table": "table3"})
     assert tables(STUDY) == ["table1", "table3", "table4"] and tables(without("table3")) == ["table1", "table4"]
-
-
-@pytest.mark.parametrize(
-    ("rule", "wildcards", "has"),
-    [
-        ("table", {"table": "table1"}, True),
-        ("drops", {"table": "table4"}, True),
-        ("drops", {"table": "table3"}, False),
-        ("robustness", {"table": "table2"}, False),
-        ("fetch", {"dataset": "cifar10"}, True),
-        ("pretrain", {"model": "resnet18", "seed": "0"}, True),
-        ("pretrain", {"model": "vgg11", "seed": "0"}, False),
-        ("quantize", {"model": "resnet18", "bits": "24"}, True),
-        ("quantize", {"model": "resnet18", "bits": "16"}, False),
-        ("attack", {"model": "resnet18", "bits": "24", "attack": "aod"}, False),
-        ("attack", {"model": "alexnet", "bits": "16", "attack": "aod"}, True),
-        ("attack", {"model": "alexnet", "bits": "16", "attack": "apd"}, False),
-        ("extract_transfer", {"training": PRETRAINED} | {"attack": "apd", "source_bits": "24", "model": "resnet18"}, True),
-        ("extract_transfer", {"training": PRETRAINED} | {"attack": "aod", "source_bits": "24", "model": "resnet18"}, False),
-        ("extract_transfer", {"training": PRETRAINED} | {"attack": "aod", "source_bits": "24", "model": "alexnet"}, False),
-        ("evaluate", {"attack": "aod", "source_model": "alexnet", "source_bits": "24", "model": "alexnet", "bits": "16"}, True),
-        ("evaluate", {"attack": "aod", "source_model": "vgg16", "source_bits": "24", "model": "vgg16", "bits": "16"}, False),
-        ("evaluate_clean", {"model": "vgg16", "bits": "16"}, True),
-        ("evaluate_clean", {"model": "resnet18", "bits": "16"}, False),
-    ],
-)
-def test_a_job_is_of_the_study_if_a_table_needs_it(rule, wildcards, has):
-    assert needed(STUDY, rule, wildcards) is has
-
-
-DRAWN = STUDY | {"figures": {"models": ["vgg11"], "bits": 16, "sweep": {"models": ["vgg13"]}}}
-
-
-def test_figures_bring_the_scores_of_their_victims():
     added = [score for score in scores(DRAWN) if score not in scores(STUDY)]
     assert added == [scored(attack, "vgg11", 16) for attack in ("clean", "apd", "aod")]
 
 
-@pytest.mark.parametrize(
-    ("rule", "wildcards", "has"),
-    [
-        ("precision_recall", {"model": "vgg11"}, True),
-        ("precision_recall", {"model": "vgg13"}, False),
-        ("sweep", {"model": "vgg13", "bits": "16", "attack": "apd"}, True),
-        ("sweep", {"model": "vgg13", "bits": "24", "attack": "apd"}, False),
-        ("sweep", {"model": "vgg13", "bits": "16", "attack": "basic"}, False),
-        ("sweep", {"model": "vgg11", "bits": "16", "attack": "apd"}, False),
-        ("pretrain", {"model": "vgg13"}, True),  # whose strength is shown, and nothing else of it
-        ("quantize", {"model": "vgg13", "bits": "16"}, True),
-        ("quantize", {"model": "vgg13", "bits": "24"}, False),
-        ("heat_map", {"table": "table3", "panel": "cifar10_alexnet"}, True),
-        ("heat_map", {"table": "table3", "panel": "cifar10_vgg16"}, False),
-        ("heat_map", {"table": "table4", "panel": "cifar10"}, True),
-    ],
-)
-def test_a_figure_is_of_the_study_if_its_victim_is_named(rule, wildcards, has):
-    assert needed(DRAWN, rule, wildcards) is has
+DRAWN = STUDY | {"figures": {"models": ["vgg11"], "bits": 16, "sweep": {"models": ["vgg13"]}}}
 
 
 PQN = {"quantizer": {"method": "pqn", "subspaces": 4}}
@@ -169,27 +99,48 @@ def test_a_jointly_trained_network_is_a_victim_like_any_other():
 
 
 @pytest.mark.parametrize(
-    ("rule", "wildcards", "has"),
+    ("study", "rule", "wildcards", "has"),
     [
-        ("train_pqn", {"model": "mine", "bits": "24"}, True),
-        ("train_pqn", {"model": "mine", "bits": "36"}, False),
-        ("train_pqn", {"model": "alexnet", "bits": "24"}, False),
-        ("encode", {"model": "mine", "training": "joint24", "bits": "24"}, True),
-        ("encode", {"model": "mine", "training": "joint24", "bits": "16"}, False),
-        ("pretrain", {"model": "alexnet", "seed": "0"}, True),
-        ("pretrain", {"model": "mine", "seed": "0"}, False),  # left from before it was trained with its codebook
-        ("sweep", {"model": "mine", "training": "joint24", "bits": "24", "attack": "apd"}, True),
-        ("sweep", {"model": "mine", "training": PRETRAINED, "bits": "24", "attack": "apd"}, False),
-        ("extract", {"model": "vgg11", "training": PRETRAINED}, False),
-        ("table", {"table": "table2"}, True),
-        ("robustness", {"table": "table2"}, True),
-        ("robustness", {"table": "table4"}, False),
-        ("drops", {"table": "table4"}, False),
-        ("table", {"table": "table1"}, False),
+        (STUDY, "table", {"table": "table1"}, True),
+        (STUDY, "drops", {"table": "table4"}, True),
+        (STUDY, "robustness", {"table": "table2"}, False),
+        (STUDY, "pretrain", {"model": "resnet18", "seed": "0"}, True),
+        (STUDY, "pretrain", {"model": "vgg11", "seed": "0"}, False),
+        (STUDY, "quantize", {"model": "resnet18", "bits": "16"}, False),
+        (STUDY, "attack", {"model": "resnet18", "bits": "24", "attack": "aod"}, False),
+        (STUDY, "attack", {"model": "alexnet", "bits": "16", "attack": "aod"}, True),
+        (STUDY, "extract_transfer", {"training": PRETRAINED} | {"attack": "apd", "source_bits": "24", "model": "resnet18"}, True),
+        (STUDY, "extract_transfer", {"training": PRETRAINED} | {"attack": "aod", "source_bits": "24", "model": "alexnet"}, False),
+        (STUDY, "evaluate", {"attack": "aod", "source_model": "alexnet", "source_bits": "24", "model": "alexnet", "bits": "16"}, True),
+        (STUDY, "evaluate", {"attack": "aod", "source_model": "vgg16", "source_bits": "24", "model": "vgg16", "bits": "16"}, False),
+        (STUDY, "evaluate_clean", {"model": "resnet18", "bits": "16"}, False),
+        (DRAWN, "precision_recall", {"model": "vgg11"}, True),
+        (DRAWN, "precision_recall", {"model": "vgg13"}, False),
+        (DRAWN, "sweep", {"model": "vgg13", "bits": "16", "attack": "apd"}, True),
+        (DRAWN, "sweep", {"model": "vgg13", "bits": "24", "attack": "apd"}, False),
+        (DRAWN, "sweep", {"model": "vgg11", "bits": "16", "attack": "apd"}, False),
+        (DRAWN, "pretrain", {"model": "vgg13"}, True),  # whose strength is shown, and nothing else of it
+        (DRAWN, "quantize", {"model": "vgg13", "bits": "16"}, True),
+        (DRAWN, "quantize", {"model": "vgg13", "bits": "24"}, False),
+        (DRAWN, "heat_map", {"table": "table3", "panel": "cifar10_alexnet"}, True),
+        (DRAWN, "heat_map", {"table": "table3", "panel": "cifar10_vgg16"}, False),
+        (DRAWN, "heat_map", {"table": "table4", "panel": "cifar10"}, True),
+        (JOINT, "train_pqn", {"model": "mine", "bits": "24"}, True),
+        (JOINT, "train_pqn", {"model": "alexnet", "bits": "24"}, False),
+        (JOINT, "encode", {"model": "mine", "training": "joint24", "bits": "24"}, True),
+        (JOINT, "encode", {"model": "mine", "training": "joint24", "bits": "16"}, False),
+        (JOINT, "pretrain", {"model": "alexnet", "seed": "0"}, True),
+        (JOINT, "pretrain", {"model": "mine", "seed": "0"}, False),  # left from before it was trained with its codebook
+        (JOINT, "sweep", {"model": "mine", "training": "joint24", "bits": "24", "attack": "apd"}, True),
+        (JOINT, "sweep", {"model": "mine", "training": PRETRAINED, "bits": "24", "attack": "apd"}, False),
+        (JOINT, "extract", {"model": "vgg11", "training": PRETRAINED}, False),
+        (JOINT, "table", {"table": "table2"}, True),
+        (JOINT, "robustness", {"table": "table2"}, True),
+        (JOINT, "robustness", {"table": "table4"}, False),
     ],
 )
-def test_jobs_of_jointly_trained_networks(rule, wildcards, has):
-    assert needed(JOINT, rule, wildcards) is has
+def test_a_job_is_of_the_study_if_a_table_or_a_figure_needs_it(study, rule, wildcards, has):
+    assert needed(study, rule, wildcards) is has
 
 
 def test_a_model_that_lends_weights_is_of_the_study_though_no_table_shows_it():
@@ -197,7 +148,3 @@ def test_a_model_that_lends_weights_is_of_the_study_though_no_table_shows_it():
     assert needed(study, "pretrain", {"model": "vgg13"}) and not needed(STUDY, "pretrain", {"model": "vgg13"})
     assert needed(study, "borrow", {"model": "vgg16"}) and not needed(study, "pretrain", {"model": "vgg11"})
     assert not needed(study, "extract", {"model": "vgg13"})
-
-
-def test_a_table_without_models_is_of_no_study():
-    assert not needed(without("table3"), "table", {"table": "table3"})

@@ -39,44 +39,33 @@ STUDY = {
 }
 SWEEP = {"epsilon": [2, 4], "iterations": [3]}
 DRAWN = {"attacks": ["strong", "basic"], "bits": 24, "seed": 5}
-RECIPE = {
-    "epochs": 20,
-    "batch_size": 64,
-    "learning_rate": 0.1,
-    "momentum": 0.9,
-    "weight_decay": 0.0005,
-    "label_smoothing": 0.1,
-    "crop": 2,
-    "flip": True,
-    "precision": "auto",
-}
-STRONG = {
-    "loss": "apd",
-    "method": "pgd",
-    "epsilon": 16,
-    "step": 2.55,
-    "iterations": 5,
-    "random_start": True,
-    "feature": "normalised",
-    "assignment": "inner_product",
-    "temperature": 0.5,
-    "decay": 1,
-}
+RECIPE = {"epochs": 20, "batch_size": 64, "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0005, "label_smoothing": 0.1}
+RECIPE |= {"crop": 2, "flip": True, "precision": "auto"}
+TRAINS = RECIPE | {"network": "alexnet", "width": 0.25, "threads": 6, "device": "cpu"}
+STRONG = {"loss": "apd", "method": "pgd", "epsilon": 16, "step": 2.55, "iterations": 5, "random_start": True, "decay": 1}
+STRONG |= {"feature": "normalised", "assignment": "inner_product", "temperature": 0.5}
 BASIC = STRONG | {"loss": "basic", "epsilon": 8, "step": 1, "iterations": 9, "temperature": 1}
 PARTS = {"train": None, "database": 9000, "database_from": "test", "queries": 1000, "split_seed": 0}
+SCENES = {"kind": "nuswide", "sha256": None, "source": "c/folder", "image_size": 64, "missing": 0.1, "concepts": 21}
 QUANTIZER = {"method": "pq", "subspaces": 8, "iterations": 11}
-VGG16 = {"network": "vgg16", "width": 0.5, "weights": None, "like": None, "quantizer": QUANTIZER}
-ALEXNET = VGG16 | {"network": "alexnet", "width": 0.25}
 PQN = {"alpha": 3, "loss": "hinge", "margin": 0.25, "intra_normalisation": False, "classification": 0.125, "warm_up": 0.75}
 VICTIM = {"dataset": "cifar10", "model": "vgg16", "training": "pretrained", "seed": "5"}
 SOURCE = {"source_model": "alexnet", "source_training": "pretrained", "source_bits": "24"}
 #: What all tables have in common, except where they say otherwise.
-TABLE = {
-    "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
-    "attacks": {"strong": STRONG, "basic": BASIC},
-    "bits": [24, 16],
-    "seeds": [5, 4],
-}
+DATASETS = ["cifar10", "fashion_mnist", "my_scenes"]
+TABLE = {"datasets": DATASETS, "attacks": {"strong": STRONG, "basic": BASIC}, "bits": [24, 16], "seeds": [5, 4]}
+VGG16, ALEXNET, JOINT = (
+    {"networks": {name: of}, "widths": {name: width}, "quantizers": {name: by}}
+    for name, of, width, by in (("vgg16", "vgg16", 0.5, "pq"), ("alexnet", "alexnet", 0.25, "pq"), ("joint", "alexnet", 0.25, "pqn"))
+)
+
+
+def of(*models):
+    """What the settings of a table say of its models."""
+    return {key: {name: value for model in models for name, value in model[key].items()} for key in VGG16}
+
+
+DROPS = TABLE | {"victims": [["alexnet", "pretrained"], ["vgg16", "pretrained"]], "attacks": {"strong": STRONG}, "bits": [16]}
 RUNS = {"threads": 3, "device": "cpu"}
 
 
@@ -89,23 +78,13 @@ def study():
 BY_HAND = [
     ("fetch", {"dataset": "cifar10"}, {"kind": "cifar10", "sha256": None, "source": "a/folder"}),
     ("fetch", {"dataset": "fashion_mnist"}, {"kind": "fashion_mnist", "sha256": "ab" * 32, "source": None}),
-    (
-        "fetch",
-        {"dataset": "my_scenes"},
-        {"kind": "nuswide", "sha256": None, "source": "c/folder", "image_size": 64, "missing": 0.1, "concepts": 21},
-    ),
+    ("fetch", {"dataset": "my_scenes"}, SCENES),
     ("prepare", {"dataset": "cifar10"}, PARTS | {"train": 40_000, "database": 8000, "queries": 500, "split_seed": 7}),
     ("prepare", {"dataset": "fashion_mnist"}, PARTS | {"queries": 300}),
     ("prepare", {"dataset": "my_scenes"}, PARTS | {"database": None, "database_from": "all"}),
-    ("pretrain", VICTIM, RECIPE | {"epochs": 3, "flip": False, "network": "vgg16", "width": 0.5, "threads": 6, "device": "cpu"}),
-    ("pretrain", VICTIM | {"model": "alexnet"}, RECIPE | {"network": "alexnet", "width": 0.25, "threads": 6, "device": "cpu"}),
-    (
-        "train_pqn",
-        {"dataset": "cifar10", "model": "joint", "bits": "24", "seed": "5"},
-        RECIPE
-        | PQN
-        | {"network": "alexnet", "width": 0.25, "threads": 6, "device": "cpu", "subspaces": 8, "iterations": 11, "codewords": 8},
-    ),
+    ("pretrain", VICTIM, TRAINS | {"epochs": 3, "flip": False, "network": "vgg16", "width": 0.5}),
+    ("pretrain", VICTIM | {"model": "alexnet"}, TRAINS),
+    ("train_pqn", VICTIM | {"model": "joint", "bits": "24"}, TRAINS | PQN | {"subspaces": 8, "iterations": 11, "codewords": 8}),
     ("encode", VICTIM | {"training": "joint24", "bits": "24"}, {}),
     ("adopt", VICTIM, {"network": "vgg16", "width": 0.5, "weights": None} | RUNS),  # of a victim that has weights, see below
     ("borrow", VICTIM, {"like": None}),
@@ -120,59 +99,19 @@ BY_HAND = [
     ("attack_shard", VICTIM | {"bits": "24", "attack": "basic", "shard": "3", "shards": "3"}, BASIC | RUNS),
     ("evaluate", VICTIM | SOURCE | {"bits": "24", "attack": "strong"}, {}),
     ("evaluate_clean", VICTIM | {"bits": "24"}, {}),
-    (
-        "table",
-        {"table": "table1"},
-        TABLE
-        | {"victims": [["vgg16", "pretrained"], ["alexnet", "pretrained"]], "widths": {"vgg16": 0.5, "alexnet": 0.25}}
-        | {"networks": {"vgg16": "vgg16", "alexnet": "alexnet"}, "quantizers": {"vgg16": "pq", "alexnet": "pq"}},
-    ),
+    ("table", {"table": "table1"}, TABLE | of(VGG16, ALEXNET) | {"victims": [["vgg16", "pretrained"], ["alexnet", "pretrained"]]}),
     (
         "table",
         {"table": "table2"},
         TABLE
-        | {"victims": [["joint", "joint24"], ["joint", "joint16"], ["alexnet", "pretrained"]], "widths": {"joint": 0.25, "alexnet": 0.25}}
-        | {"networks": {"joint": "alexnet", "alexnet": "alexnet"}, "quantizers": {"joint": "pqn", "alexnet": "pq"}}
+        | of(JOINT, ALEXNET)
+        | {"victims": [["joint", "joint24"], ["joint", "joint16"], ["alexnet", "pretrained"]]}
         | {"pqn": {"joint": PQN}, "counterparts": {"joint": "alexnet"}},
     ),
-    (
-        "table",
-        {"table": "table3"},
-        TABLE
-        | {"victims": [["alexnet", "pretrained"]], "widths": {"alexnet": 0.25}, "attacks": {"basic": BASIC}}
-        | {"networks": {"alexnet": "alexnet"}, "quantizers": {"alexnet": "pq"}},
-    ),
-    (
-        "table",
-        {"table": "table4"},
-        TABLE
-        | {"victims": [["alexnet", "pretrained"], ["vgg16", "pretrained"]], "widths": {"alexnet": 0.25, "vgg16": 0.5}}
-        | {"networks": {"alexnet": "alexnet", "vgg16": "vgg16"}, "quantizers": {"alexnet": "pq", "vgg16": "pq"}}
-        | {"attacks": {"strong": STRONG}, "bits": [16]},
-    ),
-    (
-        "robustness",
-        {"table": "table2"},
-        {
-            "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
-            "networks": {"joint": "alexnet", "alexnet": "alexnet"},
-            "attacks": {"strong": STRONG, "basic": BASIC},
-            "bits": [24, 16],
-            "seeds": [5, 4],
-            "counterparts": {"joint": "alexnet"},
-        },
-    ),
-    (
-        "drops",
-        {"table": "table4"},
-        {
-            "datasets": ["cifar10", "fashion_mnist", "my_scenes"],
-            "victims": [["alexnet", "pretrained"], ["vgg16", "pretrained"]],
-            "attacks": {"strong": STRONG},
-            "bits": [16],
-            "seeds": [5, 4],
-        },
-    ),
+    ("table", {"table": "table3"}, TABLE | of(ALEXNET) | {"victims": [["alexnet", "pretrained"]], "attacks": {"basic": BASIC}}),
+    ("table", {"table": "table4"}, DROPS | of(ALEXNET, VGG16)),
+    ("robustness", {"table": "table2"}, TABLE | {"networks": of(JOINT, ALEXNET)["networks"], "counterparts": {"joint": "alexnet"}}),
+    ("drops", {"table": "table4"}, DROPS),
     ("heat_map", {"table": "table4", "panel": "cifar10"}, {}),
     ("perturbation", VICTIM, {"attack": "strong", "bits": 24, "seed": 5}),
     *[(figure, VICTIM, DRAWN | {"attack": "strong"}) for figure in ("centroid_distributions", "retrieval_sheet")],
@@ -180,46 +119,6 @@ BY_HAND = [
     ("sweep", VICTIM | {"bits": "24", "attack": "strong"}, STRONG | RUNS | {"sweep": SWEEP | {"queries": 250}}),
     ("figure_sweep", VICTIM, DRAWN),
     ("paper", {}, {"study": "small", "models": ["vgg16", "alexnet", "joint"]}),
-    (
-        "study",
-        {},
-        {
-            "study": "small",
-            "datasets": {
-                "cifar10": PARTS
-                | {"kind": "cifar10", "source": "a/folder", "sha256": None}
-                | {"train": 40_000, "database": 8000, "queries": 500, "split_seed": 7},
-                "fashion_mnist": PARTS | {"kind": "fashion_mnist", "source": None, "sha256": "ab" * 32, "queries": 300},
-                "my_scenes": PARTS
-                | {"kind": "nuswide", "source": "c/folder", "sha256": None, "database": None, "database_from": "all"}
-                | {"image_size": 64, "missing": 0.1, "concepts": 21},
-            },
-            "models": {
-                "vgg16": VGG16 | {"training": RECIPE | {"epochs": 3, "flip": False}},
-                "alexnet": ALEXNET | {"training": RECIPE},
-                "joint": ALEXNET | {"training": RECIPE, "pqn": PQN, "quantizer": QUANTIZER | {"method": "pqn"}},
-            },
-            "attacks": {"strong": STRONG, "basic": BASIC},
-            "bits": [24, 16],
-            "seeds": [5, 4],
-            "quantizer": QUANTIZER,
-            "tables": {
-                "table1": {"models": ["vgg16", "alexnet"]},
-                "table2": {"models": ["joint"]},
-                "table3": {"models": ["alexnet"], "attack": "basic"},
-                "table4": {"models": ["alexnet", "vgg16"], "attack": "strong", "bits": 16},
-            },
-            "figures": {
-                "models": ["vgg16", "alexnet"],
-                "attack": "strong",
-                "bits": 24,
-                "sweep": SWEEP | {"models": ["alexnet"], "queries": 250},
-            },
-            "threads": {"pretrain": 6, "attack": 3},
-            "device": "cpu",
-            "configfiles": {"config.yaml": "cd" * 32},
-        },
-    ),
     ("manifest", {}, {}),
 ]
 
@@ -231,6 +130,13 @@ def test_settings_by_hand(study, rule, wildcards, by_hand):
     assert list(got) == [*sorted(by_hand), "code"]
     assert got.pop("code") == provenance.code_digest(RULES[rule].path)
     assert got == by_hand
+
+
+def test_study_json_holds_the_whole_study(study):
+    got = settings("study", {}, study)
+    assert got.pop("code") and got == study
+    again = parse_study(as_config(study | {"overrides": ["bits"]})).resolved()
+    assert again == {key: value for key, value in study.items() if key != "configfiles"}
 
 
 def test_what_the_user_brings_is_in_the_settings_of_the_rules_that_use_it():
@@ -269,43 +175,24 @@ def test_what_the_user_brings_is_in_the_settings_of_the_rules_that_use_it():
         settings("pretrain", {"model": "mine"}, study)
 
 
-def test_lists_and_sections_keep_the_order_of_the_study(study):
-    """It is that of the table."""
+def test_lists_and_sections_keep_the_order_of_the_study_which_is_left_as_it_was(study):
     got = settings("table", {"table": "table1"}, study)
     assert got["datasets"] == ["cifar10", "fashion_mnist", "my_scenes"] and got["bits"] == [24, 16] and got["seeds"] == [5, 4]
     assert list(got["attacks"]) == ["strong", "basic"] and list(got["widths"]) == ["vgg16", "alexnet"]
-
-
-def test_the_study_is_left_as_it_was(study):
     before = copy.deepcopy(study)
     for rule, wildcards, _ in BY_HAND:
         settings(rule, wildcards, study)["added"] = "by the caller"
     assert study == before
 
 
-@pytest.mark.parametrize(
-    ("rule", "wildcards"),
-    [
-        ("no_rule", {}),
-        ("all", {}),
-        ("fetch", {"dataset": "synthetic"}),
-        ("prepare", {"dataset": "synthetic"}),
-        ("pretrain", VICTIM | {"model": "vgg11"}),
-        ("attack", VICTIM | {"bits": "24", "attack": "aod"}),
-        ("attack", VICTIM),
-        ("quantize", VICTIM),
-    ],
-)
+ABSENT = [("no_rule", {}), ("all", {}), ("fetch", {"dataset": "synthetic"}), ("prepare", {"dataset": "synthetic"}), ("quantize", VICTIM)]
+ABSENT += [("pretrain", VICTIM | {"model": "vgg11"}), ("attack", VICTIM | {"bits": "24", "attack": "aod"}), ("attack", VICTIM)]
+
+
+@pytest.mark.parametrize(("rule", "wildcards"), ABSENT)
 def test_what_the_study_does_not_have_is_an_error(study, rule, wildcards):
     with pytest.raises(KeyError):
         settings(rule, wildcards, study)
-
-
-@pytest.mark.parametrize(("bits", "subspaces", "codewords"), [("24", 4, 64), ("36", 4, 512), ("16", 8, 4), ("4", 4, 2)])
-def test_codewords_by_hand(bits, subspaces, codewords):
-    study = {"models": {"vgg16": {"quantizer": {"method": "pq", "subspaces": subspaces, "iterations": 1}}}}
-    got = settings("quantize", {"model": "vgg16", "bits": bits}, study)["codewords"]
-    assert got == codewords and type(got) is int
 
 
 def rules_with_a_script() -> dict[str, str]:
@@ -322,13 +209,9 @@ def rules_with_a_script() -> dict[str, str]:
 
 def test_rules_and_scripts_are_those_of_the_workflow():
     scripts = rules_with_a_script()
-    assert set(RULES) == set(scripts) == {rule for rule, _, _ in BY_HAND}
+    assert set(RULES) == set(scripts) == {"study"} | {rule for rule, _, _ in BY_HAND}
     for rule, script in scripts.items():
         assert RULES[rule].path == ROOT / f"scripts/{script}.py" and RULES[rule].path.is_file()
-
-
-def test_every_rule_with_a_script_asks_for_its_own_settings():
-    """Each rule repeats its name in ``settings_of("…")``; ``use rule`` may inherit another's, which must then be the same."""
     text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))
     asked = set(re.findall(r'settings=settings_of\("(\w+)"\)', text))
     assert asked == {rule for rule in RULES if not RULES[rule].script}
@@ -336,14 +219,3 @@ def test_every_rule_with_a_script_asks_for_its_own_settings():
     everything = VICTIM | SOURCE | {"bits": "24", "attack": "strong"}
     for rule, other in ((rule, one.script) for rule, one in RULES.items() if one.script):
         assert settings(rule, everything, study) == settings(other, everything, study)
-
-
-def test_settings_need_only_the_standard_library(python):
-    code = "import sys, pqag.study.rules; print({'torch', 'pandas', 'numpy', 'h5py', 'pydantic'} & set(sys.modules))"
-    assert python(code, capture_output=True, text=True, check=True).stdout == "set()\n"
-
-
-def test_what_study_json_holds_is_a_study_file_again(study):
-    """The file that a resolved study would be written as gives the same study, but for where it came from."""
-    again = parse_study(as_config(study | {"overrides": ["bits"]})).resolved()
-    assert again == {key: value for key, value in study.items() if key != "configfiles"}

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pqag import attacks, names, networks, split
 from pqag.codebooks import Codebook
@@ -20,27 +18,11 @@ def test_shares_by_hand(count, of, by_hand):
     assert [(share.start, share.stop) for share in got] == by_hand
 
 
-@settings(max_examples=30)
-@given(st.sampled_from(sorted(names.BATCH_SIZES)), st.integers(0, 20_000), st.integers(1, 40))
-def test_every_image_is_in_one_shard_and_no_batch_in_two(rule, count, of):
-    got = [split.share(rule, count, {"shard": shard, "shards": of}) for shard in range(1, of + 1)]
-    assert [i for share in got for i in range(share.start, share.stop)] == list(range(count))
-    assert all(share.start % names.BATCH_SIZES[rule] == 0 or share.start == count for share in got)
-    batches = [-(-(share.stop - share.start) // names.BATCH_SIZES[rule]) for share in got]
-    assert max(batches) - min(batches) <= 1
-
-
-def test_a_job_that_is_not_split_does_everything():
+def test_a_job_that_is_not_split_does_everything_and_shards_are_known_by_their_names():
     assert split.share("extract", 1234, {"seed": "1"}) == slice(0, 1234)
     assert shards.in_words({"seed": "1"}) == "" and shards.in_words({"shard": "2", "shards": "3"}) == ", shard 2 of 3"
-
-
-def test_no_more_shards_than_batches():
     assert [shards.number("attack", wanted, 1000) for wanted in (1, 3, 4, 9)] == [1, 3, 4, 4]
     assert shards.number("extract", 9, 501) == 2 and shards.number("extract", 9, None) == 9
-
-
-def test_shards_are_known_by_their_names():
     for path in ("results/a/aod.shard1of3.h5", "results/a/aod.shard12of30.health.json", "clean.shard1of3.prov.json"):
         assert shards.is_shard(path)
     for path in ("results/a/aod.h5", "results/x.shard1of3.y/aod.h5", "results/shard1of3/aod.h5"):
@@ -60,7 +42,6 @@ def victim():
 
 @pytest.mark.parametrize("loss", attacks.LOSSES)
 def test_an_attack_in_shards_is_the_same_bit_for_bit(victim, loss, monkeypatch):
-    """Images and health of 23 queries, 4 a batch, whole and in two and six shards."""
     monkeypatch.setitem(names.BATCH_SIZES, "attack", 4)
     network, codewords, images, ids = victim
     codebook, chosen = Codebook(codewords, None, None), attacks.Attack(loss, 8, 2.55, 2)
@@ -77,21 +58,13 @@ def test_an_attack_in_shards_is_the_same_bit_for_bit(victim, loss, monkeypatch):
 
 
 def test_the_health_of_batches_by_hand():
-    """Two batches, of two queries and of one."""
     images = np.full((3, 3, 1, 1), 100, np.uint8)
     adversarial = images.copy()
     adversarial[0, 0], adversarial[2, 1] = 96, 105
-    batches = [
-        {"loss": [1.0, 2.0, 4.0], "zero_gradients": [0.5, 0.25], "codes_changed": 1},
-        {"loss": [2.0, 2.5, 3.5], "zero_gradients": [0.0], "codes_changed": 1},
-    ]
-    assert attacks.health(images, adversarial, batches) == {
-        "loss": [1.0, 1.5, 2.5],
-        "zero_gradients": 0.25,
-        "codes_changed": 2 / 3,
-        "change_mean": 1.0,
-        "change_max": 5,
-    }
+    batches = [{"loss": [1.0, 2.0, 4.0], "zero_gradients": [0.5, 0.25], "codes_changed": 1}]
+    batches += [{"loss": [2.0, 2.5, 3.5], "zero_gradients": [0.0], "codes_changed": 1}]
+    wanted = {"loss": [1.0, 1.5, 2.5], "zero_gradients": 0.25, "codes_changed": 2 / 3, "change_mean": 1.0, "change_max": 5}
+    assert attacks.health(images, adversarial, batches) == wanted
     batches[1]["zero_gradients"] = None
     assert attacks.health(images, adversarial, batches)["zero_gradients"] is None
 

@@ -1,15 +1,11 @@
 """HDF5 files are absent or complete, hold what was written, and notice damage."""
 
 import signal
-import subprocess
 import time
 
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from pqag import storage
 
@@ -48,38 +44,14 @@ def test_a_writer_killed_on_the_way_leaves_the_final_path_absent(tmp_path, pytho
     assert names(tmp_path) == ["file.h5"], "the next writer takes away what was left"
 
 
-WRITING = """
-import sys
-import numpy as np
-from pqag import storage
-
-print("ready", flush=True)
-for number in range(10**6):
-    storage.write_hdf5(sys.argv[1], {"x": np.full((64, 4096), number % 251, np.uint8), "y": np.full(1000, number % 251)})
-"""
-
-
-def test_a_writer_killed_at_any_moment_leaves_a_complete_file(tmp_path, python):
-    path = tmp_path / "file.h5"
-    for delay in (0.05, 0.1):
-        with python(WRITING, path, start=subprocess.Popen, stdout=subprocess.PIPE) as writer:
-            assert writer.stdout.readline() == b"ready\n"
-            until = time.monotonic() + 30
-            while not path.exists() and time.monotonic() < until:
-                time.sleep(0.01)
-            time.sleep(delay)
-            writer.kill()
-        x, y = storage.read_hdf5(path, "x", "y")
-        assert x.shape == (64, 4096) and y.shape == (1000,)
-        assert set(np.unique(x)) == set(np.unique(y)) and len(np.unique(x)) == 1, "content of two writes in one file"
-
-
 ARRAYS = {
     "query/images": np.arange(2 * 3 * 32 * 32, dtype=np.uint8).reshape(2, 3, 32, 32),
     "query/ids": np.array([7, 2**40], np.int64),
     "features": np.array([[0.1, -0.0], [np.inf, 1e-45]], np.float32),
     "double": np.array([1 / 3]),
     "flags": np.array([True, False, True]),
+    "nothing": np.zeros((0, 3)),
+    "single": np.array(5),
 }
 
 
@@ -92,31 +64,13 @@ def example(tmp_path_factory):
     return path
 
 
-def test_arrays_come_back_with_their_type_shape_and_values(example):
+def test_arrays_come_back_as_they_were_and_attributes_as_plain_python(example):
     for (name, wanted), got in zip(ARRAYS.items(), storage.read_hdf5(example, *ARRAYS), strict=True):
         assert got.dtype == wanted.dtype and got.shape == wanted.shape, name
         np.testing.assert_array_equal(got, wanted)
-
-
-def test_attributes_come_back_as_plain_python(example):
     attributes = storage.read_attributes(example)
     assert attributes == {"title": "Fashion-MNIST ü", "train": 60_000, "objective": 0.1, "multilabel": False, "classes": ["a", "b"]}
     assert [type(attributes[key]) for key in ("title", "train", "objective", "multilabel", "classes")] == [str, int, float, bool, list]
-
-
-@settings(max_examples=15)
-@given(hnp.arrays(st.sampled_from([np.uint8, np.int64, np.float64, np.bool_]), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0)))
-def test_any_array_comes_back(tmp_path_factory, array):
-    path = tmp_path_factory.getbasetemp() / "any.h5"
-    storage.write_hdf5(path, {"x": array})
-    [got] = storage.read_hdf5(path, "x")
-    assert got.dtype == array.dtype and got.shape == array.shape
-    np.testing.assert_array_equal(got, array)
-
-
-def test_every_dataset_is_chunked_and_has_checksums(example):
-    with h5py.File(example) as file:
-        assert all(file[name].chunks is not None and file[name].fletcher32 for name in ARRAYS)
 
 
 @pytest.mark.parametrize(
@@ -134,10 +88,12 @@ def test_chunks_hold_whole_rows_of_about_a_mebibyte(tmp_path, shape, dtype, chun
         assert file["x"].chunks == chunks
 
 
-def test_the_superblock_is_of_the_newest_version(example):
+def test_files_are_of_the_newest_version_and_every_dataset_has_checksums(example):
     content = example.read_bytes()
     assert content[:8] == b"\x89HDF\r\n\x1a\n"
     assert content[8] == 3  # HDF5 file format specification 3.0, II.A: version 3 came with HDF5 1.10; h5py's default is 0
+    with h5py.File(example) as file:
+        assert all(file[name].chunks is not None and file[name].fletcher32 for name in ARRAYS if file[name].size > 1)
 
 
 def test_the_same_content_gives_the_same_bytes_under_any_name_at_any_time(tmp_path):
@@ -149,33 +105,11 @@ def test_the_same_content_gives_the_same_bytes_under_any_name_at_any_time(tmp_pa
     assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "elsewhere" / "another-name.h5").read_bytes()
 
 
-def read_all(path):
-    return storage.read_hdf5(path, "x", "g/y"), storage.read_attributes(path)
-
-
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     path = tmp_path_factory.mktemp("damage") / "small.h5"
     storage.write_hdf5(path, {"x": np.random.default_rng(0).integers(0, 256, 3000, np.uint8), "g/y": np.arange(200)}, {"title": "a title"})
     return path
-
-
-@settings(max_examples=40)
-@given(data=st.data(), bit=st.integers(0, 7))
-def test_a_flipped_bit_is_noticed_or_without_effect(small, tmp_path_factory, data, bit):
-    content = bytearray(small.read_bytes())
-    position = data.draw(st.integers(0, len(content) - 1))
-    content[position] ^= 1 << bit
-    damaged = tmp_path_factory.getbasetemp() / "damaged.h5"
-    damaged.write_bytes(content)
-    try:
-        arrays, attributes = read_all(damaged)
-    except (OSError, KeyError, RuntimeError, ValueError):
-        return
-    wanted, wanted_attributes = read_all(small)
-    for got, want in zip(arrays, wanted, strict=True):
-        np.testing.assert_array_equal(got, want)
-    assert attributes == wanted_attributes
 
 
 def test_a_flipped_bit_of_an_array_is_an_error(small, tmp_path):
@@ -193,13 +127,7 @@ def test_a_cut_file_is_an_error(small, tmp_path, share):
     content = small.read_bytes()
     (tmp_path / "cut.h5").write_bytes(content[: int(share * len(content))])
     with pytest.raises(OSError):
-        read_all(tmp_path / "cut.h5")
-
-
-def test_a_single_value_is_stored_as_it_is(tmp_path):
-    storage.write_hdf5(tmp_path / "a.h5", {"x": np.array(5)})
-    [value] = storage.read_hdf5(tmp_path / "a.h5", "x")
-    assert value == 5 and value.shape == ()
+        storage.read_hdf5(tmp_path / "cut.h5", "x", "g/y")
 
 
 FULL = """
@@ -225,18 +153,15 @@ def test_a_disk_that_is_full_is_an_error_and_keeps_the_old_file(tmp_path, python
     assert storage.read_hdf5(tmp_path / "a.h5", "x")[0].tolist() == [0, 1, 2]
 
 
-@given(st.lists(st.integers(0, 499), min_size=1, unique=True).map(sorted), st.integers(1, 9))
-@settings(max_examples=12)
-def test_copied_rows_are_those_of_the_array_and_stored_as_if_written_at_once(tmp_path_factory, rows, chunk):
-    """Over many chunks of few rows, read a block of 64 chunks at a time; the very bytes of an array written whole."""
-    folder, rows = tmp_path_factory.mktemp("copied"), np.array(rows)
+@pytest.mark.parametrize(("rows", "chunk"), [([499], 1), ([0, 3, 4, 64, 498], 9), (range(0, 500, 3), 2), (range(500), 5)])
+def test_copied_rows_are_those_of_the_array_and_stored_as_if_written_at_once(tmp_path, monkeypatch, rows, chunk):
+    folder, rows = tmp_path, np.array(rows)
     array = np.random.default_rng(0).integers(0, 256, (500, 3, 4), np.uint8)
     storage.write_hdf5(folder / "source.h5", {"x": array})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage, "chunk_rows", lambda row: chunk)
-        with storage.writing_hdf5(folder / "copied.h5") as file, h5py.File(folder / "source.h5") as source:
-            storage.copy_rows(file, "part/x", source["x"], rows)
-        storage.write_hdf5(folder / "whole.h5", {"part/x": array[rows]})
+    monkeypatch.setattr(storage, "chunk_rows", lambda row: chunk)
+    with storage.writing_hdf5(folder / "copied.h5") as file, h5py.File(folder / "source.h5") as source:
+        storage.copy_rows(file, "part/x", source["x"], rows)
+    storage.write_hdf5(folder / "whole.h5", {"part/x": array[rows]})
     np.testing.assert_array_equal(storage.read_hdf5(folder / "copied.h5", "part/x")[0], array[rows])
     assert (folder / "copied.h5").read_bytes() == (folder / "whole.h5").read_bytes()
 

@@ -36,24 +36,28 @@ def mine(tmp_path, monkeypatch):
     return write
 
 
-def test_entry_points():
+def test_entry_points_and_their_files():
     assert all(names.is_entry_point(name) for name in ("mine:run", "a.b_2.c:_Run", "A:b"))
     wrong = ["", "pgd", "mine:", ":run", "mine.py", "a/b:run", "../a:run", "a..b:run", ".a:run"]
     wrong += ["a:b:c", "a:run ", "a:b.c", "ä:run", "a:run\n"]
     assert [name for name in wrong if names.is_entry_point(name)] == []
-
-
-def test_a_module_is_one_file_in_the_working_folder():
     assert str(user_code.file_of("mine:run")) == "mine.py"
     assert str(user_code.file_of("a.b.mine:run")) == "a/b/mine.py"
     assert str(user_code.file_of("some/weights.pt")) == "some/weights.pt"
 
 
-def test_digests_are_those_of_the_files_and_nothing_runs(mine, tmp_path):
+def test_digests_are_those_of_the_files_and_a_missing_file_is_reported_with_the_key(mine, tmp_path):
     digest = mine("raise SystemExit('it ran')", "folder/mine.py")
     (tmp_path / "weights.pt").write_bytes(b"abc")
     found = user_code.digests([("attacks.a.loss", "folder.mine:run"), ("models.b.weights", "weights.pt")])
     assert found == {"folder.mine:run": digest, "weights.pt": hashlib.sha256(b"abc").hexdigest()}
+    (tmp_path / "weights.pt").unlink()
+    for name in ("nowhere:run", "folder.nowhere:run", "weights.pt", "."):
+        with pytest.raises(UserError) as error:
+            user_code.digests([("attacks.strong.method", name)])
+        words = str(error.value)
+        assert words.startswith("attacks.strong.method: ") and str(user_code.file_of(name)) in words
+        assert words.endswith(f"does not exist; it must be in {tmp_path}, where the workflow runs")
 
 
 def test_the_function_runs_and_its_folder_is_not_imported_from(mine):
@@ -62,16 +66,6 @@ def test_the_function_runs_and_its_folder_is_not_imported_from(mine):
     assert function(9).one == 3 and function(9) == function(9)
     assert user_code.function("pytest:run", mine(name="pytest.py"))(4).one == 2, "a file may have the name of a package"
     assert sys.path == path and "mine" not in sys.modules and sys.modules["pytest"] is package
-
-
-def test_a_file_that_is_missing_is_reported_with_the_key(mine, tmp_path):
-    mine()
-    for name in ("nowhere:run", "folder.nowhere:run", "weights.pt", "."):
-        with pytest.raises(UserError) as error:
-            user_code.digests([("attacks.strong.method", name)])
-        words = str(error.value)
-        assert words.startswith("attacks.strong.method: ") and str(user_code.file_of(name)) in words
-        assert words.endswith(f"does not exist; it must be in {tmp_path}, where the workflow runs")
 
 
 #: Modules that are wrong, and the sentence that each gets.

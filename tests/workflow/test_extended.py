@@ -92,7 +92,6 @@ class Net(nn.Module):
 
 
 def test_weights_from_files_are_taken_over_and_what_does_not_fit_is_told(tmp_path, tiny):
-    """A file of ours, one of another width, and a network whose feature M does not divide."""
     import torch
 
     torch.save(networks.build("alexnet", 10, 0.0625).state_dict(), tmp_path / "right.pt")

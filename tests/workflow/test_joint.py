@@ -49,7 +49,6 @@ def test_table_2_has_the_columns_of_table_1_and_the_training_is_joint(joint):
 
 
 def test_the_claim_of_the_paper_is_answered_from_both_tables(joint):
-    """Counted again from the two tables."""
     values = [
         {(row["target_bits"], row["attack"], row["distance"]): float(row["map"]) for row in rows(joint[0], f"table{n}")} for n in (2, 1)
     ]

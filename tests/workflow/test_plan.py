@@ -175,7 +175,6 @@ def test_an_added_attack_runs_alone(study, tiny):
     ids=["finished", "finished in an earlier run", "with other settings", "joined from shards, which would be left over"],
 )
 def test_of_a_job_that_failed_stays_what_it_had_finished(study, tiny, tmp_path, monkeypatch, changes, earlier, stays):
-    """As for each step of a group that failed as a whole."""
     monkeypatch.chdir(shutil.copytree(study[0], tmp_path / "copy"))
     [job] = [
         job
@@ -261,7 +260,6 @@ def test_what_decides_no_bit_of_a_result_makes_none_stale(edited, kind):
 
 
 def test_every_rule_states_what_it_needs(tmp_path, tiny):
-    """Log, benchmark, message, environment, memory, run time, and its settings under one name."""
     computing = [rule for rule in dry_run(tmp_path, tiny)[1].rules if rule.script]
     assert {rule.name for rule in computing} == set(RULES)
     for rule in computing:

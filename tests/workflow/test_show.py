@@ -66,7 +66,6 @@ def test_the_report_opens_in_a_browser_with_every_table_and_figure(study, tmp_pa
 
 @pytest.mark.slow
 def test_with_several_seeds_every_table_has_mean_and_deviation(tmp_path, tiny):
-    """The three tables of one attack; each seed has its own networks."""
     small = tiny | {"attacks": {"aod": {"loss": "aod", "iterations": 1}}, "training": {"epochs": 1, "batch_size": 100}}
     folder, _ = run_study(tmp_path, small | {"seeds": [0, 1, 2], "figures": {"models": []}})
     for number, cells in ((1, 8), (3, 8), (4, 12)):

@@ -29,24 +29,17 @@ def rows(folder, name="table1.csv"):
         return list(csv.DictReader(file))
 
 
-def test_table_has_a_row_a_cell(study):
+def test_table_has_a_row_a_cell_networks_learn_and_attacks_hurt(study):
     table = rows(study[0])
     assert list(table[0]) == tables.COLUMNS
     keys = {(r["source_model"], r["target_model"], r["source_bits"], r["distance"], r["attack"]) for r in table}
-    assert keys == {
-        (model, model, "16", distance, attack)
-        for model in ("alexnet", "vgg16")
-        for distance in ("SDC", "ADC")
-        for attack in ("clean", "basic", "apd", "aod")
-    }
+    attacks = ("clean", "basic", "apd", "aod")
+    assert keys == {(model, model, "16", kind, a) for model in ("alexnet", "vgg16") for kind in ("SDC", "ADC") for a in attacks}
     for row in table:
         low, middle, high = (float(row[k]) for k in ("map_worst", "map", "map_best"))
         assert 0 < low <= middle + 1e-9 and middle <= high + 1e-9 and high <= 100
         assert float(row["ci_low"]) <= middle <= float(row["ci_high"])
         assert (row["queries"], row["seeds"]) == ("60", "1")
-
-
-def test_networks_learn_and_attacks_hurt(study):
     value = {(r["source_model"], r["distance"], r["attack"]): float(r["map"]) for r in rows(study[0])}
     for model in ("alexnet", "vgg16"):
         for distance in ("SDC", "ADC"):
@@ -77,7 +70,7 @@ def test_a_cell_recomputed_from_the_stored_images(study):
     assert float(row["map_worst"]) - 0.01 <= found <= float(row["map_best"]) + 0.01
 
 
-def test_stored_queries_are_near_the_clean_ones(study):
+def test_stored_queries_are_near_the_clean_ones_and_training_has_a_history(study):
     folder = study[0] / "results/tiny/synthetic"
     with h5py.File(folder / "images.h5") as file:
         clean, ids = file["query/images"][()].astype(int), file["query/ids"][()]
@@ -88,9 +81,6 @@ def test_stored_queries_are_near_the_clean_ones(study):
             assert 0 < np.abs(file["query/images"][()] - clean).max() <= 8
         health = json.loads((folder / f"alexnet-pretrained/seed0/16bits/adversarial/{attack}.health.json").read_text())
         assert len(health["loss"]) == 6
-
-
-def test_metrics_name_their_definitions_and_training_has_a_history(study):
     metrics = json.loads((study[0] / "results/tiny/synthetic/vgg16-pretrained/seed0/16bits/metrics/clean.json").read_text())
     assert {"map", "ci_low, ci_high", "SDC", "ADC", "relevant"} <= set(metrics["definitions"])
     assert len(metrics["ADC"]["precision"]) == len(metrics["recall"]) == 100
@@ -140,7 +130,6 @@ def test_a_second_start_is_refused_while_the_first_lives(tmp_path):
 
 @pytest.mark.slow
 def test_another_clone_with_other_cores_time_zone_and_locale_gives_identical_files(table1, tmp_path):
-    """Of everything but what tells the time: records, the manifest that lists them, logs and benchmarks."""
     clone = tmp_path / "else where"
     names = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     for name in names:
