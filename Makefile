@@ -8,7 +8,7 @@ STUDY  ?= config.yaml
 # Call programs through the Python of the environment: this still works after the folder was moved.
 VENV := .venv/bin/python -m
 
-.PHONY: reproduce resume test setup envs docs
+.PHONY: reproduce resume test setup envs docs bench-training
 .DEFAULT_GOAL := reproduce
 
 reproduce: setup
@@ -31,6 +31,11 @@ setup: .venv/ready
 	@$(VENV) pip install --quiet --disable-pip-version-check --requirement envs/requirements.txt
 	@echo "../../../../profiles/console" > "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pqag.pth"
 	@touch $@
+
+# Training compared with the usual recipe of torchvision: several minutes, see docs/bench.
+bench-training: setup
+	@$(VENV) snakemake --cores $(CORES) results/default/fashion_mnist/images.h5
+	@.venv/bin/python scripts/tools/bench_training.py
 
 # Generated files that are committed; tests check that they match their source.
 envs:

@@ -1,16 +1,13 @@
 """Adopt a network with weights of the user: check it, and measure its accuracy if it classifies the images."""
 
-import torch
-
-from pqag import checkpoints, files, names, networks, storage, training, user_code, victims
+from pqag import checkpoints, files, names, networks, training, training_run, user_code, victims
 from pqag.devices import torch_device
 from pqag.job.step import came_from, log, step
 
 with step(snakemake) as settings:
     device = torch_device(settings)
     name, weights, digests = settings["network"], settings["weights"], settings.get("brought", {})
-    arrays = storage.read_hdf5(snakemake.input[0], "query/images", "query/labels", "database/images", "database/labels")
-    images, labels = (torch.from_numpy(one).to(device) for one in (arrays[0], arrays[1]))
+    images, labels = next(training_run.held_out(snakemake.input[0], device))
     downloaded = None
     if names.is_torchvision(name):
         network, downloaded = victims.of_torchvision(name, weights)
@@ -31,7 +28,6 @@ with step(snakemake) as settings:
     log.info("features of %d numbers, %s classes", size, classes)
     rows = ["test_accuracy"]
     if classes == labels.shape[1]:
-        held_out = [torch.cat([one, torch.from_numpy(other).to(device)]) for one, other in zip((images, labels), arrays[2:])]
-        rows.append(repr(training.accuracy(network, *held_out)))
+        rows.append(repr(training.accuracy(network, training_run.held_out(snakemake.input[0], device))))
     files.write_text(snakemake.output.history, "\n".join([*rows, ""]))
     checkpoints.save_network(snakemake.output.weights, network.cpu(), name, settings["width"], classes)

@@ -19,7 +19,7 @@ with step(snakemake) as settings:
     if len(data.images) < joint.codewords:
         need = f"{bits} bits in {joint.subspaces} sub-spaces need {joint.codewords} codewords"
         raise UserError(f"bits: {need}, more than the {len(data.images)} training images that those of {model} are learned from")
-    network = pqn.ProductQuantizationNetwork(training_run.new_network(settings, data, seed), joint).to(data.images.device)
+    network = pqn.ProductQuantizationNetwork(training_run.new_network(settings, data, seed), joint).to(data.labels.device)
     objective = network.objective(recipe, data.multilabel)
     begin = partial(network.begin, recipe=recipe, images=data.images, seed=seed)
     backbone, title = network.backbone, f"{model}, {bits} bits"

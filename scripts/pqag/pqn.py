@@ -11,6 +11,7 @@ database is encoded by the nearest codeword, like that of any victim.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import h5py
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from pqag import quantizer
 from pqag.names import TRIPLET_LOSSES
 from pqag.networks import Backbone, normalise, pixels
-from pqag.training import Recipe, classification_loss, mixed
+from pqag.training import Recipe, classification_loss, mixed, read_rows
 
 #: What a triplet costs, by the similarity of the anchor to the negative less that to the positive, and the margin: readings of PQN's loss.
 _COSTS = (
@@ -99,18 +100,19 @@ class ProductQuantizationNetwork(nn.Module):
         return F.normalize(self.free_codewords, dim=2) if self.joint.intra_normalisation else self.free_codewords
 
     @torch.no_grad()
-    def start_codebook(self, images: Tensor, seed: int, batch_size: int = 500) -> None:
+    def start_codebook(self, images: np.ndarray | h5py.Dataset, seed: int, batch_size: int = 500) -> None:
         """Let the codewords be the centroids of k-means on the network's own features of ``images``, uint8 (N, 3, H, W): the first
         10,000, or 20 for each codeword, in an order drawn by ``seed``. Raises ValueError for fewer images than codewords."""
         self.eval()
         count = max(IMAGES_OF_START, FOR_EACH_CODEWORD * self.joint.codewords)
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].to(images.device)
-        features = [normalise(self.backbone.features(pixels(images[batch])), self.joint.groups) for batch in order.split(batch_size)]
-        points = torch.cat(features).float().cpu().numpy()
+        rows, places = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].sort()
+        batches = (read_rows(images, batch).to(self.free_codewords.device) for batch in rows.split(batch_size))
+        features = [normalise(self.backbone.features(pixels(batch)), self.joint.groups) for batch in batches]
+        points = torch.cat(features).float().cpu()[places.argsort()].numpy()
         fit = quantizer.fit(points, self.joint.subspaces, self.joint.codewords, seed, self.joint.iterations)
         self.free_codewords.copy_(torch.from_numpy(np.ascontiguousarray(fit.codewords)))
 
-    def begin(self, epoch: int, recipe: Recipe, images: Tensor, seed: int) -> None:
+    def begin(self, epoch: int, recipe: Recipe, images: np.ndarray | h5py.Dataset, seed: int) -> None:
         """Start the codebook on ``images``, see ``start_codebook``, if this is the epoch in which it begins: for ``training.train``, which
         calls it before each."""
         if epoch == self.begins_at(recipe):

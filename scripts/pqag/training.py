@@ -8,14 +8,20 @@ generators seeded by (seed, epoch), so a run resumed from the checkpoint of an e
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import h5py
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pqag.networks import Backbone, pixels
+from pqag.storage import chunk_rows
+
+#: Bytes of training images to hold in memory: a larger data set is read in windows of this size.
+WINDOW = 2**28
 
 
 @dataclass(frozen=True)
@@ -35,26 +41,55 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained on: images, uint8 (N, 3, H, W), and multi-hot labels, uint8 (N, C), on the device of the training; the same of
-    held-out images; whether an image may have several labels; and a digest of all of them."""
+    """The images of a training.
 
-    images: Tensor
+    images: training images, uint8 (N, 3, H, W), an array or an HDF5 dataset, which is read in windows. labels: multi-hot labels, uint8
+    (N, C), on the device of the training. held_out: yields batches of held-out images and labels on that device. multilabel: whether an
+    image may have several labels. digest: a hash of all of these.
+    """
+
+    images: np.ndarray | h5py.Dataset
     labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
+    held_out: Callable[[], Iterable[tuple[Tensor, Tensor]]]
     multilabel: bool
     digest: str
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is known after one epoch: mean loss and accuracy of the training batches as they went by, accuracy on held-out images."""
+    """Results of one epoch: mean loss and accuracy of the training batches as they went by; after the last epoch, the accuracy on held-out
+    images, before that None."""
 
     epoch: int
     learning_rate: float
     train_loss: float
     train_accuracy: float
-    test_accuracy: float
+    test_accuracy: float | None
+
+
+def read_rows(images: np.ndarray | h5py.Dataset, rows: Tensor) -> Tensor:
+    """Read the ``rows`` (sorted numbers, at least one) of ``images``: neighbours together, because HDF5 is slow at reading single rows."""
+    numbers = rows.numpy()
+    found = np.empty((len(numbers), *images.shape[1:]), images.dtype)
+    ends = [*np.flatnonzero(np.diff(numbers) != 1) + 1, len(numbers)]
+    for begin, end in zip([0, *ends], ends):
+        found[begin:end] = images[numbers[begin] : numbers[begin] + end - begin]
+    return torch.from_numpy(found)
+
+
+def windows(shape: tuple[int, ...], batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Divide the rows of images of ``shape``, (N, 3, H, W), at random into windows of about ``WINDOW`` bytes; yields sorted row numbers.
+
+    Each window consists of random chunks of neighbours, as ``pqag.storage`` writes them, and of whole batches but for the last window. A
+    small data set is one window.
+    """
+    size, order = int(np.prod(shape[1:])), torch.arange(shape[0])
+    rows = max(1, WINDOW // (size * batch_size)) * batch_size
+    if len(order) > rows:
+        chunks = order.split(chunk_rows(size))
+        order = torch.cat([chunks[i] for i in torch.randperm(len(chunks), generator=generator)])
+    for window in order.split(rows):
+        yield window.sort().values
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
@@ -82,37 +117,32 @@ def mixed(recipe: Recipe, device: torch.device) -> contextlib.AbstractContextMan
 def augmented(images: Tensor, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
     """Random shift by up to ``crop`` pixels (reflected border) and, if ``flip``, mirroring of every second image on average.
 
-    ``images`` uint8 or float (N, C, H, W); the same shape and dtype comes back. Draws come from ``generator`` (a CPU generator).
+    ``images`` uint8 or float (N, C, H, W); float32 of the same shape comes back. Draws come from ``generator`` (a CPU generator).
     """
-    count, channels, height, width = images.shape
-    device = images.device
+    count, _, height, width = images.shape
+    images = images.float()
     if crop:
-        padded = F.pad(images.float(), (crop,) * 4, mode="reflect").to(images.dtype)
-        shift = torch.randint(0, 2 * crop + 1, (2, count, 1), generator=generator).to(device)
-        rows = shift[0] + torch.arange(height, device=device)
-        columns = shift[1] + torch.arange(width, device=device)
-        images = padded[
-            torch.arange(count, device=device)[:, None, None, None],
-            torch.arange(channels, device=device)[:, None, None],
-            rows[:, None, :, None],
-            columns[:, None, None, :],
-        ]
+        views = F.pad(images, (crop,) * 4, mode="reflect").unfold(2, height, 1).unfold(3, width, 1)  # a view for each shift, no copies
+        down, right = torch.randint(0, 2 * crop + 1, (2, count), generator=generator).to(images.device)
+        images = views[torch.arange(count, device=images.device), :, down, right]
     if flip:
-        mirrored = torch.rand(count, generator=generator).to(device) < 0.5
+        mirrored = torch.rand(count, generator=generator).to(images.device) < 0.5
         images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
     return images
 
 
-def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
+def channel_statistics(images: np.ndarray | h5py.Dataset) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel of ``images``, uint8 (N, 3, H, W), in pixels of [0, 1]; exact, from the histogram."""
-    values = torch.arange(256, dtype=torch.float64) / 255
-    mean, std = [], []
-    for channel in range(images.shape[1]):
-        weights = torch.bincount(images[:, channel].flatten().cpu(), minlength=256).double()
-        weights /= weights.sum()
-        mean.append(float(weights @ values))
-        std.append(float((weights @ values**2 - mean[-1] ** 2).clamp(min=0).sqrt()))
-    return mean, std
+    weights = np.zeros((images.shape[1], 256))
+    rows = 16 * chunk_rows(int(np.prod(images.shape[1:])))
+    for start in range(0, len(images), rows):
+        block = images[start : start + rows]
+        weights += [np.bincount(block[:, channel].ravel(), minlength=256) for channel in range(len(weights))]
+    weights /= weights.sum(1, keepdims=True)
+    values = np.arange(256) / 255
+    mean = weights @ values
+    variance = (weights * (values - mean[:, None]) ** 2).sum(1)
+    return mean.tolist(), np.sqrt(variance).tolist()
 
 
 def classification_loss(logits: Tensor, labels: Tensor, multilabel: bool, smoothing: float) -> Tensor:
@@ -151,10 +181,12 @@ def classification(network: Backbone, recipe: Recipe, multilabel: bool) -> Calla
 
 
 @torch.inference_mode()
-def accuracy(network: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 1000) -> float:
-    """Share in [0, 1] of ``images`` (uint8, N x 3 x H x W) whose highest logit is one of their labels; the caller sets evaluation mode."""
-    hits = [correct(network(pixels(x)), y).sum() for x, y in zip(images.split(batch_size), labels.split(batch_size))]
-    return float(torch.stack(hits).sum()) / len(images)
+def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Share in [0, 1] of images whose highest logit is one of their labels; the caller sets evaluation mode.
+
+    ``batches`` of images, uint8 (N, 3, H, W), and their multi-hot labels (N, C).
+    """
+    return float(torch.cat([correct(network(pixels(images)), labels) for images, labels in batches]).double().mean())
 
 
 def train(
@@ -171,17 +203,17 @@ def train(
 
     The network is on the device of ``data`` and returns logits (N, C) for images. ``objective`` takes a batch of augmented images, float32
     in [0, 1], their labels, float32, and the number of the epoch, and returns the loss to minimise and the logits; see ``classification``.
-    The held-out images only measure: no setting and no epoch is chosen by them. ``on_epoch`` is called before every epoch with its number,
-    ``on_batch`` after every batch.
+    The held-out images only measure the result: no setting and no epoch is chosen by them. ``on_epoch`` is called before every epoch with
+    its number, ``on_batch`` after every batch.
     """
-    images, labels, device = data.images, data.labels, data.images.device
+    count, labels, device = len(data.images), data.labels, data.labels.device
     network.to(memory_format=torch.channels_last)
-    steps = -(-len(images) // recipe.batch_size)
+    steps = -(-count // recipe.batch_size)
     optimizer = torch.optim.SGD(
         network.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step / (recipe.epochs * steps)))
-    first = 0
+    first, window = 0, None
     if checkpoint is not None:
         network.load_state_dict(checkpoint["network"])
         optimizer.load_state_dict(checkpoint["optimizer"])
@@ -193,27 +225,30 @@ def train(
         torch.manual_seed(seed * 1_000_003 + epoch)  # dropout
         on_epoch(epoch)
         network.train()
-        order = torch.randperm(len(images), generator=generator).to(device)
         loss_sum = torch.zeros((), device=device)
         hits = torch.zeros((), device=device)
-        for batch in order.split(recipe.batch_size):
-            x = pixels(augmented(images[batch], recipe.crop, recipe.flip, generator))
-            y = labels[batch].float()
-            loss, logits = objective(x, y, epoch)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            loss_sum += loss.detach() * len(batch)
-            hits += correct(logits.detach(), y).sum()
-            on_batch()
+        for rows in windows(data.images.shape, recipe.batch_size, generator):
+            if window is None or len(rows) < count:  # a data set of one window is read only once
+                window = read_rows(data.images, rows).to(device)
+            window_labels = labels[rows.to(device)].float()
+            for batch in torch.randperm(len(rows), generator=generator).to(device).split(recipe.batch_size):
+                x = pixels(augmented(window[batch], recipe.crop, recipe.flip, generator))
+                y = window_labels[batch]
+                loss, logits = objective(x, y, epoch)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                loss_sum += loss.detach() * len(batch)
+                hits += correct(logits.detach(), y).sum()
+                on_batch()
         network.eval()
         figures = Epoch(
             epoch=epoch,
             learning_rate=schedule.get_last_lr()[0],
-            train_loss=float(loss_sum) / len(images),
-            train_accuracy=float(hits) / len(images),
-            test_accuracy=accuracy(network, data.test_images, data.test_labels),
+            train_loss=float(loss_sum) / count,
+            train_accuracy=float(hits) / count,
+            test_accuracy=accuracy(network, data.held_out()) if epoch == recipe.epochs - 1 else None,
         )
         state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
         yield figures, state | {"epoch": epoch}

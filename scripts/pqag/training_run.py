@@ -8,29 +8,35 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import astuple, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
 
-from pqag import checkpoints, networks, storage, training
+from pqag import checkpoints, files, networks, storage, training
 
 log = logging.getLogger("pqag")
 
 
 def read(path: str | Path, device: torch.device) -> training.Data:
-    """The training images of an images.h5. Held out are the database and the queries, but for those that are trained on as well."""
-    arrays = storage.read_hdf5(path, "train/images", "train/labels", "database/images", "query/images", "database/labels", "query/labels")
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(array)
-    trained, searched = storage.read_hdf5(path, "train/ids", "database/ids")
-    new = torch.from_numpy(~np.isin(searched, trained))
-    images, labels, *held_out = (torch.from_numpy(array) for array in arrays)
-    test_images, test_labels = (torch.cat([database[new], query]).to(device) for database, query in (held_out[:2], held_out[2:]))
+    """The training images of an images.h5, which stays open. Database and queries are held out, except images that are trained on too."""
+    file = h5py.File(path)
+    labels = torch.from_numpy(file["train/labels"][()]).to(device)
     multilabel = storage.read_attributes(path)["multilabel"]
-    return training.Data(images.to(device), labels.to(device), test_images, test_labels, multilabel, digest.hexdigest())
+    return training.Data(file["train/images"], labels, partial(held_out, path, device), multilabel, files.sha256(path))
+
+
+def held_out(path: str | Path, device: torch.device, batch_size: int = 250) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield images, uint8 (N, 3, H, W), and labels of the database and the queries that are not trained on, in batches on ``device``."""
+    with h5py.File(path) as file:
+        for part in ("database", "query"):
+            images, labels = file[f"{part}/images"], file[f"{part}/labels"][()]
+            new = np.flatnonzero(~np.isin(file[f"{part}/ids"][()], file["train/ids"][()]))
+            for rows in torch.from_numpy(new).split(batch_size) if len(new) else ():
+                yield training.read_rows(images, rows).to(device), torch.from_numpy(labels[rows.numpy()]).to(device)
 
 
 def recipe_of(settings: dict[str, Any]) -> training.Recipe:
@@ -44,7 +50,7 @@ def new_network(settings: dict[str, Any], data: training.Data, seed: int) -> net
     mean, std = training.channel_statistics(data.images)
     network = networks.build(settings["network"], data.labels.shape[1], settings["width"], mean, std, data.images.shape[-1])
     training.identity_initialisation(network)
-    return network.to(data.images.device)
+    return network.to(data.labels.device)
 
 
 class Unfinished:
@@ -54,9 +60,9 @@ class Unfinished:
     """
 
     def __init__(self, weights: str | Path, identity: list[Any], data: training.Data, recipe: training.Recipe):
-        precision = training.autocast_dtype(recipe.precision, data.images.device) or torch.float32
+        precision = training.autocast_dtype(recipe.precision, data.labels.device) or torch.float32
         log.info("training in %s", precision)
-        key = json.dumps([*identity, str(precision), data.images.device.type, data.digest], sort_keys=True)
+        key = json.dumps([*identity, str(precision), data.labels.device.type, data.digest], sort_keys=True)
         self.path, self.identity = Path(weights).with_name("unfinished.pt"), hashlib.sha256(key.encode()).hexdigest()
         saved = checkpoints.load(self.path) if self.path.exists() else {}
         same = saved.get("identity") == self.identity
@@ -69,7 +75,7 @@ class Unfinished:
         self.rows.append(list(astuple(epoch)))
         checkpoints.save(self.path, {"identity": self.identity, "history": self.rows, "training": checkpoint})
         log.info("%s", epoch)
-        return f"epoch {epoch.epoch + 1}/{self.epochs}, accuracy {epoch.test_accuracy:.1%}"
+        return f"epoch {epoch.epoch + 1}/{self.epochs}, accuracy in training {epoch.train_accuracy:.1%}"
 
     def history(self) -> str:
         """The history of the training as CSV, a row for each epoch."""

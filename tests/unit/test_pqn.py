@@ -110,7 +110,7 @@ def test_sub_vectors_and_codewords_have_norm_1_only_with_intra_normalisation(dat
     for intra, groups in ((True, 4), (False, 1)):
         joint = pqn.Joint(**{**vars(JOINT), "intra_normalisation": intra})
         net = network(joint)
-        net.start_codebook(data[0], seed=0)
+        net.start_codebook(data[0].numpy(), seed=0)
         assert net.backbone.feature_groups == groups
         z = networks.features(net.backbone.eval(), networks.pixels(data[0][:5]))
         norms = z.reshape(5, groups, -1).norm(dim=2)
@@ -125,7 +125,7 @@ def test_the_codebook_begins_as_k_means_on_the_networks_own_features(data, monke
     monkeypatch.setattr(pqn, "IMAGES_OF_START", images)
     monkeypatch.setattr(pqn, "FOR_EACH_CODEWORD", for_each)
     net = network()
-    net.start_codebook(data[0], seed=3)
+    net.start_codebook(data[0].numpy(), seed=3)
     order = torch.randperm(96, generator=torch.Generator().manual_seed(3))[: 96 if images > 96 else 40]
     with torch.no_grad():
         features = networks.normalise(net.backbone.eval().features(networks.pixels(data[0][order])), 4).numpy()
@@ -146,15 +146,12 @@ def run(data, checkpoint=None):
 
     def begin(epoch):
         before = net.free_codewords.detach().clone()
-        net.begin(epoch, RECIPE, data[0], 5)
+        net.begin(epoch, RECIPE, data[0].numpy(), 5)
         if not torch.equal(before, net.free_codewords):
             began[epoch] = net.codewords().detach().clone()
 
-    return (
-        net,
-        training.train(net, net.objective(RECIPE, False), training.Data(*data, *data, False, ""), RECIPE, 5, checkpoint, on_epoch=begin),
-        began,
-    )
+    given = training.Data(data[0].numpy(), data[1], lambda: [data], False, "")
+    return net, training.train(net, net.objective(RECIPE, False), given, RECIPE, 5, checkpoint, on_epoch=begin), began
 
 
 def test_it_learns_codebook_and_network_together(data):
@@ -182,7 +179,7 @@ def test_resuming_ends_in_the_same_bits(data, done):
 def test_without_classification_its_head_learns_nothing_after_the_warm_up(data):
     joint = pqn.Joint(**{**vars(JOINT), "classification": 0.0, "warm_up": 0.0})
     net = network(joint)
-    net.start_codebook(data[0], 0)
+    net.start_codebook(data[0].numpy(), 0)
     loss, _ = net.train().objective(RECIPE, False)(networks.pixels(data[0][:32]), data[1][:32].float(), 0)
     loss.backward()
     assert not net.backbone.head.weight.grad.any() and net.free_codewords.grad.any() and net.backbone.body[0][0].weight.grad.any()

@@ -3,11 +3,12 @@
 import math
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
-from pqag import networks, training
+from pqag import networks, storage, training, training_run
 
 SGD = {"batch_size": 32, "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "label_smoothing": 0.1}
 RECIPE = training.Recipe(epochs=3, **SGD, crop=2, flip=True, precision="float32")
@@ -25,9 +26,13 @@ def run(data, recipe=RECIPE, checkpoint=None, network=None, seed=5):
 
 def started(network, data, recipe=RECIPE, seed=5, **options):
     """A classifier in training, with the training images held out too."""
-    return training.train(
-        network, training.classification(network, recipe, False), training.Data(*data, *data, False, ""), recipe, seed, **options
-    )
+    objective = training.classification(network, recipe, False)
+    return training.train(network, objective, in_memory(data), recipe, seed, **options)
+
+
+def in_memory(data):
+    images, labels = data
+    return training.Data(images.numpy(), labels, lambda: [data], False, "")
 
 
 def test_shifts_are_windows_of_the_reflected_image():
@@ -54,8 +59,40 @@ def test_about_half_of_the_images_are_mirrored_if_requested(data):
     assert torch.equal(training.augmented(data[0], 0, False, torch.Generator()), data[0])
 
 
+def test_a_large_data_set_is_read_in_random_windows(monkeypatch, tmp_path):
+    """Windows of at most 100 images are 3 batches of 32; they have every image once, most next to their neighbours in the file."""
+    images = np.random.default_rng(1).integers(0, 256, (1000, 3, 32, 32), dtype=np.uint8)
+    storage.write_hdf5(tmp_path / "images.h5", {"images": images})
+    monkeypatch.setattr(training, "WINDOW", 100 * 3072)
+    windows = list(training.windows(images.shape, 32, torch.Generator().manual_seed(3)))
+    assert [len(window) for window in windows] == 10 * [96] + [40]
+    rows = torch.cat(windows)
+    assert rows.sort().values.tolist() == list(range(1000)) != rows.tolist()
+    assert all((window.diff() > 0).all() for window in windows)
+    assert (rows.diff() == 1).float().mean() > 0.98
+    with h5py.File(tmp_path / "images.h5") as file:
+        for window in [*windows, torch.tensor([0, 1, 5, 339, 340, 341, 999])]:
+            np.testing.assert_array_equal(training.read_rows(file["images"], window), images[window])
+
+
+def test_held_out_are_the_images_that_are_not_trained_on(tmp_path):
+    """Of the database 3, 4 and 7 the 4 is trained on; the image and the label of number n consist of n."""
+    arrays = {}
+    for part, ids in (("train", [1, 4]), ("database", [3, 4, 7]), ("query", [8])):
+        numbers = np.array(ids, np.uint8)
+        arrays |= {f"{part}/ids": np.array(ids), f"{part}/labels": numbers[:, None]}
+        arrays[f"{part}/images"] = np.broadcast_to(numbers[:, None, None, None], (len(ids), 3, 32, 32))
+    storage.write_hdf5(tmp_path / "images.h5", arrays, {"multilabel": False})
+    data = training_run.read(tmp_path / "images.h5", torch.device("cpu"))
+    assert data.images[:, 0, 0, 0].tolist() == data.labels[:, 0].tolist() == [1, 4]
+    for batches, sizes in ((data.held_out(), [2, 1]), (training_run.held_out(tmp_path / "images.h5", torch.device("cpu"), 1), [1, 1, 1])):
+        images, labels = zip(*batches)
+        assert [len(batch) for batch in images] == sizes
+        assert torch.cat(images)[:, 2, 31, 31].tolist() == torch.cat(labels)[:, 0].tolist() == [3, 7, 8]
+
+
 def test_channel_statistics_are_numpys(data):
-    mean, std = training.channel_statistics(data[0])
+    mean, std = training.channel_statistics(data[0].numpy())
     pixels = data[0].numpy() / 255
     assert mean == pytest.approx(pixels.mean((0, 2, 3)), rel=1e-12)
     assert std == pytest.approx(pixels.std((0, 2, 3)), rel=1e-9)
@@ -87,6 +124,7 @@ def test_learns_and_reports_each_epoch(data):
     figures = [figure for figure, _ in epochs]
     assert [f.epoch for f in figures] == list(range(8))
     assert figures[-1].train_loss < figures[0].train_loss
+    assert [f.test_accuracy is None for f in figures] == 7 * [True] + [False]
     assert figures[-1].test_accuracy > 0.9
     network.eval()
     with torch.no_grad():
@@ -123,7 +161,8 @@ def test_an_epoch_by_hand(data):
 
 
 @pytest.mark.parametrize("stopped_after", [1, 2])
-def test_resumed_training_ends_in_the_same_bits(data, stopped_after, tmp_path):
+def test_resumed_training_ends_in_the_same_bits(data, stopped_after, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "WINDOW", 64 * 3072)  # two windows, of 64 and 32 images
     whole, _ = run(data)
     calls = []
     interrupted = started(small_network(), data, on_batch=lambda: calls.append(1))

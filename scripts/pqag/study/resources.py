@@ -22,6 +22,8 @@ LEAST_MINUTES, LEAST_NETWORK_MINUTES = 1, 3
 SNAKEMAKE_MB, START_SECONDS = 280, 6
 #: MiB of a process that has loaded torch, or matplotlib; guesses: MiB that CUDA takes of the host, and how much faster a GPU is.
 TORCH_MB, DRAWING_MB, CUDA_MB, GPU_FACTOR = 720, 150, 2000, 20
+#: MiB of the training images in memory: at most two windows of 256 MiB, see ``pqag.training``.
+WINDOWS_MB = 512
 #: Images of a user's data set before data/<name>.h5 is there to count them.
 UNKNOWN = 200_000
 MIB = 2**20
@@ -152,12 +154,12 @@ def _networking(it: Network, at_once: float, passes: float, held: float, copies:
 
 
 def pretrain(wildcards, study):
-    """A step there and back, and an accuracy after each epoch; parameters have gradients, momenta and checkpoints."""
+    """A step there and back, and an accuracy after the last epoch; parameters have gradients, momenta and checkpoints."""
     there, recipe = images(wildcards, study), study["models"][wildcards["model"]]["training"]
     it, tested = network(wildcards, study, study["threads"]["pretrain"]), there.database + there.queries
-    at_once = max(1.6 * recipe["batch_size"], 0.42 * min(1000, tested))
-    held = there.mb(there.train + 2 * tested)
-    return _networking(it, at_once, recipe["epochs"] * (3 * there.train + tested), held, copies=6)
+    at_once = max(1.6 * recipe["batch_size"], 0.42 * min(250, tested))
+    held = min(2 * there.mb(there.train), WINDOWS_MB)
+    return _networking(it, at_once, recipe["epochs"] * 3 * there.train + tested, held, copies=6)
 
 
 def train_pqn(wildcards, study):
@@ -172,7 +174,7 @@ def adopt(wildcards, study):
     """A minute to read the weights, and an accuracy."""
     there, it = images(wildcards, study), network(wildcards, study, study["threads"]["attack"])
     tested = there.database + there.queries
-    measured = _networking(it, 420, tested, there.mb(2 * tested), copies=2)
+    measured = _networking(it, 0.42 * min(250, tested), tested, 0, copies=2)
     return measured._replace(seconds=60 + measured.seconds)
 
 
