@@ -1,4 +1,5 @@
 # What the other files of this folder share: the checked study, names of files, and what each rule depends on and asks for.
+import hashlib
 import sys
 from pathlib import Path
 
@@ -34,6 +35,13 @@ if workflow.config_settings.config:
 
 if BROUGHT:
     RESOLVED["brought"] = BROUGHT
+
+
+def sha256_of_study():
+    """The sha256 that study.json has if its job ran with these settings, and --touch did not only note them."""
+    content = {key: value for key, value in settings("study", {}, RESOLVED).items() if key != "code"}
+    return hashlib.sha256(files.json_text(content).encode()).hexdigest()
+
 
 # And what only the size of jobs depends on.
 WORKLOAD = RESOLVED | {"shards": STUDY.shards.model_dump()}

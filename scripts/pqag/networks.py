@@ -118,7 +118,7 @@ def check_finite(features: np.ndarray, ids: np.ndarray, what: str) -> None:
     if len(bad):
         raise UserError(
             f"the network returns NaN or infinite features for {len(bad)} of the {len(features)} {what}, the first of which is image"
-            f" {ids[bad[0]]} of the data set (counted from 0, training images first): use weights that return finite features for all images"
+            f" {ids[bad[0]]} of the data set (counted from 0, training images first): use weights that return finite ones"
         )
 
 
@@ -169,7 +169,7 @@ def last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
 
 
 def torchvision_classifier(name: str, classes: int, enlarged: tuple[int, str] = ENLARGED) -> nn.Module:
-    """Return a network of torchvision (``torchvision:resnet18``) as torchvision builds it, for ``classes`` classes and the size ``enlarged``.
+    """Return a network of torchvision (``torchvision:resnet18``) for ``classes`` classes and the size ``enlarged``.
 
     Auxiliary classifiers, which serve training alone, are left out.
     """
@@ -189,7 +189,7 @@ class Enlarged(nn.Module):
         self.size, self.interpolation = size, interpolation
 
     def forward(self, images: Tensor) -> Tensor:
-        # With antialias torch takes the bicubic coefficients of Pillow and torchvision; a bilinear enlargement is the same with and without.
+        # With antialias torch takes the bicubic coefficients of Pillow and torchvision; bilinear enlargement is the same with and without.
         return F.interpolate(images, (self.size,) * 2, mode=self.interpolation, antialias=self.interpolation == "bicubic")
 
 

@@ -19,7 +19,7 @@ log = logging.getLogger("pqag")
 #: What wrappers put before every name of a tensor: DataParallel, torch.compile, and modules that hold the network.
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 
-#: Mean and deviation of GoogLeNet and Inception v3: torchvision turns its ImageNet normalisation into these inside the network, with weights.
+#: Mean and deviation of networks that turn torchvision's ImageNet normalisation into these themselves, if torchvision gives them weights.
 TRANSFORMED = {"googlenet": (0.5,) * 3, "inception_v3": (0.5,) * 3}
 
 
@@ -207,7 +207,7 @@ def _preprocessing_of_file(short: str, path: str, state: Mapping[str, Tensor]) -
         wanted = {one: member for one, member in wanted.items() if _has_size(short, one[0], state)} or wanted
     if len(wanted) > 1:
         raise UserError(
-            f"{path} may belong to {' or '.join(sorted(wanted.values()))} of torchvision's {short}, which differ in how images are prepared,"
+            f"{path} may belong to {' or '.join(sorted(wanted.values()))} of torchvision's {short}, which prepare images differently,"
             " and is none of torchvision's own files: name the weights, take torchvision's file, or write a function (docs/checkpoint.md)"
         )
     return next(iter(wanted))

@@ -197,7 +197,7 @@ def test_old_names_and_lost_versions_of_torchvisions_networks(tmp_path):
 def test_a_file_that_may_belong_to_weights_with_other_images_is_refused(tmp_path, monkeypatch):
     """Unless it is torchvision's own, whose name has the sha256; weights that lack categories are no candidates (vgg16)."""
     path = save_tensors({"features.0.weight": torch.ones(1)}, tmp_path / "w.pt")
-    words = "w.pt may belong to IMAGENET1K_V1 or IMAGENET1K_V2 of torchvision's efficientnet_b1, which differ in how images are prepared"
+    words = "w.pt may belong to IMAGENET1K_V1 or IMAGENET1K_V2 of torchvision's efficientnet_b1, which prepare images differently"
     with pytest.raises(UserError, match=words):
         victims.of_torchvision("torchvision:efficientnet_b1", path)
     monkeypatch.setattr(victims.files, "sha256", lambda path: "c27df63c" + "0" * 56)
