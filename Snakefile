@@ -47,10 +47,11 @@ rule all:
         python=sys.executable,  # quoted in rules/patches.smk
         script=Path(workflow.basedir, "scripts/audit.py"),
         study=STUDY.study,
+        settings=sha256_of_study(),
     message:
         "Verifying every file of the study {STUDY.study}"
     shell:
-        "{params.python} {params.script:q} verify {params.study} > {log} 2>&1"
+        "{params.python} {params.script:q} verify {params.study} --settings {params.settings} > {log} 2>&1"
 
 
 onsuccess:

@@ -1,4 +1,5 @@
 # What the other files of this folder share: the checked study, names of files, and what each rule depends on and asks for.
+import hashlib
 import sys
 from pathlib import Path
 
@@ -17,6 +18,15 @@ from pqag.user_code import digests
 
 sys.path.remove(str(Path(workflow.basedir, "scripts")))
 
+
+def texts_of(value):
+    """Every text in a value, nested or not."""
+    if isinstance(value, str):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for one in inner for text in texts_of(one)]
+
+
 try:
     # Snakemake has read them, in the environment of set-up by the same function; in another, at least what it overlooked is reported.
     for path in workflow.configfiles:
@@ -25,7 +35,9 @@ try:
     STUDY = parse_study(config, ", ".join([*map(str, workflow.configfiles), *given]))
     BROUGHT = digests(STUDY.brings())
 except UserError as error:
-    stop(str(error))
+    # Snakemake reads numbers at the top, but neither within a mapping or list nor `true`.
+    text = given and any(f" is '{value}', but must be " in str(error) for value in texts_of(workflow.config_settings.config))
+    stop(f"{error}{'; --config gives it as text: write it into a second study file, `--configfile FIRST SECOND`' * bool(text)}")
 
 # What results depend on, the files that said so, and the keys given by --config: `audit verify` holds the records against it.
 RESOLVED = STUDY.resolved() | {"configfiles": {os.path.relpath(path): files.sha256(path) for path in workflow.configfiles}}
@@ -34,6 +46,13 @@ if workflow.config_settings.config:
 
 if BROUGHT:
     RESOLVED["brought"] = BROUGHT
+
+
+def sha256_of_study():
+    """The sha256 that study.json has if its job ran with these settings, and --touch did not only note them."""
+    content = {key: value for key, value in settings("study", {}, RESOLVED).items() if key != "code"}
+    return hashlib.sha256(files.json_text(content).encode()).hexdigest()
+
 
 # And what only the size of jobs depends on.
 WORKLOAD = RESOLVED | {"shards": STUDY.shards.model_dump()}

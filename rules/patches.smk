@@ -19,6 +19,12 @@ def stop(words):
 if getattr(workflow.modifier, "parent_modifier", None):
     stop("This workflow cannot be a module of another: it reads its own study files and audits all that it makes. Run it by itself.")
 
+# A library there would stand before this workflow's own in every job.
+for folder in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+    if os.path.isdir(os.path.join(folder, "pqag")):
+        if os.path.realpath(folder) != os.path.realpath(Path(workflow.basedir, "scripts")):
+            stop(f"PYTHONPATH has {folder}, whose library pqag would compute in place of this workflow's: unset PYTHONPATH.")
+
 # For the imports below only: what stays on the path is mounted in a container under another name, and the library would be loaded from there,
 # where neither envs/requirements.txt nor the repository lies beside it.
 OWN = [str(Path(workflow.basedir, folder)) for folder in ("scripts", "profiles/console")]

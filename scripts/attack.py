@@ -27,7 +27,9 @@ def attacked(images: np.ndarray, ids: np.ndarray, settings: dict) -> tuple[np.nd
         of_batches = attacks.attack_batches(network, codebook, images, ids, attack, seed, BATCH, bar.update)
         adversarial, batches = zip(*of_batches)
     joined = np.concatenate(adversarial)
-    return joined, networks.extract(network, joined, device, BATCH), list(batches)
+    features = networks.extract(network, joined, device, BATCH)
+    networks.check_finite(features, ids, f"adversarial queries{in_words(snakemake.wildcards)}")
+    return joined, features, list(batches)
 
 
 def joined(paths: list[str]) -> tuple[np.ndarray, np.ndarray, list[dict]]:

@@ -6,6 +6,10 @@ import signal
 import sys
 from pathlib import Path
 
+if sys.version_info < (3, 11):  # noqa: UP036, the library would end in a stack trace
+    print(f"error: this needs Python 3.11 or later, not {sys.version.split()[0]}: run it with .venv/bin/python", file=sys.stderr)
+    sys.exit(2)
+
 from pqag import files
 from pqag.audit import diff, html, verify, why
 from pqag.errors import UserError
@@ -15,7 +19,7 @@ DEFAULT = Path("results/default")
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    faults, remarks, study = verify.verify(arguments.study)
+    faults, remarks, study = verify.verify(arguments.study, arguments.settings)
     for fault in faults:
         print(fault)
     for remedy in dict.fromkeys(fault.remedy for fault in faults):
@@ -126,7 +130,9 @@ def main(arguments: list[str] | None = None) -> int:
     def study(to: argparse.ArgumentParser, name: str = "study", **options) -> None:
         to.add_argument(name, type=_study, help="the study's folder or name (results/default)", **options)
 
-    study(verb("verify", _verify, "Check every byte, the chain to the raw data, config and code."), nargs="?", default=DEFAULT)
+    added = verb("verify", _verify, "Check every byte, the chain to the raw data, config and code.")
+    study(added, nargs="?", default=DEFAULT)
+    added.add_argument("--settings", metavar="SHA256", help="the sha256 of study.json according to the study that runs")
     added = verb("why", _why, "Show where a number or a file comes from.")
     added.add_argument("what", help="a cell (table1:aod/vgg16/24/ADC) or a file")
     study(added, "--study")

@@ -5,6 +5,7 @@ import numpy as np
 
 from pqag import checkpoints, networks, split, storage
 from pqag.devices import torch_device
+from pqag.job.shards import in_words
 from pqag.job.step import log, step
 from pqag.names import BATCH_SIZES
 
@@ -22,6 +23,7 @@ def extracted(settings: dict) -> dict[str, np.ndarray]:
             share = split.share("extract", len(images), snakemake.wildcards)
             if share.start < share.stop:
                 found[part] = networks.extract(network, images, device, BATCH_SIZES["extract"], share)
+                networks.check_finite(found[part], file[f"{part}/ids"][share], f"{part} images{in_words(snakemake.wildcards)}")
     return found
 
 

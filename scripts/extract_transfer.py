@@ -11,6 +11,7 @@ with step(snakemake) as settings:
     for source, path in zip(settings["sources"], snakemake.input.images, strict=True):
         images, labels, ids = storage.read_hdf5(path, "query/images", "query/labels", "query/ids")
         features = networks.extract(network, images, device)
+        networks.check_finite(features, ids, f"adversarial queries made for {source}")
         log.info("%s: %d features of %d numbers", source, *features.shape)
         arrays |= {f"{source}/features": features, f"{source}/labels": labels, f"{source}/ids": ids}
     storage.write_hdf5(snakemake.output[0], arrays)

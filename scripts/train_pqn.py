@@ -20,6 +20,8 @@ with step(snakemake) as settings:
         need = f"{bits} bits in {joint.subspaces} sub-spaces need {joint.codewords} codewords"
         raise UserError(f"bits: {need}, more than the {len(data.images)} training images that those of {model} are learned from")
     network = pqn.ProductQuantizationNetwork(training_run.new_network(settings, data, seed), joint).to(data.labels.device)
+    if network.begins_at(recipe) == recipe.epochs:
+        raise UserError(f"pqn.warm_up takes the only epoch of {model}, which leaves none for its codebook: set it to 0, or train longer")
     objective = network.objective(recipe, data.multilabel)
     begin = partial(network.begin, recipe=recipe, images=data.images, seed=seed)
     backbone, title = network.backbone, f"{model}, {bits} bits"

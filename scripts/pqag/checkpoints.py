@@ -21,11 +21,16 @@ def save(path: str | Path, value: dict) -> None:
 
 
 def load(path: str | Path) -> dict:
-    """Read what ``save`` wrote; accepts only plain values and tensors (and never runs code of a pickle). Raises UserError otherwise."""
+    """Read what ``save`` or torch.save wrote, before PyTorch 1.6 too, whose files are no zip archives and have no checksums.
+
+    Accepts only plain values and tensors (and never runs code of a pickle). Raises UserError otherwise.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch does not check the checksums
-            program = any(name.endswith("/constants.pkl") for name in archive.namelist())
+        damaged = program = None
+        if _is_zip(path):
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()  # torch does not check the checksums
+                program = any(name.endswith("/constants.pkl") for name in archive.namelist())
         if program:
             reason = "it contains a TorchScript program instead of plain weights"
         elif damaged is None:
@@ -39,10 +44,17 @@ def load(path: str | Path) -> dict:
     raise UserError(f"{path} cannot be read safely as a checkpoint: {reason}")
 
 
+def _is_zip(path: str | Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"PK"
+
+
 def save_network(path: str | Path, network: nn.Module, model: str, width: float, classes: int | None) -> None:
-    """Write the weights of ``network`` and how to build it: its name or entry point, its width, its numbers of logits and of pixels, and
-    the number of parts in which its features are normalised."""
+    """Write the weights of ``network`` and how to build it: its name or entry point, its width, its numbers of logits and of pixels, the
+    number of parts in which its features are normalised, and how it enlarges images where that is not ``networks.ENLARGED``."""
     built = {"model": model, "width": width, "classes": classes, "image_size": getattr(network, "image_size", None)}
+    if getattr(network, "enlarged", None) not in (None, networks.ENLARGED):
+        built["enlarged"] = network.enlarged
     save(path, built | {"feature_groups": networks.groups_of(network), "weights": network.state_dict()})
 
 
@@ -59,7 +71,8 @@ def load_network(path: str | Path, digests: Mapping[str, str] | None = None) -> 
                 raise UserError(f"{path} is for a network built by {saved['model']}, which the study does not name")
             network = user_code.function(saved["model"], digests[saved["model"]])()
         else:
-            network = networks.build(saved["model"], saved["classes"], saved["width"], image_size=saved["image_size"])
+            enlarged = saved.get("enlarged", networks.ENLARGED)
+            network = networks.build(saved["model"], saved["classes"], saved["width"], image_size=saved["image_size"], enlarged=enlarged)
             network.feature_groups = saved["feature_groups"]
         network.load_state_dict(saved["weights"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -115,8 +115,9 @@ def model_name(name: str) -> str:
 
 
 def family(model: str) -> str:
-    """The family of a model, as the paper's text groups them: alexnet, vgg, resnet."""
-    return model.rstrip("0123456789")
+    """The family of a model, as the paper's text groups them: alexnet, vgg, resnet. ``alexnet_pqn`` is of alexnet."""
+    ours = re.fullmatch(rf"({'|'.join(NETWORKS)})_\w+", model)
+    return (ours[1] if ours else model).rstrip("0123456789")
 
 
 def family_name(name: str) -> str:

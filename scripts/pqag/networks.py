@@ -17,6 +17,7 @@ from torchvision import models
 from torchvision.models import resnet, vgg
 from torchvision.ops import Conv2dNormActivation
 
+from pqag.errors import UserError
 from pqag.names import BATCH_SIZES, NETWORKS, is_torchvision, scaled
 
 #: Blocks per stage of the ResNets (He et al. 2016, Table 1).
@@ -27,6 +28,10 @@ _RESNETS = {
 }
 #: torchvision's names of the VGG configurations (Simonyan & Zisserman 2015, Table 1).
 _VGGS = {"vgg11": "A", "vgg13": "B", "vgg16": "D"}
+
+
+#: Mean and standard deviation of the channels of ImageNet, in pixels of [0, 1].
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module):
@@ -41,9 +46,11 @@ class Backbone(nn.Module):
     image_size: size of its images, in pixels on a side.
 
     ``feature_groups``, 1 unless set, is the number of equal parts of a feature that are normalised separately, see ``normalise``.
+    ``enlarged``, None unless set, is what ``of_torchvision`` resizes images to.
     """
 
     feature_groups = 1
+    enlarged = None
 
     def __init__(self, body: nn.Module, feature_size: int, classes: int, mean=(0.5,) * 3, std=(0.25,) * 3, image_size: int = 32):
         super().__init__()
@@ -102,16 +109,42 @@ def extract(
     return torch.cat(batches).numpy()
 
 
+def check_finite(features: np.ndarray, ids: np.ndarray, what: str) -> None:
+    """Raise UserError if some of ``features``, float (N, D), are NaN or infinite, naming the first such image of ``what``.
+
+    ``ids`` (N,) are the numbers of the images in the data set.
+    """
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(bad):
+        raise UserError(
+            f"the network returns NaN or infinite features for {len(bad)} of the {len(features)} {what}, the first of which is image"
+            f" {ids[bad[0]]} of the data set (counted from 0, training images first): use weights that return finite ones"
+        )
+
+
 def reduction(image_size: int) -> int:
     """The stride of the first convolution for images of ``image_size`` pixels on a side: 1 below 64, 2 below 128, and so on."""
     return 2 ** max(0, (image_size // 32).bit_length() - 1)
 
 
-def build(name: str, classes: int, width: float = 1.0, mean=(0.5,) * 3, std=(0.25,) * 3, image_size: int = 32) -> Backbone:
+#: To which size a network of torchvision enlarges images, in pixels on a side, and by which interpolation, unless its weights say else.
+ENLARGED = (224, "bilinear")
+
+
+def build(
+    name: str,
+    classes: int,
+    width: float = 1.0,
+    mean=(0.5,) * 3,
+    std=(0.25,) * 3,
+    image_size: int = 32,
+    enlarged: tuple[int, str] = ENLARGED,
+) -> Backbone:
     """The network ``name`` (one of ``pqag.names.NETWORKS``) with freshly drawn weights from torch's global generator.
 
     ``width`` multiplies the channels of every layer; D is then 4096 x width for AlexNet, 2048 x width for ResNet-50 and 512 x width for the
-    others. ``image_size`` (at least 32) determines the stride of the first convolution. Raises ValueError for an unknown name.
+    others. ``image_size`` (at least 32) determines the stride of the first convolution. ``enlarged``: see ``of_torchvision``. Raises
+    ValueError for an unknown name.
     """
     stem = {"kernel_size": max(3, 2 * reduction(image_size) - 1), "stride": reduction(image_size)}
     if name == "alexnet":
@@ -121,7 +154,7 @@ def build(name: str, classes: int, width: float = 1.0, mean=(0.5,) * 3, std=(0.2
     elif name in _RESNETS:
         body, size = _resnet(*_RESNETS[name], width, stem)
     elif is_torchvision(name):
-        return of_torchvision(models.get_model(name.removeprefix("torchvision:"), weights=None, num_classes=classes))
+        return of_torchvision(torchvision_classifier(name, classes, enlarged), enlarged)
     else:
         raise ValueError(f"unknown network {name!r}: known are {', '.join(NETWORKS)}")
     return Backbone(body, size, classes, mean, std, image_size)
@@ -135,16 +168,40 @@ def last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
     return found[-1]
 
 
-def of_torchvision(network: nn.Module) -> Backbone:
-    """Return a classifier of torchvision as a backbone: its feature is the input of its last linear layer.
+def torchvision_classifier(name: str, classes: int, enlarged: tuple[int, str] = ENLARGED) -> nn.Module:
+    """Return a network of torchvision (``torchvision:resnet18``) for ``classes`` classes and the size ``enlarged``.
 
-    Images are enlarged to 224 x 224 (bilinear) and normalised as for torchvision's ImageNet weights. ``network`` loses its last layer.
+    Auxiliary classifiers, which serve training alone, are left out.
+    """
+    short, options = name.removeprefix("torchvision:"), {}
+    if short in ("googlenet", "inception_v3"):
+        options = {"aux_logits": False, "init_weights": False}  # its initialisation takes half a minute
+    if short.startswith("vit_"):  # its position embeddings are for one size
+        options = {"image_size": enlarged[0]}
+    return models.get_model(short, weights=None, num_classes=classes, **options)
+
+
+class Enlarged(nn.Module):
+    """Resizes images (N, 3, H, W) to ``size`` pixels on a side by ``interpolation``, bilinear or bicubic."""
+
+    def __init__(self, size: int, interpolation: str):
+        super().__init__()
+        self.size, self.interpolation = size, interpolation
+
+    def forward(self, images: Tensor) -> Tensor:
+        # With antialias torch takes the bicubic coefficients of Pillow and torchvision; bilinear enlargement is the same with and without.
+        return F.interpolate(images, (self.size,) * 2, mode=self.interpolation, antialias=self.interpolation == "bicubic")
+
+
+def of_torchvision(network: nn.Module, enlarged: tuple[int, str] = ENLARGED, mean=IMAGENET[0], std=IMAGENET[1]) -> Backbone:
+    """Return a classifier of torchvision as a backbone: its feature is the input of its last linear layer, which ``network`` loses.
+
+    Images are normalised by ``mean`` and ``std`` and resized as a whole to ``enlarged``: pixels on a side, and "bilinear" or "bicubic".
     """
     name, head = last_linear(network)
     network.set_submodule(name, nn.Identity())
-    body = nn.Sequential(nn.Upsample(size=(224, 224), mode="bilinear"), network)
-    backbone = Backbone(body, head.in_features, head.out_features, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    backbone.head = head
+    backbone = Backbone(nn.Sequential(Enlarged(*enlarged), network), head.in_features, head.out_features, mean, std)
+    backbone.head, backbone.enlarged = head, tuple(enlarged)
     return backbone
 
 

@@ -119,8 +119,9 @@ class ProductQuantizationNetwork(nn.Module):
             self.start_codebook(images, seed)
 
     def begins_at(self, recipe: Recipe) -> int:
-        """The first epoch in which the codebook is trained; those before are of classification alone."""
-        return int(self.joint.warm_up * recipe.epochs + 1e-9)  # 0.58 x 50 is 29, and 28.999... in floating point
+        """The first epoch in which the codebook is trained; those before, at least one if it warms up, only classify."""
+        epochs = int(self.joint.warm_up * recipe.epochs + 1e-9)  # 0.58 x 50 is 28.999... in floating point
+        return max(1, epochs) if self.joint.warm_up else 0
 
     def objective(self, recipe: Recipe, multilabel: bool) -> Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]:
         """The loss of a batch, for ``training.train``: that of classification; from the epoch ``begins_at`` on the asymmetric triplet loss

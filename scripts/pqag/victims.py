@@ -1,16 +1,26 @@
 """Networks of the user: weights in a file, a network of torchvision, or a function that returns a network; checked before use."""
 
 import difflib
+import logging
+import re
 import urllib.error
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from pqag import checkpoints, networks
+from pqag import checkpoints, files, networks
 from pqag.errors import UserError
 from pqag.names import is_name_of_weights
+
+log = logging.getLogger("pqag")
+
+#: What wrappers put before every name of a tensor: DataParallel, torch.compile, and modules that hold the network.
+PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+
+#: Mean and deviation of networks that turn torchvision's ImageNet normalisation into these themselves, if torchvision gives them weights.
+TRANSFORMED = {"googlenet": (0.5,) * 3, "inception_v3": (0.5,) * 3}
 
 
 def read_weights(path: str | Path, network: str, width: float, image_size: int | None = None) -> dict[str, Tensor]:
@@ -19,8 +29,15 @@ def read_weights(path: str | Path, network: str, width: float, image_size: int |
     Raises UserError if the file is damaged or contains code or something else, if it is for another network than ``network`` with
     ``width``, or if that network reduces images of ``image_size`` pixels differently. Nothing in the file runs.
     """
-    content = _read_safetensors(path) if Path(path).suffix == ".safetensors" else checkpoints.load(path)
-    if isinstance(content, dict) and content.keys() == {"model", "width", "classes", "image_size", "feature_groups", "weights"}:
+    content = _read_safetensors(path) if Path(path).suffix.lower() == ".safetensors" else checkpoints.load(path)
+    if isinstance(content, dict) and content.keys() - {"enlarged"} == {
+        "model",
+        "width",
+        "classes",
+        "image_size",
+        "feature_groups",
+        "weights",
+    }:
         if (content["model"], content["width"]) != (network, width):
             theirs = f"{content['model']} of width {content['width']:g}"
             raise UserError(f"{path} contains the weights of {theirs}, but the study says {network} of width {width:g}")
@@ -45,25 +62,76 @@ def _read_safetensors(path: str | Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is not a readable safetensors file: {' '.join(str(error).split())}") from None
 
 
+def mended(weights: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """Return ``weights`` under the names ``own`` that the tensors of the network have, where a known difference separates them.
+
+    These are prefixes that every name has, DenseNet's names from before torchvision 0.3, auxiliary classifiers, and a count of batches that
+    batch normalisation did not have before PyTorch 0.4.1 (and that evaluation does not use).
+    """
+    found = dict(weights)
+    while found and not found.keys() & set(own):
+        prefix = next((one for one in PREFIXES if all(key.startswith(one) for key in found)), None)
+        if prefix is None:
+            break
+        found = {key.removeprefix(prefix): value for key, value in found.items()}
+    for key in found.keys() - set(own):
+        modern = re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key)
+        if modern in own:
+            found[modern] = found.pop(key)
+        elif key.startswith(("aux1.", "aux2.", "AuxLogits.")):
+            del found[key]
+    for key in own:
+        if key.endswith("num_batches_tracked") and key.replace("num_batches_tracked", "running_mean") in found:
+            found.setdefault(key, torch.tensor(0))
+    return found
+
+
+def _classes(weights: dict[str, Tensor], own: Mapping[str, Tensor], head: str, path: str) -> int:
+    """Return the number of logits of ``weights``, whose last layer is ``head``. Without that layer it is 1, and zeros take its place."""
+    keys = [key for key in own if key.startswith(f"{head}.")]
+    there = [weights[key] for key in keys if key in weights]
+    if not there:
+        log.warning("%s lacks the last layer, %s: the features do not need it, and no accuracy is reported", path, head)
+        weights |= {key: torch.zeros(1, *own[key].shape[1:]) for key in keys}
+    return len(there[0]) if there and there[0].ndim else 1
+
+
 def put_weights(network: nn.Module, weights: Mapping[str, Tensor], path: str | Path, name: str) -> None:
-    """Load ``weights``, from ``path``, into ``network``. Raises UserError with the reason if they do not fit the network ``name``."""
+    """Load ``weights``, from ``path``, into ``network``, see ``mended``. Raises UserError with the reason if they do not fit ``name``."""
     own = network.state_dict()
+    weights = mended(weights, own.keys())
     for key in filter(weights.__contains__, own):
         theirs, ours = tuple(weights[key].shape), tuple(own[key].shape)
         if theirs != ours:
             raise UserError(f"{path} does not fit {name}: {key} has the shape {theirs} in the file and {ours} in the network")
+        if reason := _useless(weights[key], own[key]):
+            raise UserError(f"{path} does not fit {name}: {key} {reason}, but must be floats of at least 16 bits")
     for what, keys in (("lacks", own.keys() - weights.keys()), ("has in addition", weights.keys() - own.keys())):
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise UserError(f"{path} does not fit {name}: compared with the network's {len(own)} tensors it {what} {min(keys)}{more}")
-    network.load_state_dict(weights)
+            words = f"{path} does not fit {name}: compared with the network's {len(own)} tensors it {what} {min(keys)}{more}"
+            prefixed = {one: sum(key.startswith(one) for key in weights.keys() - own.keys()) for one in PREFIXES}
+            hints = [f"; {count} of its {len(weights)} names begin with {one}" for one, count in prefixed.items() if count]
+            raise UserError(words + "".join(hints))
+    own.update(weights)  # keeps the version of every layer, which a state dict loses when it is copied into a dict
+    network.load_state_dict(own)
+
+
+def _useless(theirs: Tensor, ours: Tensor) -> str | None:
+    """Why values of a file cannot be the weights of a layer, or None: quantized ones need their scale, which the layer has not."""
+    if theirs.layout != torch.strided:
+        return "is a sparse tensor in the file"
+    if ours.is_floating_point() and not (theirs.is_floating_point() and theirs.itemsize > 1):
+        return f"has the type {str(theirs.dtype).removeprefix('torch.')} in the file"
+    return None
 
 
 def ours(name: str, width: float, path: str, image_size: int = 32) -> networks.Backbone:
     """Return a built-in network for images of ``image_size`` pixels with weights from a file; raises UserError if they do not fit."""
-    weights = read_weights(path, name, width, image_size)
-    classes = len(weights["head.weight"]) if "head.weight" in weights else 1
-    network = networks.build(name, classes, width, image_size=image_size)
+    with torch.device("meta"):
+        own = networks.build(name, 1, width, image_size=image_size).state_dict()
+    weights = mended(read_weights(path, name, width, image_size), own.keys())
+    network = networks.build(name, _classes(weights, own, "head", path), width, image_size=image_size)
     put_weights(network, weights, path, f"{name} of width {width:g}")
     return network
 
@@ -71,8 +139,8 @@ def ours(name: str, width: float, path: str, image_size: int = 32) -> networks.B
 def of_torchvision(name: str, weights: str) -> tuple[networks.Backbone, str | None]:
     """Return a network of torchvision (``torchvision:resnet18``) with weights by torchvision's name, or from a file of its state dict.
 
-    The second value is the path of the downloaded file, or None. Raises UserError for unknown names, for weights that do not fit, and if
-    the download fails.
+    It enlarges and normalises images as the weights want it, see ``preprocessing``. The second value is the path of the downloaded file, or
+    None. Raises UserError for unknown names, for weights that do not fit, and if the download fails.
     """
     from torchvision import models
 
@@ -87,17 +155,70 @@ def of_torchvision(name: str, weights: str) -> tuple[networks.Backbone, str | No
     downloaded = None
     if is_name_of_weights(weights):
         state, downloaded = _downloaded(short, weights)
+        enlarged, mean, std = preprocessing(short, models.get_model_weights(short)[weights])
     else:
         state = read_weights(weights, name, 1.0)  # our files store torchvision networks with this width
-    plain = models.get_model(short, weights=None)
+        if all(key in ("mean", "std") or key.startswith(("body.1.", "head.")) for key in state):  # a weights.pt of this workflow
+            return checkpoints.load_network(weights), None
+        enlarged, mean, std = _preprocessing_of_file(short, weights, state)
+    plain = networks.torchvision_classifier(name, 1000, enlarged)
     try:
         last, layer = networks.last_linear(plain)
     except ValueError as error:
         raise UserError(f"{name} {error}") from None
-    if f"{last}.bias" in state and len(state[f"{last}.bias"]) != layer.out_features:
-        plain = models.get_model(short, weights=None, num_classes=len(state[f"{last}.bias"]))
+    own = plain.state_dict()
+    state = mended(state, own.keys())
+    if (classes := _classes(state, own, last, weights)) != layer.out_features:
+        plain = networks.torchvision_classifier(name, classes, enlarged)
     put_weights(plain, state, weights, name)
-    return networks.of_torchvision(plain), downloaded
+    return networks.of_torchvision(plain, enlarged, mean, std), downloaded
+
+
+#: To which size and by which interpolation images are enlarged, and the mean and deviation by which they are normalised.
+Preprocessing = tuple[tuple[int, str], tuple[float, ...], tuple[float, ...]]
+
+
+def preprocessing(short: str, weights) -> Preprocessing:
+    """Return how images of a network of torchvision are made ready for ``weights``, one of torchvision's, from its own transforms.
+
+    The whole image takes the place of torchvision's centre crop. Raises UserError for transforms that cannot be done inside the network.
+    """
+    transforms = weights.transforms()
+    size, interpolation = getattr(transforms, "crop_size", None), getattr(transforms, "interpolation", None)
+    if size is None or len(set(size)) != 1 or getattr(interpolation, "value", None) not in ("bilinear", "bicubic"):
+        raise UserError(f"torchvision's {weights} prepares images in a way that this workflow cannot repeat: use other weights")
+    mean, std = (TRANSFORMED.get(short, tuple(values)) for values in (transforms.mean, transforms.std))
+    return (size[0], interpolation.value), mean, std
+
+
+def _preprocessing_of_file(short: str, path: str, state: Mapping[str, Tensor]) -> Preprocessing:
+    """Return the same for a file: as torchvision's weights with its content want it, else as all want it that have its shapes.
+
+    Raises UserError where these differ.
+    """
+    from torchvision import models
+
+    digest = files.sha256(path)[:8]  # as in the names of torchvision's files
+    members = list(models.get_model_weights(short))
+    same = [one for one in members if f"-{digest}." in one.url]
+    # Without categories the last layers are missing: no classifier has such weights.
+    wanted = {preprocessing(short, one): one.name for one in reversed(same or [one for one in members if one.meta["categories"]])}
+    if len(wanted) > 1 and short.startswith("vit_"):
+        wanted = {one: member for one, member in wanted.items() if _has_size(short, one[0], state)} or wanted
+    if len(wanted) > 1:
+        raise UserError(
+            f"{path} may belong to {' or '.join(sorted(wanted.values()))} of torchvision's {short}, which prepare images differently,"
+            " and is none of torchvision's own files: name the weights, take torchvision's file, or write a function (docs/checkpoint.md)"
+        )
+    return next(iter(wanted))
+
+
+def _has_size(short: str, enlarged: tuple[int, str], state: Mapping[str, Tensor]) -> bool:
+    """Whether the position embeddings of a vision transformer are for images of the size ``enlarged``."""
+    with torch.device("meta"):
+        own = networks.torchvision_classifier(short, 1, enlarged).state_dict()
+    theirs = mended(state, own.keys())
+    return all(theirs[key].shape == own[key].shape for key in own if key.endswith("pos_embedding") and key in theirs)
 
 
 def _downloaded(short: str, weights: str) -> tuple[dict[str, Tensor], str]:

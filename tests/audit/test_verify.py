@@ -33,7 +33,8 @@ def told():
 
 def test_what_nobody_touched_has_no_fault(folder):
     faults, remarks, study = verify(STUDY)
-    assert faults == []
+    assert faults == [] and verify(STUDY, files.sha256(STUDY / "study.json"))[0] == []
+    assert [fault.file for fault in verify(STUDY, "0" * 64)[0]] == [str(STUDY / "study.json")]
     assert len(study.records) == 25 and len(study.made_by) == 39
     assert sorted(map(str, folder.rglob("*.prov.json"))) == sorted(str(folder / name) for name in study.records)
     assert all("uncommitted" in remark or "outside git" in remark for remark in remarks)
@@ -409,6 +410,8 @@ def test_a_forged_memory_of_snakemake_is_found_out(study, tmp_path, monkeypatch,
     assert plan(folder, tiny) == [("all", {})]
     [fault] = verify(STUDY)[0]
     assert fault.file == "config.yaml" and "first delete study.json of the study" in fault.remedy
+    done = snakemake(folder, "--configfile", folder / "config.yaml", "--cores", 1, "all")
+    assert done.returncode == 1 and "study.json: has other settings than the study that runs" in done.stderr
     resolved = parse_study(tiny).resolved() | {"configfiles": {"config.yaml": files.sha256("config.yaml")}}
     study_becomes(lambda study: study.update(resolved))
     made_with_others = {FILES["record of queries"], FILES["record of queries"].replace("vgg16", "alexnet"), FILES["record of table"]}

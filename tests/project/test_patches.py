@@ -67,6 +67,16 @@ def test_as_a_module_of_another_workflow_it_is_refused_in_a_sentence(tmp_path):
     assert (done.stdout + done.stderr).strip().splitlines()[-1].startswith("This workflow cannot be a module of another: ")
 
 
+def test_the_library_of_another_clone_on_pythonpath_is_refused_by_its_path(tmp_path, monkeypatch):
+    """An own library there, a folder without one, and an empty entry are fine."""
+    (tmp_path / "other/pqag").mkdir(parents=True)
+    for path, fine in ((tmp_path / "other", False), (ROOT / "scripts", True), (tmp_path, True), ("", True)):
+        monkeypatch.setenv("PYTHONPATH", f":{path}")
+        done = run(tmp_path, "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(ROOT / "config/tiny.yaml"), "-n", "study")
+        assert (done.returncode == 0) == fine, done.stderr
+        assert fine or f"PYTHONPATH has {path}, whose library pqag would compute" in done.stdout + done.stderr
+
+
 def test_nothing_else_changes_snakemake():
     profiles = (path for path in (ROOT / "profiles").rglob("*") if path.suffix in (".yaml", ".py"))
     for path in [*(ROOT / "rules").glob("*.smk"), ROOT / "Snakefile", *profiles]:

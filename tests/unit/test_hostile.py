@@ -277,6 +277,9 @@ def test_neither_a_dry_run_nor_another_profile_runs_code(tmp_path):
     [
         ("study=../../elsewhere", "--config: study is '../../elsewhere', but a name may hold only"),
         (f"study=!!python/object/apply:os.mkdir [{CANARY}]", f"--config: study is ['{CANARY}'], but must be a text"),
+        ("attacks={aod: {epsilon: 16}}", "epsilon is '16', but must be a number; --config gives it as text: write it into a second"),
+        ("bits=[8]", "bits[0] is '8', but must be a whole number; --config gives it as text"),
+        ("anonymous=true", "anonymous is 'true', but must be true or false; --config gives it as text"),
         ("__use_yte__=true", "--config: __use_yte__ is no key: allowed are study"),
     ],
 )
@@ -287,6 +290,8 @@ def test_a_key_on_the_command_line_is_checked_in_the_same_way(option, fragment, 
 def test_a_study_that_is_not_there_is_told_with_those_that_are(tmp_path):
     words = told(tmp_path, "--configfile", tmp_path / "nowhere.yaml")
     assert "there is no such file; the workflow comes with the studies config.yaml, config/cifar10.yaml" in words
+    words = told(tmp_path, "--configfile", ROOT / "config/tiny.yaml", "all")
+    assert "if it is a target, put it first: snakemake all --configfile" in words
 
 
 def test_snakemake_reads_studies_by_our_reader():

@@ -1,10 +1,14 @@
 """Backbones against torchvision's own networks, counted parameters, and the size of every layer."""
 
+import contextlib
+
+import numpy as np
 import pytest
 import torch
 from torchvision import models
 
 from pqag import names, networks
+from pqag.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -104,3 +108,12 @@ def test_extracted_features_are_those_of_single_images_in_any_batch():
     wanted = alone / alone.pow(2).sum(1, keepdim=True).sqrt()
     assert got.dtype == "float32" and got.shape == (3, network.feature_size)
     torch.testing.assert_close(torch.from_numpy(got).double(), wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("value", "bad"), [(np.nan, True), (np.inf, True), (-np.inf, True), (3e38, False), (0, False)])
+def test_the_first_image_without_finite_features_is_named_by_its_number_in_the_data_set(value, bad):
+    features, ids = np.ones((4, 2), np.float32), np.array([7, 5, 9, 3])
+    features[2, 1] = features[3, 0] = value
+    words = "NaN or infinite features for 2 of the 4 query images, the first of which is image 9 of the data set"
+    with pytest.raises(UserError, match=words) if bad else contextlib.nullcontext():
+        networks.check_finite(features, ids, "query images")

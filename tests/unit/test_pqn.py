@@ -133,9 +133,9 @@ def test_the_codebook_begins_as_k_means_on_the_networks_own_features(data, monke
     np.testing.assert_allclose(net.free_codewords.detach().numpy(), fit.codewords, atol=1e-5)
 
 
-def test_the_warm_up_is_a_share_of_the_epochs_rounded_down():
+def test_the_warm_up_is_a_share_of_the_epochs_rounded_down_but_at_least_one():
     """0.58 of 50 epochs are 29, though their product is 28.999… in floating point."""
-    for warm_up, epochs, first in ((0.58, 50, 29), (0.5, 3, 1), (0.0, 4, 0)):
+    for warm_up, epochs, first in ((0.58, 50, 29), (0.5, 3, 1), (0.2, 4, 1), (0.5, 1, 1), (0.0, 4, 0), (0.0, 1, 0)):
         net = network(dataclasses.replace(JOINT, warm_up=warm_up))
         assert net.begins_at(dataclasses.replace(RECIPE, epochs=epochs)) == first
 

@@ -306,6 +306,26 @@ def test_caption_tells_how_networks_were_trained_with_their_codebooks():
     )
 
 
+@pytest.mark.parametrize(
+    ("model", "family"),
+    [("vgg16", "vgg"), ("alexnet_pqn", "alexnet"), ("resnet50_opq_8", "resnet"), ("mine_alexnet", "mine_alexnet"), ("net2", "net")],
+)
+def test_a_variant_belongs_to_the_family_of_its_network(model, family):
+    assert names.family(model) == family
+
+
+def test_one_family_alone_has_no_mean_between_families():
+    cells = [
+        metrics(source_model=a, target_model=b, attack=c)
+        for a, b, c in [
+            ("alexnet", "alexnet", "clean"),
+            ("alexnet_pqn", "alexnet_pqn", "clean"),
+            ("alexnet", "alexnet_pqn", "aod"),
+        ]
+    ]
+    assert set(tables.family_drops(tables.tidy(cells, 4))["source_family"]) == {"alexnet"}
+
+
 def test_table_2_names_its_models_after_their_networks():
     assert tables.network_names({"mine": "alexnet"}) == {"mine": "alexnet"}
     assert tables.network_names({"a": "alexnet", "b": "alexnet", "c": "vgg16"}) == {"a": "a", "b": "b", "c": "vgg16"}

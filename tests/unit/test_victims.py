@@ -1,5 +1,6 @@
 """Networks that the user brings: weights that fit and that do not, torchvision's, functions, and what is checked before use."""
 
+import re
 import urllib.error
 
 import pytest
@@ -53,18 +54,65 @@ def state_with(network, **changes):
 
 #: How a file of weights may be wrong, and the message; each function gets a network (vgg11 of width 0.05) and a path.
 WRONG_FILES = {
-    "another width": (lambda n, p: torch.save(networks.build("vgg11", 5, 0.125).state_dict(), p),
-                      r"does not fit vgg11 of width 0.05: [\w.]+ has the shape \(.*\) in the file and \(.*\) in the network"),
-    "of ours, another width": (lambda n, p: checkpoints.save_network(p, networks.build("vgg11", 5, 0.125), "vgg11", 0.125, 5),
-                               r"contains the weights of vgg11 of width 0.125, but the study says vgg11 of width 0.05$"),
-    "of ours, another network": (lambda n, p: checkpoints.save_network(p, networks.build("vgg13", 5, 0.05), "vgg13", 0.05, 5),
-                                 r"contains the weights of vgg13 of width 0.05, but the study says vgg11 of width 0.05$"),
-    "a tensor missing": (lambda n, p: torch.save(state_with(n, body__0__0__weight=None), p),
-                         r"compared with the network's \d+ tensors it lacks body.0.0.weight$"),
-    "a tensor too many": (lambda n, p: torch.save(state_with(n, extra=torch.ones(1)), p),
-                          r"compared with the network's \d+ tensors it has in addition extra$"),
-    "a whole training": (lambda n, p: torch.save({"epoch": 3, "state_dict": n.state_dict()}, p),
-                         r"contains the keys epoch, state_dict instead of the tensors of a network: save only network.state_dict\(\)"),
+    "another width": (
+        lambda n, p: torch.save(networks.build("vgg11", 5, 0.125).state_dict(), p),
+        r"does not fit vgg11 of width 0.05: [\w.]+ has the shape \(.*\) in the file and \(.*\) in the network",
+    ),
+    "of ours, another width": (
+        lambda n, p: checkpoints.save_network(p, networks.build("vgg11", 5, 0.125), "vgg11", 0.125, 5),
+        r"contains the weights of vgg11 of width 0.125, but the study says vgg11 of width 0.05$",
+    ),
+    "of ours, another network": (
+        lambda n, p: checkpoints.save_network(p, networks.build("vgg13", 5, 0.05), "vgg13", 0.05, 5),
+        r"contains the weights of vgg13 of width 0.05, but the study says vgg11 of width 0.05$",
+    ),
+    "a tensor missing": (
+        lambda n, p: torch.save(state_with(n, body__0__0__weight=None), p),
+        r"compared with the network's \d+ tensors it lacks body.0.0.weight$",
+    ),
+    "a tensor too many": (
+        lambda n, p: torch.save(state_with(n, extra=torch.ones(1)), p),
+        r"compared with the network's \d+ tensors it has in addition extra$",
+    ),
+    "int8": (
+        lambda n, p: torch.save(state_with(n, head__weight=n.head.weight.detach().to(torch.int8)), p),
+        r"head.weight has the type int8 in the file, but must be floats of at least 16 bits$",
+    ),
+    "float8": (
+        lambda n, p: torch.save(state_with(n, head__weight=n.head.weight.detach().to(torch.float8_e4m3fn)), p),
+        r"head.weight has the type float8_e4m3fn in the file",
+    ),
+    "complex": (
+        lambda n, p: torch.save(state_with(n, head__weight=n.head.weight.detach().to(torch.complex64)), p),
+        r"head.weight has the type complex64 in the file",
+    ),
+    "sparse": (
+        lambda n, p: torch.save(state_with(n, head__weight=n.head.weight.detach().to_sparse()), p),
+        r"head.weight is a sparse tensor in the file",
+    ),
+    "half a last layer": (
+        lambda n, p: torch.save(state_with(n, head__bias=None), p),
+        r"compared with the network's \d+ tensors it lacks head.bias$",
+    ),
+    "a prefix at some names": (
+        lambda n, p: torch.save({key if "head" in key else f"module.{key}": value for key, value in n.state_dict().items()}, p),
+        r"it lacks .* and \d+ more; \d+ of its \d+ names begin with module\.$",
+    ),
+    "legacy, with code": (
+        lambda n, p: torch.save({"w": Evil(p.with_name("ran"))}, p, _use_new_zipfile_serialization=False),
+        r"it contains more than tensors and plain values",
+    ),
+    "legacy, cut": (
+        lambda n, p: (
+            torch.save(n.state_dict(), p, _use_new_zipfile_serialization=False),
+            p.write_bytes(p.read_bytes()[:-1000]),
+        ),
+        r"cannot be read safely as a checkpoint",
+    ),
+    "a whole training": (
+        lambda n, p: torch.save({"epoch": 3, "state_dict": n.state_dict()}, p),
+        r"contains the keys epoch, state_dict instead of the tensors of a network: save only network.state_dict\(\)",
+    ),
     "a whole network": (lambda n, p: torch.save(n, p), r"cannot be read safely as a checkpoint: it contains more than tensors"),
     "pickle with code": (lambda n, p: torch.save({"w": Evil(p.with_name("ran"))}, p), r"it contains more than tensors and plain values"),
     "a list": (lambda n, p: torch.save([1, 2], p), r"contains a list instead of the tensors of a network"),
@@ -82,6 +130,74 @@ def test_wrong_weights_are_refused_in_a_sentence(network, tmp_path, kind):
         victims.ours("vgg11", 0.05, str(path))
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
     assert not (tmp_path / "ran").exists(), "nothing in the file runs"
+
+
+#: How published files differ from ``network.state_dict()``, and are read all the same: what each does to the tensors of vgg11.
+READ = {
+    "module.": lambda tensors: {f"module.{key}": value for key, value in tensors.items()},
+    "_orig_mod. in module.": lambda tensors: {f"module._orig_mod.{key}": value for key, value in tensors.items()},
+    "model.": lambda tensors: {f"model.{key}": value for key, value in tensors.items()},
+    "backbone.": lambda tensors: {f"backbone.{key}": value for key, value in tensors.items()},
+    "no count of batches": lambda tensors: {key: value for key, value in tensors.items() if "num_batches" not in key},
+    "half precision": lambda tensors: {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()},
+    "double precision": lambda tensors: {key: value.double() if value.is_floating_point() else value for key, value in tensors.items()},
+}
+
+
+@pytest.mark.parametrize("change", READ)
+@pytest.mark.parametrize("form", ["zip", "legacy", "w.SAFETENSORS"])
+def test_a_published_file_of_weights_is_read(network, tmp_path, change, form):
+    tensors = READ[change](dict(network.state_dict()))
+    path = tmp_path / (form if "." in form else "w.pth")
+    if form == "w.SAFETENSORS":
+        save_tensors(tensors, tmp_path / "w.safetensors")
+        (tmp_path / "w.safetensors").rename(path)
+    else:
+        torch.save(tensors, path, _use_new_zipfile_serialization=form == "zip")
+    got = victims.ours("vgg11", 0.05, str(path)).state_dict()
+    for key, value in network.state_dict().items():
+        torch.testing.assert_close(got[key], value, rtol=2e-3, atol=1e-3 if change == "half precision" else 0)
+
+
+def test_a_backbone_without_its_last_layer_has_the_same_features_and_no_accuracy(network, tmp_path, caplog):
+    path = save_tensors(state_with(network, head__weight=None, head__bias=None), tmp_path / "w.pt")
+    got = victims.ours("vgg11", 0.05, path).eval()
+    with torch.no_grad():
+        assert torch.equal(got.features(IMAGES), network.features(IMAGES))
+        assert not got(IMAGES).any() and victims.classes_of(got, IMAGES) == 1
+    assert "w.pt lacks the last layer, head: the features do not need it, and no accuracy is reported" in caplog.text
+
+
+def test_old_names_and_lost_versions_of_torchvisions_networks(tmp_path):
+    """DenseNet as published (norm.1), MNASNet in a plain dict, GoogLeNet with and without the classifiers of its training."""
+    for name, change in (
+        ("densenet121", lambda state: {re.sub(r"(layer\d+\.(norm|conv))(\d)", r"\1.\3", key): value for key, value in state.items()}),
+        ("mnasnet0_5", dict),
+        ("googlenet", dict),
+        ("googlenet", lambda state: {key: value for key, value in state.items() if not key.startswith("aux")}),
+        ("resnet18", lambda state: {key: value for key, value in state.items() if not key.startswith("fc.")}),
+    ):
+        plain = models.get_model(name, weights=None, num_classes=7, **({"init_weights": False} if name == "googlenet" else {}))
+        written = change(plain.state_dict())
+        assert name in ("mnasnet0_5", "googlenet") or written.keys() != plain.state_dict().keys()
+        network, _ = victims.of_torchvision(f"torchvision:{name}", save_tensors(written, tmp_path / "w.pt"))
+        checkpoints.save_network(tmp_path / "again.pt", network, f"torchvision:{name}", 1.0, network.head.out_features)
+        again = checkpoints.load_network(tmp_path / "again.pt").state_dict()
+        body = {key.removeprefix("body.1."): value for key, value in again.items() if key.startswith("body.")}
+        assert len(body) > 50 and all(torch.equal(value, plain.state_dict()[key]) for key, value in body.items())
+        assert network.head.out_features == (1 if name == "resnet18" else 7)
+
+
+def test_a_file_that_may_belong_to_weights_with_other_images_is_refused(tmp_path, monkeypatch):
+    """Unless it is torchvision's own, whose name has the sha256; weights that lack categories are no candidates (vgg16)."""
+    path = save_tensors({"features.0.weight": torch.ones(1)}, tmp_path / "w.pt")
+    words = "w.pt may belong to IMAGENET1K_V1 or IMAGENET1K_V2 of torchvision's efficientnet_b1, which prepare images differently"
+    with pytest.raises(UserError, match=words):
+        victims.of_torchvision("torchvision:efficientnet_b1", path)
+    monkeypatch.setattr(victims.files, "sha256", lambda path: "c27df63c" + "0" * 56)
+    for name in ("efficientnet_b1", "vgg16"):
+        with pytest.raises(UserError, match=f"w.pt does not fit torchvision:{name}"):
+            victims.of_torchvision(f"torchvision:{name}", path)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello"])
@@ -114,6 +230,69 @@ def test_the_feature_of_a_network_of_torchvision_is_the_input_of_its_last_layer(
         assert torch.allclose(got.features(images) @ got.head.weight.T + got.head.bias, wanted, atol=1e-5)
     assert downloaded is None
     assert victims.check(got, images, name) == 1024 and victims.classes_of(got, images) == 10
+
+
+def by_torchvision(name, member):
+    """Its own network for ``member`` of its weights, with the settings of its builder, but drawn weights."""
+    torch.manual_seed(0)
+    transformed = {"transform_input": True, "aux_logits": True, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    sized = {"image_size": member.meta["min_size"][0]} if name.startswith("vit_") else {}
+    network = models.get_model(name, weights=None, **transformed, **sized).eval()
+    nn.init.normal_(networks.last_linear(network)[1].weight)  # a vision transformer's is 0
+    return network
+
+
+@pytest.mark.parametrize(
+    ("name", "member"),
+    [
+        pytest.param("inception_v3", "IMAGENET1K_V1", marks=pytest.mark.slow),
+        pytest.param("googlenet", "IMAGENET1K_V1", marks=pytest.mark.slow),
+        ("efficientnet_b0", "IMAGENET1K_V1"),
+        ("shufflenet_v2_x0_5", "IMAGENET1K_V1"),
+        pytest.param("vit_b_16", "IMAGENET1K_SWAG_E2E_V1", marks=pytest.mark.slow),
+    ],
+)
+def test_logits_are_those_of_torchvisions_own_preprocessing(name, member, monkeypatch, tmp_path):
+    """Its resizing of the whole image, its normalisation and its builder; also after the network is saved and loaded."""
+    member = models.get_model_weights(name)[member]
+    plain, transforms = by_torchvision(name, member), member.transforms()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(type(member), "get_state_dict", lambda *_, **__: plain.state_dict())
+    transforms.resize_size = transforms.crop_size * 2  # the whole image instead of the centre
+    network, _ = victims.of_torchvision(f"torchvision:{name}", member.name)
+    checkpoints.save_network(tmp_path / "w.pt", network, f"torchvision:{name}", 1.0, 1000)
+    again, _ = victims.of_torchvision(f"torchvision:{name}", str(tmp_path / "w.pt"))
+    with torch.no_grad():
+        wanted = plain(transforms(IMAGES[:2]))
+        for got in (network.eval(), again):
+            assert (got(IMAGES[:2]) - wanted).abs().max() < 1e-4 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("name", models.list_models(module=models))
+def test_every_classifier_of_torchvision_sees_images_as_its_weights_want_them(name, monkeypatch):
+    """On the meta device, against the values in torchvision's transforms."""
+    from torchvision.models.regnet import BlockParams
+
+    def on_cpu(*arguments, own=BlockParams.from_init_params, **options):  # it computes with tensors
+        with torch.device("cpu"):
+            return own(*arguments, **options)
+
+    monkeypatch.setattr(BlockParams, "from_init_params", on_cpu)
+    for member in models.get_model_weights(name):
+        transforms = member.transforms()
+        enlarged, mean, std = victims.preprocessing(name, member)
+        assert enlarged == (transforms.crop_size[0], transforms.interpolation.value)
+        transformed = ((0.5,) * 3,) * 2 if name in ("googlenet", "inception_v3") else (tuple(transforms.mean), tuple(transforms.std))
+        assert (mean, std) == transformed
+        with torch.device("meta"):
+            classifier = networks.torchvision_classifier(f"torchvision:{name}", 1000, enlarged)
+            if name.startswith("squeezenet"):
+                continue  # refused: it has no linear layer
+            backbone = networks.of_torchvision(classifier, enlarged, mean, std).eval()
+            seen = []
+            backbone.body[0].register_forward_hook(lambda *call, seen=seen: seen.append(call[2].shape))
+            assert backbone(torch.empty(1, 3, 32, 32)).shape == (1, 1000)
+        assert seen == [(1, 3, enlarged[0], enlarged[0])]
 
 
 #: (network, weights, the sentence)

@@ -110,8 +110,11 @@ def _record_of(name: str) -> str | None:
     return str(found) if found else None
 
 
-def verify(folder: Path) -> tuple[list[Fault], list[str], Study]:
-    """Return all faults of the study in ``folder``, causes before their effects, the remarks, which are no faults, and the study."""
+def verify(folder: Path, running: str | None = None) -> tuple[list[Fault], list[str], Study]:
+    """Return all faults of the study in ``folder``, causes before their effects, the remarks, which are no faults, and the study.
+
+    ``running`` is the sha256 that study.json must have according to the study that runs, None if none runs.
+    """
     if not (folder / "study.json").exists() and any(folder.glob("*/study.json")):
         raise UserError(f"{folder} contains several studies, name one of them; {studies()}")
     study = load(folder)
@@ -119,8 +122,11 @@ def verify(folder: Path) -> tuple[list[Fault], list[str], Study]:
     resolved = _resolved(folder)
     left_over = _left_over(study, resolved, digest)
     live = replace(study, records={path: record for path, record in study.records.items() if path not in left_over})
+    path = str(folder / "study.json")
+    other = Fault(path, "has other settings than the study that runs, so the results are not of it (was --touch used?)", CONFIG)
     faults = [
         *study.unreadable,
+        *[other] * (resolved is not None and running not in (None, digest(path))),
         *_config(folder, resolved, digest),
         *_bytes(live, digest),
         *_seals(live, digest),

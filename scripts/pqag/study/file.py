@@ -72,6 +72,8 @@ def _text(path: str | Path) -> str:
     if not os.path.exists(path):
         root = Path(__file__).parents[3]
         studies = ", ".join(os.path.relpath(study) for study in [root / "config.yaml", *sorted(root.glob("config/*.yaml"))])
+        if not Path(path).suffix:  # Snakemake takes every word after --configfile for a file
+            raise _refused(path, None, f"there is no such file; if it is a target, put it first: snakemake {path} --configfile …")
         raise _refused(path, None, f"there is no such file; the workflow comes with the studies {studies}")
     if not os.path.isfile(path):
         raise _refused(path, None, f"it is {'a folder' if os.path.isdir(path) else 'no regular file'}, but a study is a file in YAML")
