@@ -39,13 +39,12 @@ def put(path, content=None):
     return path
 
 
-def refused(call, *arguments, **options):
-    """The sentence of the UserError that ``call`` raises."""
+def refused(fragments, call, *arguments, **options):
+    """``call`` raises a UserError whose sentence holds the fragments."""
     with pytest.raises(UserError) as error:
         call(*arguments, **options)
     words = str(error.value)
-    assert "\n" not in words and "Traceback" not in words
-    return words
+    assert all(fragment in words for fragment in fragments) and "\n" not in words and "Traceback" not in words, words
 
 
 def stored(listing, path, size=32, **options):
@@ -70,19 +69,15 @@ def quarters(size=(64, 64)):
     return image.resize(size, Image.Resampling.NEAREST)
 
 
-def test_formats_without_loss_are_read():
+def test_formats_without_loss_are_read_and_resized_whatever_their_size():
     for form in ("PNG", "BMP", "TIFF", "PPM", "GIF", "WEBP"):
         got = images.decode(encoded(quarters(), form, **({"lossless": True} if form == "WEBP" else {})), 32)
         assert got.shape == (3, 32, 32) and got.dtype == np.uint8
         assert corners(got) == [RED, GREEN, BLUE, WHITE], form
-
-
-@pytest.mark.parametrize(("shape", "size"), [((500, 333), 32), ((20, 300), 64), ((64, 64), 224)])
-def test_the_whole_image_is_resized_whatever_its_size(shape, size):
-    got = images.decode(encoded(quarters(shape)), size)
-    assert got.shape == (3, size, size)
-    assert corners(got) == [RED, GREEN, BLUE, WHITE]
-    assert images.decode(encoded(plain(size=(1, 1))), size).shape == (3, size, size)
+    for shape, size in (((500, 333), 32), ((20, 300), 64), ((64, 64), 224)):
+        got = images.decode(encoded(quarters(shape)), size)
+        assert got.shape == (3, size, size) and corners(got) == [RED, GREEN, BLUE, WHITE]
+    assert images.decode(encoded(plain(size=(1, 1))), 32).shape == (3, 32, 32)
 
 
 @pytest.mark.parametrize("size", [32, 112])
@@ -190,25 +185,23 @@ def test_links_are_followed_within_the_folder_and_not_out_of_it(tmp_path):
 # ------------------------------------------------------------------------------------------------------------------ class folders
 
 
+BIRDS = ["train/jay/1.png", "train/jay/2.jpg", "train/owl/1.png", "train/owl/sub/2.PNG", "test/jay/1.png", "test/owl/9.png"]
+
+
 @pytest.fixture
 def birds(tmp_path):
     """Two classes; two training images and one test image each."""
-    for name in ("train/jay/1.png", "train/jay/2.jpg", "train/owl/1.png", "train/owl/sub/2.PNG", "test/jay/1.png", "test/owl/9.png"):
+    for name in BIRDS:
         put(tmp_path / "birds" / name)
     return tmp_path / "birds"
 
 
 def test_class_folders_are_listed(birds):
     listing = images.imagefolder(birds)
-    assert listing.names == [
-        "train/jay/1.png", "train/jay/2.jpg", "train/owl/1.png", "train/owl/sub/2.PNG", "test/jay/1.png", "test/owl/9.png",
-    ]  # fmt: skip
-    assert (listing.train, listing.classes, listing.title) == (4, ("jay", "owl"), None)
-    assert listing.labels.dtype == np.uint8
-    assert listing.labels.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1], [1, 0], [0, 1]]
-    assert listing.notes == ()
+    assert listing.names == BIRDS
+    assert (listing.train, listing.classes, listing.title, listing.notes) == (4, ("jay", "owl"), None, ())
+    assert listing.labels.dtype == np.uint8 and listing.labels.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1], [1, 0], [0, 1]]
     put(birds / "train/wren/1.png")
-    put(birds / "test/jay/2.png")
     listing = images.imagefolder(birds)
     assert listing.classes == ("jay", "owl", "wren") and listing.notes == ("1 of 3 classes have no test images",)
 
@@ -217,8 +210,7 @@ def test_other_files_are_left_out_with_a_note_and_hidden_ones_ignored(birds):
     for name in ("README", "train/notes.txt", "train/jay/Thumbs.db", "train/jay/.hidden.png", "train/.cache/1.png"):
         put(birds / name)
     listing = images.imagefolder(birds)
-    assert len(listing.names) == 6
-    assert listing.notes == ("2 files without the suffix of an image are left out",)
+    assert len(listing.names) == 6 and listing.notes == ("2 files without the suffix of an image are left out",)
 
 
 def without(birds, name):
@@ -241,8 +233,7 @@ FOLDERS = [
 @pytest.mark.parametrize(("change", "fragments"), FOLDERS)
 def test_a_folder_with_another_layout_gets_one_sentence(birds, change, fragments):
     change(birds)
-    words = refused(images.imagefolder, birds)
-    assert all(fragment in words for fragment in fragments), words
+    refused(fragments, images.imagefolder, birds)
 
 
 # ----------------------------------------------------------------------------------------------------------------------- manifest
@@ -308,10 +299,9 @@ ROWS = [
 
 @pytest.mark.parametrize(("text", "fragments"), ROWS)
 def test_a_wrong_manifest_gets_one_sentence(table, text, fragments):
-    words = refused(images.manifest, table(text))
-    assert all(fragment in words for fragment in fragments), words
-    folder = table(text).parent
-    assert f"{folder} is not a file; use a CSV file with the columns path, split, labels" in refused(images.manifest, folder)
+    path = table(text)
+    refused(fragments, images.manifest, path)
+    refused([f"{path.parent} is not a file; use a CSV file with the columns path, split, labels"], images.manifest, path.parent)
 
 
 # ----------------------------------------------------------------------------------------------------------------------- NUS-WIDE
@@ -410,8 +400,7 @@ RELEASES = [
 @pytest.mark.parametrize(("change", "concepts", "fragments"), RELEASES)
 def test_a_wrong_release_gets_one_sentence(nus, change, concepts, fragments):
     change(nus)
-    words = refused(images.nuswide, nus, concepts)
-    assert all(fragment in words for fragment in fragments), words
+    refused(fragments, images.nuswide, nus, concepts)
 
 
 # ------------------------------------------------------------------------------------------------------------------------ storing
@@ -459,9 +448,8 @@ def test_more_missing_images_than_allowed_are_refused_before_any_is_decoded(nus,
     (nus / "Flickr/beach/0007_777.jpg").unlink()
     assert len(stored(listed, tmp_path / "b.h5", missing=0.2)[0].rows) == 4, "as many as allowed"
     monkeypatch.setattr(images, "decode", lambda *_: pytest.fail("an image was decoded"))
-    words = refused(stored, listed, tmp_path / "a.h5", missing=0.19)
-    assert "1 of 5 images are missing or unreadable" in words and "`missing` = 0.19" in words
-    assert "the first is beach/0007_777.jpg: there is no such file" in words
+    fragments = ["1 of 5 images are missing or unreadable", "`missing` = 0.19", "the first is beach/0007_777.jpg: there is no such file"]
+    refused(fragments, stored, listed, tmp_path / "a.h5", missing=0.19)
     assert not (tmp_path / "a.h5").exists()
 
 
@@ -477,7 +465,7 @@ def test_more_missing_images_than_allowed_are_refused_before_any_is_decoded(nus,
 def test_what_is_left_must_make_a_study(birds, tmp_path, broken, missing, fragment):
     for name in broken:
         put(birds / name, b"broken")
-    assert fragment in refused(stored, images.imagefolder(birds), tmp_path / "a.h5", missing=missing)
+    refused([fragment], stored, images.imagefolder(birds), tmp_path / "a.h5", missing=missing)
 
 
 def test_the_digest_of_all_images_is_that_of_sha256sum_and_copies_are_counted(birds, tmp_path):
