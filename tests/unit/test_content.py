@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from pqag import files
+from pqag.audit import verify
 from pqag.study import content
 
 
@@ -39,6 +40,7 @@ CHANGES = {
     "a name": (lambda: os.rename("birds/train/jay/1.jpg", "birds/train/jay/9.jpg"), True),
     "a class": (lambda: os.rename("birds/train/jay", "birds/train/wren"), True),
     "a size": (lambda: put("birds/train/jay/1.jpg", "longer than before"), True),
+    "a part": (lambda: os.rename("birds/test", "birds/val"), True),
     "a new image": (lambda: put("birds/test/owl/4.jpg", "image"), True),
     "a removed image": (lambda: os.remove("birds/train/jay/1.jpg"), True),
 }
@@ -113,3 +115,13 @@ def test_a_damaged_note_is_ignored(birds):
     for text in ("{", "[]", '{"folder": 1}'):
         put("data/.b.files.json", text)
         assert birds() == before
+
+
+def test_verify_finds_a_changed_source_and_says_that_an_absent_one_cannot_be_looked_at(birds):
+    study = {"datasets": {"b": {"kind": "imagefolder", "source": "birds"}}, "contents": {"b": birds().sha256}}
+    assert verify._sources(study) == ([], [])
+    edit_and_keep_times()
+    [fault], remarks = verify._sources(study)
+    assert str(fault) == "birds: was changed after the images of b were fetched from it" and remarks == []
+    shutil.rmtree("birds")
+    assert verify._sources(study) == ([], ["birds, the source of b, is not there, so it could not be looked at for changes"])

@@ -1,5 +1,6 @@
 """Checks that every file of a study is what its job made, from its recorded inputs, with the current config and code."""
 
+import contextlib
 import functools
 import json
 import re
@@ -175,16 +176,14 @@ def _config(folder: Path, resolved: Mapping[str, Any] | None, digest: Digest) ->
 def _sources(resolved: Mapping[str, Any] | None) -> tuple[list[Fault], list[str]]:
     """Return a fault for each source of images that has changed since the run of the study, and a remark for each that is not there."""
     changed, absent = [], []
-    for name, recorded in (resolved or {}).get("contents", {}).items():
-        try:
-            source = resolved["datasets"][name]["source"]
-            found = content.look(name, resolved["datasets"][name]).sha256
-        except DAMAGE:
-            continue  # of study.json, which other checks report
-        if found is None:
-            absent.append(printable(f"{source}, the source of {name}, is not there, so it could not be looked at for changes"))
-        elif found != recorded:
-            changed.append(Fault(source, f"was changed after the images of {name} were fetched from it", RUN))
+    with contextlib.suppress(*DAMAGE):  # of study.json, which other checks report
+        for name, recorded in (resolved or {}).get("contents", {}).items():
+            dataset = resolved["datasets"][name]
+            source, found = str(dataset["source"]), content.look(name, dataset).sha256
+            if found is None:
+                absent.append(printable(f"{source}, the source of {name}, is not there, so it could not be looked at for changes"))
+            elif found != recorded:
+                changed.append(Fault(source, f"was changed after the images of {name} were fetched from it", RUN))
     return changed, absent
 
 

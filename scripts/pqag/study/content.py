@@ -4,6 +4,7 @@ The sha256 of a source covers the names and bytes of its lists and images. Files
 those in ``data/.<name>.files.json``, so a second look only asks for these. Needs only the standard library.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -35,7 +36,7 @@ def look(name: str, dataset: Mapping[str, Any]) -> Content:
     source = Path(os.path.expanduser(dataset["source"]))
     try:
         root, lists, images, unseen = _files(dataset["kind"], source)
-    except OSError:  # there is no such folder, or no access to it
+    except (OSError, ValueError):  # there is no such folder, no access to it, or no such name can be
         return Content(None)
     noted, start = Path(f"data/.{name}.files.json"), os.path.abspath(root)
     before = _noted(noted, start)
@@ -51,7 +52,8 @@ def look(name: str, dataset: Mapping[str, Any]) -> Content:
     if not any(now.values()):
         return Content(None)  # for example a folder where nothing is mounted
     if now != before:
-        files.write_text(noted, json.dumps({"folder": start, "files": now}))
+        with contextlib.suppress(OSError):  # a folder that cannot be written only costs time
+            files.write_text(noted, json.dumps({"folder": start, "files": now}))
     lines = [f"{one[-1] if one else 'absent'}  {file}\n" for file, one in sorted(now.items()) if one is None or one[-1]]
     return Content(hashlib.sha256(os.fsencode("".join(lines))).hexdigest(), unseen)
 
@@ -62,10 +64,12 @@ def _files(kind: str, source: Path) -> tuple[Path, set[str], list[str], str | No
     A list that cannot be read names no image; fetch says why.
     """
     if kind == "imagefolder":
-        parts = [image_files.tree(source, part) for part in ("train", "test")]
-        new = sorted(set(parts[1].classes) - set(parts[0].classes))
+        parts = [image_files.tree(source, part) if (source / part).is_dir() else image_files.Tree() for part in ("train", "test")]
+        new = sorted(set(parts[1].classes) - set(parts[0].classes)) if parts[0].classes else []
         return source, set(), [name for part in parts for name, _ in part.files], next(iter(new), None)
     if kind == "manifest":
+        if not source.is_file():  # a pipe would never end
+            raise FileNotFoundError(source)
         names, classes = [], {"train": set(), "test": set()}
         try:
             for _, name, part, labels in image_files.manifest_rows(source, image_files.content_of(source)):
@@ -75,7 +79,7 @@ def _files(kind: str, source: Path) -> tuple[Path, set[str], list[str], str | No
             names = []
         return source.parent, {source.name}, names, next(iter(sorted(classes["test"] - classes["train"])), None)
     if kind == "nuswide":
-        lists = {path.relative_to(source).as_posix() for pattern in _LISTS for path in source.glob(pattern)}
+        lists = {path.relative_to(source).as_posix() for pattern in _LISTS for path in source.glob(pattern) if path.is_file()}
         try:
             names = [
                 name
@@ -107,7 +111,7 @@ def _identity(path: str, before: list | None, is_list: bool) -> list | None:
         if not is_list and not image_files.is_image(image_files.head_of(path), path):
             return [*times, ""]
         return [*times, files.sha256(path)] if os.path.isfile(path) else None
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 
