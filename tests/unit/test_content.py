@@ -5,9 +5,8 @@ import shutil
 
 import pytest
 
-from pqag import files
+from pqag import content, files
 from pqag.audit import verify
-from pqag.study import content
 
 
 @pytest.fixture

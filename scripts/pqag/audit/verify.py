@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pqag import files
+from pqag import content, files
 from pqag.errors import UserError
 from pqag.job import records
 from pqag.show import cells
-from pqag.study import content
 from pqag.study.file import printable
 from pqag.study.rules import jobs, settings
 

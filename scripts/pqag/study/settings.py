@@ -43,7 +43,7 @@ def _brought(study: Mapping[str, Any], *names: str | None) -> dict[str, Any]:
 
 def fetch(wildcards, study):
     """Where content is pinned by its hash, ``resolved`` leaves no source: a moved archive makes nothing stale. Otherwise ``content`` says
-    what the source contains, see ``pqag.study.content``."""
+    what the source contains, see ``pqag.content``."""
     name = wildcards["dataset"]
     content = study.get("contents", {}).get(name)
     settings = {key: value for key, value in study["datasets"][name].items() if key not in _SPLIT}

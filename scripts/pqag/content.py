@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 from pqag import files, image_files
 from pqag.errors import UserError
-from pqag.job import records
 
 #: Raw files of known data sets that are read from a folder, see ``pqag.datasets``.
 _KNOWN = re.compile(r"((data_batch_[1-5]|test_batch)\.bin|.*-idx[13]-ubyte)(\.gz)?")
@@ -122,11 +121,3 @@ def _noted(path: Path, folder: str) -> dict[str, list | None]:
         return noted["files"] if noted["folder"] == folder else {}
     except (OSError, ValueError, LookupError, TypeError):
         return {}
-
-
-def recorded(name: str) -> str | None:
-    """Return the content that the images of the data set ``name`` were fetched from, by their record."""
-    try:
-        return records.settings_of(records.read(f"data/{name}{records.SUFFIX}")).get("content")
-    except UserError:
-        return None
