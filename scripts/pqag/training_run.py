@@ -17,16 +17,22 @@ import numpy as np
 import torch
 
 from pqag import checkpoints, files, networks, storage, training
+from pqag.errors import UserError
 
 log = logging.getLogger("pqag")
 
 
 def read(path: str | Path, device: torch.device) -> training.Data:
-    """The training images of an images.h5, which stays open. Database and queries are held out, except images that are trained on too."""
+    """The training images of an images.h5, which stays open. Database and queries are held out, except images that are trained on too.
+
+    Raises UserError if a class has no training images.
+    """
+    attributes = storage.read_attributes(path)
+    if unseen := attributes.get("unseen"):
+        raise UserError(f"the class {unseen!r} has test images, but no training images, so nothing can be trained on this data set")
     file = h5py.File(path)
     labels = torch.from_numpy(file["train/labels"][()]).to(device)
-    multilabel = storage.read_attributes(path)["multilabel"]
-    return training.Data(file["train/images"], labels, partial(held_out, path, device), multilabel, files.sha256(path))
+    return training.Data(file["train/images"], labels, partial(held_out, path, device), attributes["multilabel"], files.sha256(path))
 
 
 def held_out(path: str | Path, device: torch.device, batch_size: int = 250) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

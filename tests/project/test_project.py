@@ -106,4 +106,4 @@ def test_imports_go_one_way():
     assert not [(one.name, other.name) for one, other in found if room(other) not in ROOMS[room(one)] | {room(one)}]
     assert {other.name for one, other in found if (room(one), room(other)) == ("study", "job")} == {"provenance.py"}
     read = {other.name for one, other in found if (room(one), room(other)) == ("audit", "science")}
-    assert read == {"checkpoints.py", "storage.py", "user_code.py"}
+    assert read == {"checkpoints.py", "content.py", "storage.py", "user_code.py"}

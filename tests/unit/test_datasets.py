@@ -24,7 +24,7 @@ import pytest
 from pqag import datasets, sources
 from pqag.datasets import DATASETS, Dataset, Raw, content_sha256, fetch
 from pqag.errors import UserError
-from pqag.split import split
+from pqag.split import copies, split
 
 from .conftest import Evil
 
@@ -651,6 +651,14 @@ def test_the_numbers_of_a_data_set_fit_together(name, train, request):
 
 
 # ----------------------------------------------------------------------------------------------------------------------- splitting
+
+
+def test_copies_are_other_rows_with_the_same_hash():
+    """Rows 0, 3 and 4 are one file, 1 and 5 another; a row that is in both parts is no copy of itself."""
+    hashes = np.array([b"a", b"b", b"c", b"a", b"a", b"b"])
+    assert copies(np.array([3, 4]), np.array([0, 1, 2]), hashes) == [(3, 0), (4, 0)]
+    assert copies(np.array([0, 1, 2]), np.array([0, 1, 2]), hashes) == []
+    assert copies(np.array([0, 5]), np.array([0, 4, 5]), hashes) == [(0, 4)]
 
 
 def test_the_split_of_earlier_versions_is_drawn():

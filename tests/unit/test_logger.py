@@ -71,6 +71,14 @@ def test_every_job_is_a_line_with_its_number_and_message(tell, handler):
     assert tell("Job stats", LogEvent.RUN_INFO, stats={"attack": 3, "fetch": 1}) == "4 jobs to do\n"
 
 
+def test_the_warnings_of_a_job_are_shown_when_it_has_finished(tell, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.log").write_text("2026-11-26 17:00:00,123 warning: 2 images\n2026-11-26 17:00:01,000 a warning: no\n")
+    job_info(tell)
+    assert tell("Finished jobid: 3", LogEvent.JOB_FINISHED, job_id=3) == "  warning: 2 images\n  log: job.log\n"
+    assert tell("Finished jobid: 3", LogEvent.JOB_FINISHED, job_id=3) == ""
+
+
 def test_whatever_a_log_looks_like_its_error_is_found(tell, tmp_path):
     """Blank lines, no text in UTF-8, a folder with a space, and the remark of ``fmt_iofile`` on files in a storage."""
     log = tmp_path / "my results/a.log"
