@@ -132,8 +132,10 @@ def squared_distances(parts: np.ndarray, codewords: np.ndarray) -> np.ndarray:
     """Squared Euclidean distances (N, M, K), float64, of sub-vectors (N, M, D/M) to the codewords (M, K, D/M) of their sub-space."""
     x = parts.astype(np.float64)
     c = codewords.astype(np.float64)
-    dots = np.matmul(x.transpose(1, 0, 2), c.transpose(0, 2, 1)).transpose(1, 0, 2)
-    return np.maximum((x**2).sum(2)[:, :, None] + (c**2).sum(2)[None] - 2 * dots, 0)
+    result = np.matmul(x.transpose(1, 0, 2), c.transpose(0, 2, 1))  # (M, N, K)
+    result *= 2
+    np.subtract((x**2).sum(2).T[:, :, None] + (c**2).sum(2)[:, None], result, out=result)
+    return np.maximum(result, 0, out=result).transpose(1, 0, 2)
 
 
 def encode(features: np.ndarray, codewords: np.ndarray) -> np.ndarray:
