@@ -85,7 +85,11 @@ class Database:
     def relevant(self, labels: np.ndarray) -> np.ndarray:
         """Return the number of items of each row that share a label with ``labels`` (C,), int64 (U,), or bool if the rows are items."""
         shared = self.label_sets[:, labels.astype(bool)].any(1)[self.sets]
-        return shared if self.starts is None else np.add.reduceat(shared * self.entries, self.starts)
+        if self.starts is None:
+            return shared
+        # The difference of cumulated sums at the starts takes a third of the time of np.add.reduceat.
+        found = np.cumsum(shared * self.entries)
+        return np.diff(found[np.append(self.starts[1:], len(found)) - 1], prepend=0)
 
 
 def database(codes: np.ndarray, labels: np.ndarray, words: int, counts: np.ndarray | None = None) -> Database:
@@ -234,7 +238,8 @@ def _score(tables: np.ndarray, data: Database, relevant: np.ndarray) -> Precisio
     ranking &= kind(2**low - 1)
     if data.starts is None:
         return average_precision(None, ranking, tied)
-    return average_precision(data.counts[ranking], relevant[ranking], tied)
+    ranking = ranking.view(np.int64)  # as an index, faster than an unsigned number
+    return average_precision(np.take(data.counts, ranking, mode="clip"), np.take(relevant, ranking, mode="clip"), tied)
 
 
 def average_precision(counts: np.ndarray | None, relevant: np.ndarray, tied: np.ndarray, cut: int = CUT) -> Precision:
@@ -255,22 +260,23 @@ def average_precision(counts: np.ndarray | None, relevant: np.ndarray, tied: np.
     """
     bounds, n, r, n0, r0 = _ties(counts, relevant, tied)
     positives = _sums(r, bounds)
-    first = r * (r0 + 1) / (n0 + 1)  # exact for an item that is not tied, and 0 for one that another stands for
-    several, early = np.flatnonzero((n > 1) & (r > 0)), np.flatnonzero(n0 < cut)
-    first[several] = 0
-    single, within = _sums(first, bounds), _sums(first[early], np.searchsorted(early, bounds))
-    sums = [single, single, single, within]
-    if len(several):
-        within_bounds = np.searchsorted(several, bounds)
+    if counts is None:  # few items are tied
+        first = r * (r0 + 1) / (n0 + 1)  # exact for an item that is not tied, and 0 for one that another stands for
+        several, early = np.flatnonzero((n > 1) & (r > 0)), np.flatnonzero(n0 < cut)
+        first[several] = 0
+        single, within = _sums(first, bounds), _sums(first[early], np.searchsorted(early, bounds))
+        of_several = np.searchsorted(several, bounds)
         values = _tie_sums(n[several], r[several], n0[several], r0[several], cut)
-        sums = [one + _sums(more, within_bounds) for one, more in zip(sums, values)]
+        sums = [one + _sums(more, of_several) for one, more in zip((single, single, single, within), values)]
+    else:
+        sums = [_sums(value, bounds) for value in _tie_sums(n, r, n0, r0, cut)]
     with np.errstate(invalid="ignore"):  # 0/0: nothing is relevant
         scores = [one / most for one, most in zip(sums, (positives, positives, positives, np.minimum(positives, cut)))]
     return Precision(*scores, _precision_at_recall(n, r, n0, r0, positives))
 
 
 def _sums(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """Sums, (Q,), of the segments of ``values`` between ``bounds``, (Q + 1,). Each depends only on its own segment, bit for bit."""
+    """Sums, (Q,), of the segments of ``values`` between ``bounds``, (Q + 1,). None depends on what the other segments hold."""
     sums, some = np.zeros(len(bounds) - 1, values.dtype), bounds[:-1] < bounds[1:]
     if some.any():
         sums[some] = np.add.reduceat(values, bounds[:-1][some])
@@ -313,16 +319,19 @@ def _ties(counts: np.ndarray | None, relevant: np.ndarray, tied: np.ndarray) -> 
 
 def _tie_sums(n: np.ndarray, r: np.ndarray, n0: np.ndarray, r0: np.ndarray, cut: int) -> list[np.ndarray]:
     """Sums, (T,), of the precision at the relevant items of ties: expected, worst, best, and expected among the first ``cut`` items."""
-    before, after = harmonic(n0), harmonic(n0 + n)
+    before, after, first, last = harmonic(n0), harmonic(n0 + n), harmonic(n0 + r), harmonic(n0 + n - r)
+    early = np.flatnonzero(n0 < cut)
+    places = np.minimum(n[early], cut - n0[early])
+    until = harmonic(n0[early] + places)
+    n, r, n0, r0 = (one.astype(float) for one in (n, r, n0, r0))
     b = (r - 1) / np.maximum(n - 1, 1)
     a = r0 + 1 - b * (n0 + 1)
-    expected = r / n * (b * n + a * (after - before))
-    best = r + (r0 - n0) * (harmonic(n0 + r) - before)
-    worst = r + (r0 - n0 - n + r) * (after - harmonic(n0 + n - r))
-    within = np.where(n0 + n <= cut, expected, 0.0)
-    [partly] = np.nonzero((n0 < cut) & (cut < n0 + n))
-    places = cut - n0[partly]
-    within[partly] = r[partly] / n[partly] * (b[partly] * places + a[partly] * (harmonic(n0[partly] + places) - before[partly]))
+    share, ahead = r / n, r0 - n0
+    expected = share * (b * n + a * (after - before))
+    best = r + ahead * (first - before)
+    worst = r + (ahead - n + r) * (after - last)
+    within = np.zeros(len(n))
+    within[early] = share[early] * (b[early] * places + a[early] * (until - before[early]))
     return [expected, worst, best, within]
 
 
@@ -403,6 +412,8 @@ def evaluate(
     ``codewords`` (M, K, D/M), ``database_codes`` (N, M), labels multi-hot (Q, C) and (N, C). ``database_counts``, integers (N,): how many
     items each of the N stands for, by default one. Returns plain numbers, shares in [0, 1], ready for JSON.
     """
+    # So glibc keeps up to 60 MB that arrays give back; to get the pages from the system again for each array takes a quarter of the time.
+    np.empty(30 * 2**20, np.uint8)
     data = database(database_codes, database_labels, codewords.shape[1], database_counts)
     queries = len(query_features)
     label_sets, set_of = _distinct(query_labels)
