@@ -44,7 +44,7 @@ DISTANCE_BITS = 48
 #: More items than this, each ranked on its own, have distances of 31 bits instead: sorting takes half the time and memory.
 MANY_ITEMS = 2**17
 #: Queries whose distances to the codewords are computed together, and numbers that are sorted together: this bounds the memory.
-BLOCK, SORTED_AT_ONCE = 32, 2**16
+BLOCK, SORTED_AT_ONCE = 32, 2**17
 
 
 @dataclass(frozen=True)
