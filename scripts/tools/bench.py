@@ -28,8 +28,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from pqag import quantizer, retrieval  # noqa: E402
 
 FOLDER = ROOT / "docs/bench"
-#: A line of the CSV is identified by the first five columns. Times are milliseconds on the processor, which other programs disturb less than
-#: those on a clock: of one query by one distance, of a process, or of all features.
+#: A line of the CSV is identified by the first five columns. Times are milliseconds on the processor, which other programs disturb less
+#: than those on a clock: of one query by one distance, of a process, or of all features.
 COLUMNS = ["what", "size", "setting", "labels", "peer", "n", "ms", "ms_low", "ms_high"]
 COLUMNS += ["peer_n", "peer_ms", "peer_ms_low", "peer_ms_high", "ratio"]
 QUERIES, SUBSPACES, NUMBERS, CLASSES = 1000, 4, 128, 10
@@ -277,7 +277,7 @@ def measure_quantizer(options: argparse.Namespace) -> Iterator[dict]:
     """Time of k-means in four sub-spaces, and of encoding. Ours must reach the objective of a peer, to 1 %, and give the same codes."""
     for count, size in options.features:
         rng = np.random.default_rng(0)
-        features = rng.standard_normal((20, size), np.float32)[rng.integers(0, 20, count)] + rng.standard_normal((count, size), np.float32)
+        features = rng.standard_normal((count, size), np.float32) / np.sqrt(1 + np.arange(size, dtype=np.float32) % (size // SUBSPACES))
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         for words in WORDS.values():
             setting = f"{count} x {size}", f"K = {words}", ""
