@@ -141,9 +141,10 @@ def assert_equal(case: dict, name: str, results: list[list[tuple]]) -> None:
         own, (average, first, curve) = ours[kind], (np.mean(one, axis=0) for one in zip(*found))
         slack = 1e-5
         assert own["map_worst"] - slack <= average <= own["map_best"] + slack, (name, kind, average, own["map"])
-        spread = own["map_best"] - own["map_worst"] + slack
-        assert abs(first - own[f"map_{retrieval.CUT}"]) <= spread, (name, kind, first, own[f"map_{retrieval.CUT}"])
-        assert np.abs(curve - own["precision"])[10:].max() <= 20 * spread + 1e-3, (name, kind)
+        # The peers put tied items in some order, which matters more for a few items than for all: by some percent.
+        slack = 1e-3 if ours["distinct_database_codes"] > 0.9 * ours["database"] else 0.05
+        assert abs(first / own[f"map_{retrieval.CUT}"] - 1) <= slack, (name, kind, first, own[f"map_{retrieval.CUT}"])
+        assert np.abs(curve / own["precision"] - 1)[10:].max() <= slack, (name, kind)
 
 
 def summary(times: list[float]) -> list[float]:
@@ -154,8 +155,9 @@ def summary(times: list[float]) -> list[float]:
 def measure_retrieval(options: argparse.Namespace) -> Iterator[dict]:
     """Time of one query by one distance: ours with the preparation of the database and the intervals, the peers without either."""
     for items in options.items:
-        for bits, words in WORDS.items():
+        for bits in options.bits:
             for labels in ("single", "several"):
+                words = WORDS[bits]
                 case, own, peers = made(items, words, labels == "several", options.queries), [], {}
                 for name in PEERS:
                     both, times, results = searches(name, case), [], [[], []]
@@ -178,8 +180,8 @@ def measure_retrieval(options: argparse.Namespace) -> Iterator[dict]:
 
 def line(what: str, size: object, setting: str, labels: str, peer: str, own: list[float], times: list[float]) -> dict:
     """A line of the CSV from times in seconds."""
-    values = summary(own), summary(times)
-    return dict(zip(COLUMNS, [what, size, setting, labels, peer, *values[0], *values[1], values[1][1] / values[0][1]]))
+    ours, others = summary(own), summary(times or [np.nan])
+    return dict(zip(COLUMNS, [what, size, setting, labels, peer, *ours, *others, others[1] / ours[1]]))
 
 
 #: Runs one evaluation in a process of its own: what is loaded, the case and all queries by SDC and by ADC, with the interval.
@@ -226,7 +228,7 @@ def measure_counts(options: argparse.Namespace) -> Iterator[dict]:
     start = time.process_time()
     assert retrieval.evaluate(**case)["database"] == 10**9
     own = [(time.process_time() - start) / QUERIES / 2]
-    yield line("counts", 10**9, "16 bits", "single", "", own, own)
+    yield line("counts", 10**9, "16 bits", "single", "none", own, [])
 
 
 # k-means and encoding
@@ -322,7 +324,7 @@ def plot(rows: list[dict], path: Path) -> None:
         lines: dict[str, dict[int, float]] = {}
         for row in own:
             lines.setdefault("pqag", {})[int(row["size"])] = float(row["ms"])
-            if row["peer"]:
+            if row["peer"] != "none":
                 lines.setdefault(row["peer"], {})[int(row["size"])] = float(row["peer_ms"])
         for (name, points), marker in zip(lines.items(), "os^D"):
             panel.loglog(*zip(*sorted(points.items())), marker=marker, label=name, linewidth=2.5 if name == "pqag" else 1.2, markersize=5)
@@ -341,6 +343,7 @@ def main() -> None:
     parser.add_argument(
         "--features", nargs="+", type=lambda text: tuple(map(int, text.split("x"))), default=FEATURES, help="for `quantizer`"
     )
+    parser.add_argument("--bits", nargs="+", type=int, choices=WORDS, default=list(WORDS), help="code lengths for `retrieval`")
     parser.add_argument("--queries", type=int, default=QUERIES, help="queries for `retrieval`")
     parser.add_argument("--seconds", type=float, default=60, help="time that each peer gets for each line")
     options = parser.parse_args()
