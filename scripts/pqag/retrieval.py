@@ -203,9 +203,12 @@ def fixed_point(tables: np.ndarray, bits: int) -> np.ndarray:
     """``tables``, float64 (..., M, K), less the minimum of each sub-space, as whole multiples of a power of two, uint64 (..., M, K).
 
     The power of two is the smallest for which no sum of one number from each sub-space has more than ``bits`` bits; each query has its own.
+    Raises ValueError if a distance is NaN or infinite.
     """
     tables = tables - tables.min(-1, keepdims=True)
     largest = tables.max(-1).sum(-1)
+    if not np.isfinite(largest).all():
+        raise ValueError("a feature or a codeword is not a finite number, so there are no distances to rank by")
     exponent = np.frexp(largest / (1 - tables.shape[-2] * 2.0**-bits))[1]  # room for what rounding adds
     tables *= np.ldexp(1.0, bits - exponent)[..., None, None]
     return np.rint(tables, out=tables).astype(np.uint64)
