@@ -1,5 +1,6 @@
 # make reproduce    set up and run the default study (STUDY=config/cifar10.yaml: another study; CORES=8: 8 jobs at once)
 # make test         set up and run the tests; .ci/run also runs the long tests
+# make bench        compare the speed with that of other libraries (BENCH="--seconds 5": less time for each; see docs/bench)
 
 PYTHON ?= python3
 CORES  ?= $(shell getconf _NPROCESSORS_ONLN)
@@ -8,7 +9,7 @@ STUDY  ?= config.yaml
 # Call programs through the Python of the environment: this still works after the folder was moved.
 VENV := .venv/bin/python -m
 
-.PHONY: reproduce resume test setup envs docs bench-training
+.PHONY: reproduce resume test bench bench-training setup envs docs
 .DEFAULT_GOAL := reproduce
 
 reproduce: setup
@@ -20,6 +21,9 @@ resume: reproduce
 
 test: setup
 	@$(VENV) pytest -n 2 --dist loadfile
+
+bench: setup
+	@nice .venv/bin/python scripts/tools/bench.py $(BENCH)
 
 setup: .venv/ready
 

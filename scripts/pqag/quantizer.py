@@ -10,7 +10,6 @@ sub-space (Eq. 1), so a code takes M log2 K bits.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import faiss
 import numpy as np
 
 from pqag import names
@@ -54,6 +53,8 @@ def fit(features: np.ndarray, subspaces: int, codewords: int, seed: int, iterati
     """
     if len(features) < codewords:
         raise ValueError(f"k-means needs at least {codewords} features for {codewords} codewords, got {len(features)}")
+    import faiss  # here, because encoding and evaluation do without it
+
     parts = split(features, subspaces)
     centroids = np.empty((subspaces, codewords, parts.shape[2]), np.float32)
     for m in range(subspaces):
@@ -90,6 +91,8 @@ def opq(features: np.ndarray, subspaces: int, codewords: int, seed: int, iterati
         raise ValueError(f"k-means needs at least {codewords} features for {codewords} codewords, got {len(features)}")
     if len(features) < size:
         raise UserError(f"opq needs at least as many database images as a feature has numbers, {size}, but there are {len(features)}")
+    import faiss
+
     quantizer = faiss.ProductQuantizer(size, subspaces, int(np.log2(codewords)))
     quantizer.cp.seed, quantizer.cp.min_points_per_centroid, quantizer.cp.max_points_per_centroid = seed, 1, len(features)
     transform = faiss.OPQMatrix(size, subspaces)
@@ -132,8 +135,10 @@ def squared_distances(parts: np.ndarray, codewords: np.ndarray) -> np.ndarray:
     """Squared Euclidean distances (N, M, K), float64, of sub-vectors (N, M, D/M) to the codewords (M, K, D/M) of their sub-space."""
     x = parts.astype(np.float64)
     c = codewords.astype(np.float64)
-    dots = np.matmul(x.transpose(1, 0, 2), c.transpose(0, 2, 1)).transpose(1, 0, 2)
-    return np.maximum((x**2).sum(2)[:, :, None] + (c**2).sum(2)[None] - 2 * dots, 0)
+    result = np.matmul(x.transpose(1, 0, 2), c.transpose(0, 2, 1))  # (M, N, K)
+    result *= 2
+    np.subtract((x**2).sum(2).T[:, :, None] + (c**2).sum(2)[:, None], result, out=result)
+    return np.maximum(result, 0, out=result).transpose(1, 0, 2)
 
 
 def encode(features: np.ndarray, codewords: np.ndarray) -> np.ndarray:

@@ -34,11 +34,11 @@ FAULTS = {
     "retrieval": [
         ('if kind == "SDC":', 'if kind == "ADC":', "SDC and ADC swapped"),
         ("np.maximum(n - 1, 1)", "np.maximum(n, 1)", "share of relevant items in a tie over n, not n - 1"),
-        ("np.clip(cut - n0, 0, n)", "np.clip(cut - n0 + 1, 0, n)", "one place too many before the cut"),
-        ("/ min(positives, cut)", "/ positives", "precision before the cut divided by all relevant items"),
+        ("cut - n0[early])", "cut - n0[early] + 1)", "one place too many before the cut"),
+        ("np.minimum(positives, cut)", "positives", "precision before the cut divided by all relevant items"),
         ("order[round(quantile", "order[int(quantile", "place of a quantile rounded down"),
-        ("values = values[~np.isnan(values)]", "values = np.nan_to_num(values)", "a query without relevant items counts as 0"),
-        ("weights=[weight for _, weight in used]", "weights=[1 for _ in used]", "blocks of queries weigh the same, whatever their size"),
+        ("values = values[:, ~np.isnan(values[0])]", "values = np.nan_to_num(values)", "a query without relevant items counts as 0"),
+        ("r[low] = hits[high] - hits[low]", "r[low] = 1", "one relevant item in every tie of several"),
     ],
     "quantizer": [
         ("np.min_scalar_type(codewords - 1)", "np.min_scalar_type(codewords)", "256 codewords take two bytes"),

@@ -1,6 +1,7 @@
-"""Retrieval against hand-worked numbers, every order of tied items, scikit-learn, faiss and SciPy."""
+"""Retrieval against hand-worked numbers, every order of tied items, a plain version, scikit-learn, faiss and SciPy."""
 
 import json
+import math
 from itertools import pairwise, permutations
 from statistics import NormalDist
 
@@ -24,9 +25,14 @@ long_items = st.lists(one_item, min_size=1, max_size=40).filter(lambda items: an
 
 
 def precision_of(*items: tuple[float, bool], cut: int = retrieval.CUT) -> retrieval.Precision:
-    """The average precision of one query, every item with a code of its own."""
-    distances, relevant = np.array(items, dtype=float).T
-    return retrieval.average_precision(distances[None], np.ones(len(items), int), relevant[None].astype(int), cut)
+    """The average precision of one query, item by item."""
+    distances, relevant = np.array(sorted(items), dtype=float).T
+    return retrieval.average_precision(None, relevant[None].astype(int), tied(distances), cut)
+
+
+def tied(distances) -> np.ndarray:
+    """Whether a place of one ranking and the next are at the same distance, (1, U)."""
+    return np.append(np.diff(distances) == 0, False)[None]
 
 
 def numbers(precision: retrieval.Precision) -> list[float]:
@@ -50,14 +56,37 @@ def in_every_order(items, cut: int | None = None) -> list[float]:
     return [sum(values) / len(values), min(values), max(values)]
 
 
-def random_database(seed: int = 0, queries: int = 20, items: int = 60, words: int = 4) -> dict:
-    """The arguments of ``evaluate``: three sub-spaces of two numbers, multi-hot labels of four classes."""
+def plain(distances: np.ndarray, relevant: np.ndarray) -> list:
+    """Expected, worst and best average precision, that of the first items, and the curve of one query: plainly, tie by tie.
+
+    distances: float64 (N,). relevant: bool (N,). The sums are those of the definition, not the closed forms of the library.
+    """
+    positives, n0, r0, sums, curve = int(relevant.sum()), 0, 0, np.zeros(4), []
+    if not positives:
+        return [None] * 4
+    for distance in np.unique(distances):
+        tie = relevant[distances == distance]
+        n, r = len(tie), int(tie.sum())
+        places = np.arange(1, n + 1)
+        # At each place: the chance of a relevant item, and the expected number of them up to there if there is one.
+        expected = r / n * (r0 + 1 + (places - 1) * (r - 1) / max(n - 1, 1)) / (n0 + places)
+        best, worst = ((r0 + np.arange(1, r + 1)) / (n0 + skipped + np.arange(1, r + 1)) for skipped in (0, n - r))
+        sums += [expected.sum(), worst.sum(), best.sum(), expected[: max(retrieval.CUT - n0, 0)].sum()]
+        while len(curve) < 100 and 100 * (r0 + r) >= (len(curve) + 1) * positives:
+            wanted = (len(curve) + 1) * positives / 100
+            curve.append(wanted / (n0 + n * (wanted - r0) / r))
+        n0, r0 = n0 + n, r0 + r
+    return [*(sums[:3] / positives).tolist(), sums[3] / min(positives, retrieval.CUT), curve]
+
+
+def random_database(seed: int = 0, queries: int = 20, items: int = 60, words: int = 4, subspaces: int = 3) -> dict:
+    """The arguments of ``evaluate``: sub-spaces of two numbers, multi-hot labels of four classes."""
     rng = np.random.default_rng(seed)
     return {
-        "query_features": rng.standard_normal((queries, 6)).astype(np.float32),
+        "query_features": rng.standard_normal((queries, 2 * subspaces)).astype(np.float32),
         "query_labels": rng.random((queries, 4)) < 0.3,
-        "codewords": rng.standard_normal((3, words, 2)).astype(np.float32),
-        "database_codes": rng.integers(0, words, (items, 3), np.uint8),
+        "codewords": rng.standard_normal((subspaces, words, 2)).astype(np.float32),
+        "database_codes": rng.integers(0, words, (items, subspaces), np.uint8),
         "database_labels": rng.random((items, 4)) < 0.2,
     }
 
@@ -97,12 +126,11 @@ def test_average_precision_is_the_mean_over_all_orders_of_ties(items, cut):
 def test_items_grouped_by_code_score_as_items_one_by_one(items):
     """A code's items count as that many tied items, and codes at the same distance make one tie."""
     groups = [[i for i in items if i == key] for key in sorted(set(items))]
-    ranking = np.array([[group[0][0] for group in groups]], float)
-    relevant = np.array([[sum(hit for _, hit in group) for group in groups]])
-    grouped = retrieval.average_precision(ranking, np.array([len(group) for group in groups]), relevant)
+    counts, relevant = np.array([[len(group), sum(hit for _, hit in group)] for group in groups]).T
+    grouped = retrieval.average_precision(counts[None], relevant[None], tied([group[0][0] for group in groups]))
     single = precision_of(*items)
     assert numbers(grouped) == pytest.approx(numbers(single))
-    np.testing.assert_allclose(grouped.curve, single.curve)
+    np.testing.assert_allclose(grouped.curves, single.curves)
 
 
 # Only the first items
@@ -124,19 +152,16 @@ def test_average_precision_of_the_first_items_by_hand():
 
 
 def test_a_query_without_relevant_items_has_no_average_precision():
-    ranking, counts = np.array([[1.0, 2.0], [1.0, 2.0]]), np.array([1, 1])
-    precision = retrieval.average_precision(ranking, counts, np.array([[0, 0], [0, 1]]))
+    precision = retrieval.average_precision(None, np.array([[0, 0], [0, 1]]), np.zeros((2, 2), bool))
     assert np.isnan([precision.expected[0], precision.worst[0], precision.best[0]]).all()
-    assert [precision.expected[1], precision.curve[-1]] == pytest.approx([1 / 2, 1 / 2])
+    assert [precision.expected[1], precision.curves[1, -1]] == pytest.approx([1 / 2, 1 / 2])
     alone = precision_of((1, False), (2, False))
-    assert np.isnan(alone.expected).all() and np.isnan(alone.curve).all()
+    assert np.isnan(alone.expected).all() and np.isnan(alone.curves).all()
 
 
 @pytest.mark.parametrize("ties", [[25, 25, 20, 10, 5, 4, 1], [7, 3], [29], [11, 13, 17]])
 def test_a_perfect_ranking_has_precision_one_and_no_more(ties):
-    counts = np.array([*ties, 100])
-    relevant = np.array([[*ties, 0]])
-    curve = retrieval.average_precision(np.arange(len(counts), dtype=float)[None], counts, relevant).curve
+    curve = retrieval.average_precision(np.array([[*ties, 100]]), np.array([[*ties, 0]]), np.zeros((1, len(ties) + 1), bool)).curves
     assert curve.max() <= 1 and curve.min() == pytest.approx(1)
 
 
@@ -148,18 +173,18 @@ def test_curve_by_hand():
     # precision 1, the rest after the irrelevant item, 2 w items at position 2 w + 1. N, then a tie R R N: 2 w items at position 1 + 3 w.
     recall = retrieval.RECALL_LEVELS
     assert recall.tolist() == [float(f"{i / 100:.2f}") for i in range(1, 101)]
-    np.testing.assert_allclose(precision_of((1, False), (2, True)).curve, recall / (1 + recall))
-    np.testing.assert_allclose(precision_of((1, True), (1, True), (1, False), (1, False)).curve, 1 / 2)
+    np.testing.assert_allclose(precision_of((1, False), (2, True)).curves[0], recall / (1 + recall))
+    np.testing.assert_allclose(precision_of((1, True), (1, True), (1, False), (1, False)).curves[0], 1 / 2)
     tie = precision_of((1, False), (2, True), (2, False), (2, True))
-    np.testing.assert_allclose(tie.curve, 2 * recall / (1 + 3 * recall))
+    np.testing.assert_allclose(tie.curves[0], 2 * recall / (1 + 3 * recall))
     three = np.where(recall <= 1 / 2, 1, 2 * recall / (2 * recall + 1))
-    np.testing.assert_allclose(precision_of((1, True), (2, False), (3, True)).curve, three)
+    np.testing.assert_allclose(precision_of((1, True), (2, False), (3, True)).curves[0], three)
 
 
 def test_a_recall_reached_by_a_whole_item_does_not_wait_for_the_next():
     """Seven of a hundred relevant items lead a thousand irrelevant ones, so recall 7 % comes at precision 1 and recall 8 % at 8/1008."""
     ranked = [True] * 7 + [False] * 1000 + [True] * 93
-    curve = precision_of(*enumerate(ranked)).curve
+    curve = precision_of(*enumerate(ranked)).curves[0]
     np.testing.assert_allclose(curve[:8], [1] * 7 + [8 / 1008])
 
 
@@ -216,27 +241,43 @@ def test_an_unknown_distance_is_refused():
         retrieval.distances(np.zeros((1, 2)), np.zeros((1, 2), int), np.zeros((2, 1, 1)), "adc")
 
 
-# Index and relevance
+def test_distances_in_fixed_point_by_hand():
+    # Less the minima: 0, 1.5 and 0, 3; the largest sum, 4.5, and room for two roundings take 3 of 8 bits, so the unit is 1/32.
+    tables = np.array([[[7, 8.5], [5, 2]], [[0, 0], [1, 1]]])
+    assert retrieval.fixed_point(tables, 8).tolist() == [[[0, 48], [96, 0]], [[0, 0], [0, 0]]]
 
 
-def test_index_by_hand():
-    # Items 1 and 3 share code (0, 1), items 0 and 4 share (1, 0), item 2 has (1, 1) alone.
-    index = retrieval.index(np.array([[1, 0], [0, 1], [1, 1], [0, 1], [1, 0]]))
-    assert index.codes.tolist() == [[0, 1], [1, 0], [1, 1]]
-    assert index.order.tolist() == [1, 3, 0, 4, 2]
-    assert index.starts.tolist() == [0, 2, 4]
-    assert index.counts.tolist() == [2, 2, 1]
+@settings(max_examples=20)
+@given(st.integers(0, 2**32 - 1), st.floats(1e-9, 1e9))
+def test_sums_in_fixed_point_fit_and_rank_as_the_distances(seed, scale):
+    tables, codes = np.random.default_rng(seed).random((2, 4, 8)) * scale, np.array(list(np.ndindex(8, 8, 8, 8)))
+    for bits in (31, retrieval.DISTANCE_BITS):
+        for whole, exact in zip(retrieval.fixed_point(tables, bits), tables):
+            sums, order = whole[np.arange(4), codes].sum(1), np.argsort(exact[np.arange(4), codes].sum(1))
+            assert 2 ** (bits - 2) < sums.max() < 2**bits
+            assert (np.diff(sums[order].astype(float)) >= -4).all(), "but for the rounding of four numbers"
 
 
-def test_items_that_share_a_label_are_relevant_by_hand():
-    # Codes: items 0 and 2 have 0, item 1 has 1, item 3 has 2. Labels: {a, b}, {c}, {b}, {}.
-    index = retrieval.index(np.array([[0], [1], [0], [2]]))
-    database = np.array([[1, 1, 0], [0, 0, 1], [0, 1, 0], [0, 0, 0]])
-    queries = np.array([[0, 1, 0], [1, 0, 1], [1, 1, 1], [0, 0, 0]])
-    # {b} meets items 0 and 2; {a, c} meets 0 and 1; {a, b, c} meets 0, 1 and 2, item 0 once only; {} meets none.
+# The database
+
+
+def test_database_by_hand():
+    # Items 1 and 3 share code (0, 1), items 0 and 4 share (1, 0), item 2 has (1, 1) alone. Labels: {a, b}, {c}, {b}, {}, {a}.
+    codes, labels = np.array([[1, 0], [0, 1], [1, 1], [0, 1], [1, 0]]), np.array([[1, 1, 0], [0, 0, 1], [0, 1, 0], [0, 0, 0], [1, 0, 0]])
     for dtype in (bool, np.uint8):
-        counts = retrieval.relevant_counts(index, database.astype(dtype), queries.astype(dtype))
-        assert counts.tolist() == [[2, 0, 0], [1, 1, 0], [2, 1, 0], [0, 0, 0]]
+        for times in (1, 3):
+            counts = None if times == 1 else np.full(5, times)
+            data = retrieval.database(codes, labels.astype(dtype), 2, counts)
+            assert (data.codes, data.items) == (3, 5 * times)
+            if counts is None:  # most codes have one item, so that the items are ranked
+                assert [one.tolist() for one in data.columns] == [[1, 0, 1, 0, 1], [0, 1, 1, 1, 0]]
+                assert data.relevant(np.array([0, 1, 0])).tolist() == [True, False, True, False, False]
+            else:
+                assert [one.tolist() for one in data.columns] == [[0, 1, 1], [1, 0, 1]]
+                assert data.counts.tolist() == [6, 6, 3]
+                # {b} meets items 0 and 2; {a, c} meets 0, 1 and 4; {a, b} meets 0, 2 and 4, item 0 once only; {} meets none.
+                for own, found in (([0, 1, 0], [0, 3, 3]), ([1, 0, 1], [3, 6, 0]), ([1, 1, 0], [0, 6, 3]), ([0, 0, 0], [0, 0, 0])):
+                    assert data.relevant(np.array(own)).tolist() == found
 
 
 # Bootstrap
@@ -258,6 +299,16 @@ def test_bootstrap_interval_is_scipys_and_the_normal_one(level):
     assert interval == pytest.approx(tuple(other.confidence_interval), abs=0.15 * error)
     normal = [NormalDist(values.mean(), error).inv_cdf((1 + sign * level) / 2) for sign in (-1, 1)]
     assert interval == pytest.approx(normal, abs=0.15 * error)
+
+
+def test_bootstrap_draws_one_resample_after_the_other():
+    """In whatever numbers they are drawn at once: the interval is the same bits as that of a plain loop."""
+    values = np.random.default_rng(3).random((2, 301))
+    plain = []
+    for own in values:
+        rng = np.random.default_rng(0)
+        plain.append(tuple(np.quantile([own[rng.integers(0, 301, 301)].mean() for _ in range(4000)], [0.025, 0.975])))
+    assert retrieval.bootstrap_intervals(values, resamples=4000) == plain
 
 
 def test_bootstrap_leaves_missing_values_out():
@@ -348,18 +399,63 @@ def test_evaluate_is_scikit_learns_on_decoded_items_where_nothing_ties():
     assert scores["queries_without_relevant"] == reference.count(None) > 0
 
 
-def test_block_size_and_order_of_items_change_no_number():
-    case = random_database()
-    whole = retrieval.evaluate(**case)
-    assert 0 < whole["queries_without_relevant"] < whole["queries"]
-    order = np.random.default_rng(1).permutation(60)
-    assert_same(retrieval.evaluate(**case | {name: case[name][order] for name in ("database_codes", "database_labels")}, block=13), whole)
-    assert_same(retrieval.evaluate(**case, block=1), whole)
+LAYOUTS = {
+    "codes": dict(items=600, words=4),
+    "items": dict(items=300, words=64),
+    "many items": dict(items=300, words=64),
+    "long codes": dict(items=300, words=256, subspaces=24),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_evaluate_is_the_plain_version(layout, monkeypatch):
+    """Whichever way a database is ranked, and in whichever order its items are."""
+    if layout == "many items":
+        monkeypatch.setattr(retrieval, "MANY_ITEMS", 10)
+    monkeypatch.setattr(retrieval, "CUT", 50)
+    monkeypatch.setattr(retrieval.average_precision, "__defaults__", (50,))
+    case = random_database(**LAYOUTS[layout])
+    scores = retrieval.evaluate(**case)
+    relevant = (case["query_labels"][:, None] & case["database_labels"][None]).any(2)
+    for kind in retrieval.DISTANCES:
+        ranking = retrieval.distances(case["query_features"], case["database_codes"], case["codewords"], kind)
+        *values, curves = zip(*(plain(*one) for one in zip(ranking, relevant) if one[1].any()))
+        assert [a for a in scores[kind]["average_precision"] if a is not None] == pytest.approx(values[0], rel=1e-10)
+        assert [scores[kind][name] for name in (*SUMMARY[:3], "map_50")] == pytest.approx(np.mean(values, axis=1), rel=1e-10)
+        assert scores[kind]["precision"] == pytest.approx(np.mean(curves, axis=0), rel=1e-10)
+        assert (scores[kind]["ci_low"], scores[kind]["ci_high"]) == retrieval.bootstrap_interval(
+            np.array(scores[kind]["average_precision"], float)
+        )
+    order = np.random.default_rng(1).permutation(LAYOUTS[layout]["items"])
+    assert_same(retrieval.evaluate(**case | {name: case[name][order] for name in ("database_codes", "database_labels")}), scores)
+    for name in ("BLOCK", "SORTED_AT_ONCE"):
+        monkeypatch.setattr(retrieval, name, 1)
+    assert_same(retrieval.evaluate(**case), scores)
+
+
+def test_items_may_be_given_as_counts():
+    case = random_database() | {"database_counts": np.random.default_rng(1).integers(1, 5, 60)}
+    rows = {name: np.repeat(case[name], case["database_counts"], axis=0) for name in ("database_codes", "database_labels")}
+    assert_same(retrieval.evaluate(**case), retrieval.evaluate(**case | rows | {"database_counts": None}))
+
+
+def test_harmonic_numbers_of_any_size():
+    exact = {0: 0, 1: 1, 2: 3 / 2, 3: 11 / 6} | {n: math.fsum(1 / np.arange(1, n + 1)) for n in (2**20, 2**20 + 7)}
+    for some in (list(exact), [2**20 + 7, 3], [3]):
+        assert retrieval.harmonic(np.array(some)) == pytest.approx([exact[n] for n in some], rel=1e-14)
 
 
 def test_nothing_to_score_is_refused():
     case = random_database() | {"query_labels": np.zeros((20, 4), bool)}
     with pytest.raises(ValueError, match="no query shares a label"):
+        retrieval.evaluate(**case)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_feature_that_is_not_finite_is_refused(value):
+    case = random_database()
+    case["query_features"][3, 2] = value
+    with pytest.raises(ValueError, match="not a finite number"), np.errstate(invalid="ignore"):
         retrieval.evaluate(**case)
 
 
@@ -391,7 +487,7 @@ def test_nus_wide_is_scored_in_bounded_memory(python, record_property):
     done = python(SCALE, capture_output=True, text=True, check=True)
     measured = json.loads(done.stdout)
     record_property("measured", measured)
-    assert measured["MiB"] < 1500, measured
+    assert measured["MiB"] < 300, measured
     assert measured["codes"] > 180_000
     assert measured["map"] == pytest.approx(measured["chance"], rel=0.02)
 

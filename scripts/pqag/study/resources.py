@@ -247,11 +247,11 @@ def sweep(wildcards, study):
 
 
 def evaluate(wildcards, study):
-    """128 queries at a time are compared with every distinct code, by both distances."""
+    """The database is sorted, and then the distances of one query after the other to its items, or to its distinct codes."""
     there, (subspaces, words) = images(wildcards, study), _codebook(wildcards, study)
-    compared = 24 * min(there.database, words**subspaces) + 8 * there.database
     features = 8 * there.queries * network(wildcards, study, 1).features
-    return Work(80 + (128 * compared + features) / MIB, 6e-7 * there.queries * there.database)
+    mb = 100 + (80 * there.database + 2000 * subspaces * words + features) / MIB
+    return Work(mb, there.queries * (4e-4 + 2e-8 * there.database))
 
 
 def drawing(wildcards, study):
