@@ -136,10 +136,12 @@ def pair(tmp_path, name, write, one, other):
         ({"a": "x"}, {"a": "y"}, math.inf),
         ({"a": [1.0, None]}, {"a": [1.0, None]}, 0.0),
         ({"a": [1.0, None]}, {"a": [1.0, 2.0]}, math.inf),
+        ({"a": [4.0, math.nan]}, {"a": [4.0, 1.0]}, math.inf),
+        ({"a": [4.0, math.nan]}, {"a": [3.0, math.nan]}, 0.25),
     ],
 )
 def test_difference_of_json_by_hand(tmp_path, one, other, wanted):
-    assert pair(tmp_path, "x.json", files.write_json, one, other) == wanted
+    assert pair(tmp_path, "x.json", lambda path, value: path.write_text(json.dumps(value)), one, other) == wanted
 
 
 def test_difference_of_hdf5_by_hand(tmp_path):
