@@ -195,7 +195,7 @@ class _Texts:
     def lines(self, *places: str) -> list[str]:
         """Return the non-empty lines of the first existing file of ``places``; raises UserError if none exists."""
         for place in places:
-            if (self.folder / place).is_file():
+            if os.path.isfile(self.folder / place):  # is_file raises for a name that is too long
                 content = _content(self.folder / place)
                 self.files[place] = hashlib.sha256(content).hexdigest()
                 return [line.strip() for line in content.decode("utf-8", "surrogateescape").splitlines() if line.strip()]
@@ -288,7 +288,7 @@ def _image_folder(source: Path, names: Sequence[str]) -> Path:
     """Return the folder that contains the folders of the images."""
     tops = {PurePath(name).parts[0] for name in names}
     for candidate in ("Flickr", "images", "Images", "."):
-        if any((source / candidate / top).exists() for top in tops):
+        if any(os.path.exists(source / candidate / top) for top in tops):  # as above
             return (source / candidate).resolve()
     raise UserError(
         f"{source} contains none of the images; they must be in Flickr/<folder>/, images/<folder>/ or <folder>/, as named in the lists"
