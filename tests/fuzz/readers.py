@@ -1,6 +1,6 @@
 """Every reader of files, for the fuzzer: valid files, and a function that reads one and says what it found and by what it is known.
 
-``python -m tests.fuzz.readers READER SEED FIRST LAST`` reads the mutations of these numbers, see ``main``.
+``python -m tests.fuzz.readers READER,… SEED FIRST LAST`` reads the mutations of these numbers, see ``main``.
 """
 
 import contextlib
@@ -306,7 +306,7 @@ def main(name: str, seed: int, first: int, last: int) -> None:
         true = functools.cache(lambda path: outcome(read, path)[1])
         true(min(made))  # which loads what it needs
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + 2 * MEMORY,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2 * MEMORY, resource.RLIM_INFINITY))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         ran: list[str] = []
         sys.addaudithook(lambda event, arguments: ran.append(event) if event in FORBIDDEN else None)
@@ -352,4 +352,5 @@ def restore(state: dict[str, bytes]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:5]))
+    for each in sys.argv[1].split(","):
+        main(each, *map(int, sys.argv[2:5]))
