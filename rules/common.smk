@@ -1,10 +1,12 @@
 # What the other files of this folder share: the checked study, names of files, and what each rule depends on and asks for.
+import json
+import os
 import sys
 from pathlib import Path
 
 sys.path.append(str(Path(workflow.basedir, "scripts")))  # for the imports below only, see rules/patches.smk
 
-from pqag import files
+from pqag import content, files
 from pqag.errors import UserError
 from pqag.job.shards import number
 from pqag.names import DATASETS, JOINT, PRETRAINED
@@ -34,6 +36,31 @@ if workflow.config_settings.config:
 
 if BROUGHT:
     RESOLVED["brought"] = BROUGHT
+
+
+def fetched_from(name):
+    """What the source of a data set contained when its images were fetched, by their record."""
+    try:
+        return records.settings_of(records.read(f"data/{name}{records.SUFFIX}")).get("content")
+    except UserError:
+        return None
+
+
+# What the sources of images contain. The jobs of a run are told, so that they do not all look. A source that is not there makes nothing
+# stale: its images are those that were fetched.
+if workflow.exec_mode == workflow.exec_mode.DEFAULT:
+    found = {name: content.look(name, dataset) for name, dataset in RESOLVED["datasets"].items() if dataset["source"]}
+    trained = next((name for name, model in RESOLVED["models"].items() if maker_of(model) in ("pretrain", "train_pqn")), None)
+    for name, (sha256, unseen) in found.items():
+        if unseen and trained:
+            stop(
+                f"datasets.{name}: the class {unseen!r} has test images, but no training images, so nothing can be trained on this data "
+                f"set, but models.{trained} would be: add training images, or only use models with weights of their own."
+            )
+    found = {name: sha256 or fetched_from(name) for name, (sha256, _) in found.items()}
+    os.environ.update(PQAG_CONTENTS=json.dumps({name: sha256 for name, sha256 in found.items() if sha256}))
+if CONTENTS := json.loads(os.environ.get("PQAG_CONTENTS", "{}")):
+    RESOLVED["contents"] = CONTENTS
 
 # And what only the size of jobs depends on.
 WORKLOAD = RESOLVED | {"shards": STUDY.shards.model_dump()}

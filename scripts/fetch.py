@@ -8,7 +8,7 @@ import h5py
 
 from pqag import datasets, images, storage
 from pqag.errors import UserError
-from pqag.job.step import came_from, log, progress, step
+from pqag.job.step import came_from, log, progress, step, warn
 
 
 def fetch_known(file: h5py.File, kind: str, given: str | None, settings: dict) -> dict[str, object]:
@@ -35,17 +35,22 @@ def fetch_images(file: h5py.File, kind: str, given: str, settings: dict, workers
     listing = images.LISTINGS[kind](Path(os.path.expanduser(given)), **options)
     for note in listing.notes:
         log.info("%s", note)
+    for words in listing.warnings:
+        warn(words)
     needed, free = len(listing.names) * 3 * settings["image_size"] ** 2, shutil.disk_usage(Path(snakemake.output[0]).parent).free
     if needed > free:
         raise UserError(f"{len(listing.names)} images of this size need {needed / 2**30:.1f} GiB of disk, but {free / 2**30:.1f} are free")
     with progress(len(listing.names), "decoding", unit="image") as bar:
         stored = images.store(listing, file, settings["image_size"], settings["missing"], workers, bar.update)
     for name, reason in stored.skipped.items():
-        log.warning("left out: %s: %s", name, reason)
+        log.info("left out: %s: %s", name, reason)
     train = int((stored.rows < listing.train).sum())
     log.info("%d training and %d test images, %d left out", train, len(stored.rows) - train, len(stored.skipped))
-    if copies := images.copies(listing, stored):
-        log.warning("%d test images have the bytes of another image of the data set", copies)
+    if stored.skipped:
+        name, reason = next(iter(stored.skipped.items()))
+        warn(f"{len(stored.skipped)} of {len(listing.names)} images are left out, the first is {name}: {reason}")
+    if stored.dark:
+        warn(f"{len(stored.dark)} images are nearly black, the first is {stored.dark[0]}; are these 12 bits or fewer, stored in 16?")
     source = Path(given).name
     for name, digest in listing.files.items():
         came_from(f"{source}/{name}", digest)
@@ -62,6 +67,7 @@ def fetch_images(file: h5py.File, kind: str, given: str, settings: dict, workers
         "train": train,
         "classes": list(listing.classes),
         "skipped": len(stored.skipped),
+        **({"unseen": listing.unseen[0]} if listing.unseen else {}),
     }
 
 

@@ -4,12 +4,10 @@
 HDF5 file, so memory limits neither their number nor their size.
 """
 
-import csv
 import hashlib
 import io
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,14 +17,11 @@ import h5py
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pqag import storage
+from pqag import image_files, storage
 from pqag.errors import UserError
-from pqag.names import LARGEST, RELEASED
+from pqag.image_files import FORMATS, content_of
+from pqag.names import RELEASED
 
-#: The accepted formats, by Pillow's names. Its other decoders are rarely used and little tested, and one of them starts a program.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-#: Suffixes of images in class folders; other files are left out and reported.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 #: More pixels than any photograph has: a small file can unpack to an image that fills the memory.
 LARGEST_IMAGE = 10**8
 #: Bytes of decoded images to collect before they are written.
@@ -38,8 +33,8 @@ class Listing:
     """The images of a data set, the training images first, with their labels.
 
     folder: resolved folder of all images. names: their paths from there. labels: uint8 multi-hot (N, C). train: number of training images.
-    classes: names (C). files: sha256 of the lists and label files, by name. notes: sentences for the log. title: title of the data set,
-    None for images of the user. complete: whether no image of the official release is missing.
+    classes: names (C). files: sha256 of the lists and label files, by name. notes: sentences for the log. warnings: sentences for the
+    console too. title: title of the data set, None for images of the user. complete: whether no image of the official release is missing.
     """
 
     folder: Path
@@ -51,6 +46,12 @@ class Listing:
     notes: tuple[str, ...] = ()
     title: str | None = None
     complete: bool = True
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def unseen(self) -> list[str]:
+        """The classes without training images."""
+        return [name for name, trained in zip(self.classes, self.labels[: self.train].any(0)) if not trained]
 
 
 # ------------------------------------------------------------------------------------------------------------------ class folders
@@ -59,47 +60,63 @@ class Listing:
 def imagefolder(source: Path) -> Listing:
     """List the images in ``source``/train/<class>/ and ``source``/test/<class>/ and their subfolders, sorted by name.
 
-    Raises UserError if a part or a class has no image, an image is in no class folder, or a class has only test images.
+    Raises UserError if a part or a class folder has no image, or an image is in no class folder.
     """
     if not source.is_dir():
         raise UserError(f"{source} is not a folder; use the folder that contains train/ and test/")
     found: list[tuple[str, str]] = []
-    others = 0
-    sizes = []
+    trees, sizes, others = [], [], 0
     for split in ("train", "test"):
         if not (source / split).is_dir():
             raise UserError(f"{source} contains no folder {split}; images must be in train/<class>/ and test/<class>/")
-        images, left_out = _class_images(source, split)
+        trees.append(tree := image_files.tree(source, split))
+        if loose := next((name for name in tree.loose if _is_image(source, name)), None):
+            raise UserError(f"{source / loose} is in no class folder; images must be in {split}/<class>/")
+        images = [(name, label) for name, label in tree.files if _is_image(source, name)]
+        if empty := sorted(set(tree.classes) - {label for _, label in images}):
+            raise UserError(f"the class folder {source / split / empty[0]} contains no image; remove it, or add images")
         found += images
-        others += left_out
         sizes.append(len(images))
-    notes = (f"{others} files without the suffix of an image are left out",) if others else ()
-    return _listing(source, [name for name, _ in found], [{label} for _, label in found], sizes[0], notes=notes)
+        others += len(tree.loose) + len(tree.files) - len(images)
+    warnings = (
+        _counted(others * [""], "file that is no image is ignored", "files that are no images are ignored"),
+        *(
+            _counted([name for tree in trees for name in getattr(tree, kind)], one, many)
+            for kind, one, many in (
+                (
+                    "skipped",
+                    "hidden folder or folder of another program is skipped",
+                    "hidden folders and folders of other programs are skipped",
+                ),
+                (
+                    "outside",
+                    "linked folder leads out of the source; its images count as missing",
+                    "linked folders lead out of the source; their images count as missing",
+                ),
+                (
+                    "repeated",
+                    "linked folder is not read, because it contains itself or was read already",
+                    "linked folders are not read, because they contain themselves or were read already",
+                ),
+            )
+        ),
+    )
+    return _listing(source, [name for name, _ in found], [{label} for _, label in found], sizes[0], warnings=warnings)
 
 
-def _class_images(source: Path, split: str) -> tuple[list[tuple[str, str]], int]:
-    """Return (name, class) of every image of a part, and the number of other files."""
-    images, others = [], 0
-    for folder in sorted((source / split).iterdir()):
-        if folder.name.startswith("."):
-            continue
-        if not folder.is_dir():
-            if folder.suffix.lower() in SUFFIXES:
-                raise UserError(f"{folder} is in no class folder; images must be in {split}/<class>/")
-            others += 1
-            continue
-        files = sorted(path for path in folder.rglob("*") if not path.is_dir() and not path.name.startswith("."))
-        inside = [path for path in files if path.suffix.lower() in SUFFIXES]
-        if not inside:
-            raise UserError(f"the class folder {folder} contains no image; remove it, or add images ({', '.join(SUFFIXES)})")
-        images += [(path.relative_to(source).as_posix(), folder.name) for path in inside]
-        others += len(files) - len(inside)
-    return images, others
+def _counted(names: Sequence[str], one: str, many: str) -> str:
+    """Return a sentence with the number of ``names`` and the first of them; nothing if there are none."""
+    shown = ", ".join(filter(None, names[:3])) + ", …" * (len(names) > 3 and bool(names[0]))
+    return names and f"{len(names)} {one if len(names) == 1 else many}{f': {shown}' * bool(names[0])}"
+
+
+def _is_image(source: Path, name: str) -> bool:
+    """Whether a file is an image by its content or its name; a link to nowhere may have been one."""
+    path = source / name
+    return (path.is_symlink() and not path.exists()) or image_files.is_image(image_files.head_of(path), name)
 
 
 # ----------------------------------------------------------------------------------------------------------------------- manifest
-
-COLUMNS = ("path", "split", "labels")
 
 
 def manifest(source: Path) -> Listing:
@@ -108,75 +125,50 @@ def manifest(source: Path) -> Listing:
     Raises UserError, with the line, for an invalid row.
     """
     if not source.is_file():
-        raise UserError(f"{source} is not a file; use a CSV file with the columns {', '.join(COLUMNS)}")
-    content = _content(source)
+        raise UserError(f"{source} is not a file; use a CSV file with the columns {', '.join(image_files.COLUMNS)}")
+    content = content_of(source)
     rows: dict[str, tuple[int, str, set[str]]] = {}
-    for line, row in _csv_rows(source, content):
-        path, split, labels = _checked_row(f"{source}, line {line}", row)
+    for line, path, split, labels in image_files.manifest_rows(source, content):
         if path in rows:
             raise UserError(f"{source}, line {line}: {path} is already in line {rows[path][0]}")
         rows[path] = line, split, labels
     names = [path for part in ("train", "test") for path, (_, split, _) in rows.items() if split == part]
     train = sum(split == "train" for _, split, _ in rows.values())
     files = {source.name: hashlib.sha256(content).hexdigest()}
-    return _listing(source.parent, names, [rows[name][2] for name in names], train, files)
+    labels = [rows[name][2] for name in names]
+    return _listing(source.parent, names, labels, train, files, (_hint(set().union(*labels)) if b"|" not in content else "",))
 
 
-def _csv_rows(source: Path, content: bytes) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """Yield the line number and the values by column of every row."""
-    try:
-        table = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        header = table.fieldnames or []
-        if missing := [column for column in COLUMNS if column not in header]:
-            raise UserError(
-                f"{source}: the first line must name the columns {', '.join(COLUMNS)}, separated by commas, "
-                f"but {' and '.join(missing)} are not in {','.join(header)[:80]!r}"
-            )
-        for row in table:
-            yield table.line_num, row
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise UserError(f"{source}, line {line}: byte {content[error.start]:#x} is not valid UTF-8") from None
-    except csv.Error as error:
-        raise UserError(f"{source}: it is not a CSV file ({error})") from None
-
-
-def _checked_row(where: str, row: dict[str, str | None]) -> tuple[str, str, set[str]]:
-    """Return path, split and labels of a row; raises UserError if it is invalid."""
-    if None in row or None in row.values():
-        raise UserError(f"{where}: it has {'more' if None in row else 'fewer'} values than the first line has columns")
-    path, split = row["path"].strip(), row["split"].strip()
-    labels = {label.strip() for label in row["labels"].split("|")} - {""}
-    if not path or "\0" in path:
-        raise UserError(f"{where}: the path is {'empty' if not path else 'invalid'}")
-    if os.path.isabs(path) or ".." in PurePath(path).parts:
-        raise UserError(f"{where}: {path} is outside the folder of the manifest; paths must be relative to that folder")
-    if split not in ("train", "test"):
-        raise UserError(f"{where}: the split is {split!r}, but must be train or test")
-    if not labels:
-        raise UserError(f"{where}: {path} has no label; remove images without labels")
-    return PurePath(path).as_posix(), split, labels
+def _hint(classes: set[str]) -> str:
+    """Return what to say of classes that look like several labels: some have a separator, and their parts are fewer than the classes."""
+    for separator, name in ((";", "a semicolon"), (",", "a comma"), (None, "a blank")):
+        parts = [label.split(separator) for label in classes]
+        if max(map(len, parts), default=1) > 1 and len({part.strip() for split in parts for part in split} - {""}) < len(classes):
+            example = min(label for label, split in zip(classes, parts) if len(split) > 1)
+            return f"no label contains | but some contain {name}, such as {example!r}, which is one class; separate several labels by |"
+    return ""
 
 
 def _listing(
-    folder: Path, names: list[str], labels: list[set[str]], train: int, files: dict[str, str] | None = None, notes: Sequence[str] = ()
+    folder: Path, names: list[str], labels: list[set[str]], train: int, files: dict[str, str] | None = None, warnings: Iterable[str] = ()
 ) -> Listing:
     """Return the listing of images of the user; raises UserError if retrieval cannot be studied with them."""
     for part, size in (("training", train), ("test", len(names) - train)):
         if not size:
             raise UserError(f"{folder}: there are no {part} images; both training and test images are needed")
-    classes = sorted(set().union(*labels[:train]))
-    if new := sorted(set().union(*labels[train:]) - set(classes)):
-        raise UserError(f"{folder}: the class {new[0]!r} has test images, but no training images; every class needs some")
+    classes = sorted(set().union(*labels))
     if len(classes) < 2:
         raise UserError(f"{folder}: all images have the same class, {classes[0]!r}; at least two classes are needed")
     column = {name: number for number, name in enumerate(classes)}
     hot = np.zeros((len(names), len(classes)), np.uint8)
     for row, shown in enumerate(labels):
         hot[row, [column[name] for name in shown]] = 1
-    untested = len(classes) - int(hot[train:].any(0).sum())
-    notes = (*notes, f"{untested} of {len(classes)} classes have no test images") if untested else tuple(notes)
-    return Listing(folder.resolve(), names, hot, train, tuple(classes), files or {}, notes)
+    notes = tuple(
+        f"{number} of {len(classes)} classes have no {part} images"
+        for part, number in (("training", int((~hot[:train].any(0)).sum())), ("test", int((~hot[train:].any(0)).sum())))
+        if number
+    )
+    return Listing(folder.resolve(), names, hot, train, tuple(classes), files or {}, notes, warnings=tuple(filter(None, warnings)))
 
 
 # ----------------------------------------------------------------------------------------------------------------------- NUS-WIDE
@@ -196,9 +188,9 @@ class _Texts:
         """Return the non-empty lines of the first existing file of ``places``; raises UserError if none exists."""
         for place in places:
             if os.path.isfile(self.folder / place):  # is_file raises for a name that is too long
-                content = _content(self.folder / place)
+                content = content_of(self.folder / place)
                 self.files[place] = hashlib.sha256(content).hexdigest()
-                return [line.strip() for line in content.decode("utf-8", "surrogateescape").splitlines() if line.strip()]
+                return image_files.lines_of(content)
         raise UserError(f"{self.folder} does not contain {places[0]}, which is in the official release")
 
 
@@ -231,7 +223,7 @@ def nuswide(source: Path, concepts: int = 10) -> Listing:
     )
     notes += [f"left out, because {first} has the same id: {name}" for name, first in repeated]
     complete = all(len(names[split]) == RELEASED[split] for split in RELEASED)
-    folder = _image_folder(source, every)
+    folder = image_files.image_folder(source, every)
     shown = tuple(known[c] for c in chosen)
     kept_names = [every[row] for row in kept]
     return Listing(folder, kept_names, labels[kept][:, chosen], train, shown, texts.files, tuple(notes), f"NUS-WIDE-{concepts}", complete)
@@ -284,17 +276,6 @@ def _first_of_each_id(names: Sequence[str], rows: np.ndarray) -> tuple[np.ndarra
     return np.array(kept, dtype=np.int64), repeated
 
 
-def _image_folder(source: Path, names: Sequence[str]) -> Path:
-    """Return the folder that contains the folders of the images."""
-    tops = {PurePath(name).parts[0] for name in names}
-    for candidate in ("Flickr", "images", "Images", "."):
-        if any(os.path.exists(source / candidate / top) for top in tops):  # as above
-            return (source / candidate).resolve()
-    raise UserError(
-        f"{source} contains none of the images; they must be in Flickr/<folder>/, images/<folder>/ or <folder>/, as named in the lists"
-    )
-
-
 #: The function of each kind that lists its images, from the source and the settings of fetch.
 LISTINGS: dict[str, Callable[..., Listing]] = {"imagefolder": imagefolder, "manifest": manifest, "nuswide": nuswide}
 
@@ -308,57 +289,68 @@ def decode(content: bytes, size: int) -> np.ndarray:
     Takes the first frame of an animation. Raises UserError for an image that is too large or has pixels of 32 bits, and any exception of
     Pillow for an image that it cannot read.
     """
+    return _decoded(content, size)[0]
+
+
+def _decoded(content: bytes, size: int) -> tuple[np.ndarray, bool]:
+    """As ``decode``, and whether the image is nearly black: no value reaches a sixteenth of the range."""
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         if image.width * image.height > LARGEST_IMAGE:
             raise UserError(f"it has {image.width} x {image.height} pixels, more than {LARGEST_IMAGE:,}")
         image.draft(None, (2 * size, 2 * size))  # a JPEG is reduced while it is decoded, which is much faster
-        upright = _rgb(ImageOps.exif_transpose(image))
-        return np.asarray(upright.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        upright = _rgb(ImageOps.exif_transpose(image), image)
+        dark = image.format != "JPEG" and max(high for _, high in upright.getextrema()) < 16
+        return np.asarray(upright.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1), dark
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))  # Pillow would clip values above 255
+def _rgb(image: Image.Image, file: Image.Image) -> Image.Image:
+    """Return an image in RGB, on white if transparent. ``file`` is the image as opened, which knows its format."""
+    clear = image.info.get("transparency")
+    if image.mode.startswith("I;16") or (image.mode == "I" and file.format == "PPM"):  # Pillow would clip values above 255
+        values = np.asarray(image).astype(np.int64)
+        tags = getattr(file, "tag_v2", {})
+        most = 4095 if tags.get(258) == (12,) else 65535
+        grey = (values if tags.get(262) != 0 else most - values) * 255 // most  # 0: min is white
+        if isinstance(clear, int):
+            grey[values == clear] = 255
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise UserError("its pixels have 32 bits, but only 8 or 16 are allowed")
+        raise UserError("its pixels have 32 bits or a sign, but only 8 or 16 bits without a sign are allowed")
+    if isinstance(clear, tuple) and max(clear) > 255:
+        image.info["transparency"] = tuple(value >> 8 for value in clear)  # Pillow reduces colours of 16 bits, but not this one
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image.convert("RGB")
 
 
-def _read(folder: Path, size: int, name: str) -> tuple[str, np.ndarray] | str:
-    """Return the sha256 of an image file and the image, or the reason why it cannot be used."""
+def _read(folder: Path, size: int, name: str) -> tuple[str, np.ndarray, bool] | str:
+    """Return the sha256 of an image file, the image and whether it is nearly black, or the reason why it cannot be used."""
     try:
+        if not os.path.isfile(folder / name):
+            return "there is no such file"
         path = (folder / name).resolve()
         if not path.is_relative_to(folder):
             return "it is outside the folder"
-        if not path.is_file():
-            return "there is no such file"
-        content = _content(path)
-        return hashlib.sha256(content).hexdigest(), decode(content, size)
+        content = content_of(path)
+        form = image_files.format_of(content, name)
+        if form and form not in FORMATS:
+            return f"it is {form}, which is not read; convert it to {' or '.join(FORMATS[:2])}"
+        return hashlib.sha256(content).hexdigest(), *_decoded(content, size)
     except UnidentifiedImageError:
         return f"it is not a readable image ({', '.join(FORMATS)})"
     except Exception as error:  # Pillow's decoders may raise anything for a broken file
         return " ".join(str(error).split()) or type(error).__name__
 
 
-def _content(path: Path) -> bytes:
-    """Return the bytes of a file; raises UserError if there are more than ``LARGEST``."""
-    with path.open("rb") as file:
-        content = file.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise UserError(f"{path.name} is larger than {LARGEST:,} bytes, the limit for files of a data set")
-    return content
-
-
 @dataclass(frozen=True)
 class Stored:
     """The result of ``store``. rows: row numbers (N,) of the stored images. hashes: sha256 of their files. skipped: for every other image
-    the reason, by name."""
+    the reason, by name. dark: names of images that are nearly black."""
 
     rows: np.ndarray
     hashes: list[str]
     skipped: dict[str, str]
+    dark: list[str]
 
 
 def store(
@@ -370,13 +362,14 @@ def store(
     on_images: Callable[[int], object] = lambda _: None,
 ) -> Stored:
     """Decode the images of ``listing`` with ``workers`` threads and write them to ``file``: images uint8 (N, 3, size, size), labels uint8
-    (N, C), names as bytes (N,). It uses a few times ``BLOCK`` bytes of memory. ``on_images`` gets the number of images of each block.
+    (N, C), names and the sha256 of the files, hashes, as bytes (N,). It uses a few times ``BLOCK`` bytes of memory. ``on_images`` gets the
+    number of images of each block.
 
     Raises UserError if more than a share ``missing`` of the files is absent or unreadable, or if too few images are left.
     """
     images = storage.growing_dataset(file, "images", (3, size, size))
-    rows, hashes = [], []
-    absent = [name for name in listing.names if not (listing.folder / name).is_file()]  # reported before an hour of decoding
+    rows, hashes, dark = [], [], []
+    absent = [name for name in listing.names if not os.path.isfile(listing.folder / name)]  # reported before an hour of decoding
     skipped = dict.fromkeys(absent, "there is no such file")
     _check_share(listing, skipped, missing)
     with ThreadPoolExecutor(workers) as pool:  # Pillow releases the interpreter's lock while it decodes
@@ -389,14 +382,16 @@ def store(
                 else:
                     rows.append(row)
                     hashes.append(found[0])
+                    dark += [name] if found[2] else []
             decoded = [found[1] for found in read if not isinstance(found, str)]
             if decoded:
                 storage.append(images, np.stack(decoded))
             on_images(len(block))
     _check_share(listing, skipped, missing)
-    stored = Stored(np.array(rows, dtype=np.int64), hashes, skipped)
+    stored = Stored(np.array(rows, dtype=np.int64), hashes, skipped, dark)
     _check_what_is_left(listing, stored)
     storage.write_dataset(file, "labels", listing.labels[stored.rows])
+    storage.write_dataset(file, "hashes", np.array(hashes, dtype="S64"))
     storage.write_dataset(file, "names", np.array([os.fsencode(listing.names[row]) for row in rows]))
     return stored
 
@@ -415,7 +410,7 @@ def _check_what_is_left(listing: Listing, stored: Stored) -> None:
     for part, rows in zip(("training", "test"), parts):
         if not len(rows):
             raise UserError(f"{listing.folder}: no {part} image can be read; both training and test images are needed")
-    without = np.flatnonzero(~listing.labels[parts[0]].any(0))
+    without = np.flatnonzero(listing.labels[: listing.train].any(0) & ~listing.labels[parts[0]].any(0))
     if len(without):
         raise UserError(
             f"{listing.folder}: no training image of the class {listing.classes[without[0]]!r} can be read; every class needs some"
@@ -426,9 +421,3 @@ def digest_of_all(listing: Listing, stored: Stored) -> str:
     """Return one sha256 for all image files: that of the lines ``<sha256>  <name>``, sorted by name, as sha256sum prints them."""
     named = sorted((os.fsencode(listing.names[row]), digest) for row, digest in zip(stored.rows.tolist(), stored.hashes))
     return hashlib.sha256(b"".join(digest.encode() + b"  " + name + b"\n" for name, digest in named)).hexdigest()
-
-
-def copies(listing: Listing, stored: Stored) -> int:
-    """Return the number of test images with the same bytes as another image, which make retrieval easier."""
-    counts = Counter(stored.hashes)
-    return sum(counts[digest] > 1 for row, digest in zip(stored.rows.tolist(), stored.hashes) if row >= listing.train)

@@ -46,6 +46,15 @@ def split(
     return parts
 
 
+def copies(some: np.ndarray, others: np.ndarray, hashes: np.ndarray) -> list[tuple[int, int]]:
+    """Return the rows of ``some`` with the hash of another row of ``others``, each with the first such row; ``hashes`` are those of all."""
+    where: dict[bytes, list[int]] = {}
+    for row in others.tolist():
+        where.setdefault(hashes[row], []).append(row)
+    pairs = ((row, next((other for other in where.get(hashes[row], ()) if other != row), None)) for row in some.tolist())
+    return [(row, other) for row, other in pairs if other is not None]
+
+
 def share(rule: str, count: int, wildcards: Mapping[str, str]) -> slice:
     """Return the part of ``count`` images for a job: its batches if it has the wildcards ``shard`` (from 1) and ``shards``, else all.
 

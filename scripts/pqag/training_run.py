@@ -15,12 +15,19 @@ import numpy as np
 import torch
 
 from pqag import checkpoints, networks, storage, training
+from pqag.errors import UserError
 
 log = logging.getLogger("pqag")
 
 
 def read(path: str | Path, device: torch.device) -> training.Data:
-    """The training images of an images.h5. Held out are the database and the queries, but for those that are trained on as well."""
+    """The training images of an images.h5. Held out are the database and the queries, but for those that are trained on as well.
+
+    Raises UserError if a class has no training images.
+    """
+    attributes = storage.read_attributes(path)
+    if unseen := attributes.get("unseen"):
+        raise UserError(f"the class {unseen!r} has test images, but no training images, so nothing can be trained on this data set")
     arrays = storage.read_hdf5(path, "train/images", "train/labels", "database/images", "query/images", "database/labels", "query/labels")
     digest = hashlib.sha256()
     for array in arrays:
@@ -29,8 +36,7 @@ def read(path: str | Path, device: torch.device) -> training.Data:
     new = torch.from_numpy(~np.isin(searched, trained))
     images, labels, *held_out = (torch.from_numpy(array) for array in arrays)
     test_images, test_labels = (torch.cat([database[new], query]).to(device) for database, query in (held_out[:2], held_out[2:]))
-    multilabel = storage.read_attributes(path)["multilabel"]
-    return training.Data(images.to(device), labels.to(device), test_images, test_labels, multilabel, digest.hexdigest())
+    return training.Data(images.to(device), labels.to(device), test_images, test_labels, attributes["multilabel"], digest.hexdigest())
 
 
 def recipe_of(settings: dict[str, Any]) -> training.Recipe:

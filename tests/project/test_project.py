@@ -112,6 +112,7 @@ def test_imports_go_one_way():
     assert {other.name for one, other in found if (room(one), room(other)) == ("study", "job")} == {"provenance.py"}
     assert {other.name for one, other in found if (room(one), room(other)) == ("audit", "science")} == {
         "checkpoints.py",
+        "content.py",
         "storage.py",
         "user_code.py",
     }

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pqag import attacks, names, networks, training
-from pqag.datasets import DATASETS
 from pqag.errors import UserError
 from pqag.names import feature_size
 from pqag.study import model as config
@@ -364,17 +363,14 @@ def test_a_mistake_is_reported_with_its_key_and_what_is_allowed(path, value, fra
 
 
 def test_the_first_mistake_is_reported_and_the_others_counted():
+    """But a misspelt key before the key that it leaves missing."""
+    assert "did you mean study?" in sentence(changed("study", DELETED) | {"studdy": "small"})
     study = changed("training.epochs", 0)
     assert "more" not in sentence(study)
     assert sentence(study | {"device": "gpu"}).endswith("(1 more to mend after this)")
     study |= {"training": {"epochs": 0, "crop": 17}, "device": "gpu"}
     words = sentence(study, "config/cifar10.yaml")
     assert words == "config/cifar10.yaml: training.epochs is 0, but must be at least 1 (2 more to mend after this)"
-
-
-def test_a_misspelt_key_is_reported_before_the_key_that_it_leaves_missing():
-    study = changed("study", DELETED) | {"studdy": "small"}
-    assert "did you mean study?" in sentence(study)
 
 
 def test_fgsm_is_one_step_as_long_as_its_radius():
@@ -389,29 +385,29 @@ OWN = {
     "fine": {"network": "vgg16", "width": 0.5, "weights": "a/vgg16.pt"},
     "imagenet": {"network": "torchvision:resnet18", "weights": "IMAGENET1K_V1"},
     "mine": {"network": "mine.net:make"},
+    "half": {"like": "fine"},
     "mine_opq": {"like": "mine", "quantizer": {"method": "opq", "subspaces": 8}},
     "twin": {"network": "vgg16", "training": {"epochs": 2}},
     "vgg16": {"quantizer": {"method": "mine.own:fit"}},
 }
 
 
-def test_a_model_like_another_has_its_network_and_its_width():
-    models = parse_study(changed("models", OWN | {"half": {"like": "fine"}})).resolved()["models"]
-    assert (models["half"]["network"], models["half"]["width"]) == ("vgg16", 0.5)
-
-
 def test_victims_that_users_bring():
     """Each with its network, and trained here only where it has no weights; and what they bring along, with the keys."""
-    study = parse_study(changed("models", OWN))
+    assert parse_study(SMALL).brings() == []
+    given = changed("attacks.strong", {"loss": "mine:loss", "method": "a.folder.mine:run", "temperature": 2, "feature": "raw"})
+    study = parse_study(given | {"models": OWN})
     models = study.resolved()["models"]
-    assert list(models) == ["fine", "imagenet", "mine", "mine_opq", "twin", "vgg16"]
-    networks = ["vgg16", "torchvision:resnet18", "mine.net:make", "mine.net:make", "vgg16", "vgg16"]
+    assert list(models) == ["fine", "imagenet", "mine", "half", "mine_opq", "twin", "vgg16"]
+    networks = ["vgg16", "torchvision:resnet18", "mine.net:make", "vgg16", "mine.net:make", "vgg16", "vgg16"]
     assert [model["network"] for model in models.values()] == networks
     assert [name for name, model in models.items() if "training" in model] == ["twin", "vgg16"]
     assert models["mine_opq"]["quantizer"] == QUANTIZER | {"method": "opq", "subspaces": 8}
-    assert models["mine"]["quantizer"] == QUANTIZER
-    assert [maker_of(model) for model in models.values()] == ["adopt", "adopt", "adopt", "borrow", "pretrain", "pretrain"]
+    assert models["mine"]["quantizer"] == QUANTIZER and models["half"]["width"] == 0.5
+    assert [maker_of(model) for model in models.values()] == ["adopt", "adopt", "adopt", "borrow", "borrow", "pretrain", "pretrain"]
     assert study.brings() == [
+        ("attacks.strong.loss", "mine:loss"),
+        ("attacks.strong.method", "a.folder.mine:run"),
         ("models.mine.network", "mine.net:make"),
         ("models.mine_opq.network", "mine.net:make"),
         ("models.vgg16.quantizer.method", "mine.own:fit"),
@@ -464,12 +460,6 @@ def test_a_mistake_in_a_victim_is_reported(entries, fragments):
     test_a_mistake_is_reported_with_its_key_and_what_is_allowed("models", OWN | entries, fragments)
 
 
-def test_functions_of_the_users_are_named_with_their_keys():
-    study = changed("attacks.strong", {"loss": "mine:loss", "method": "a.folder.mine:run", "temperature": 2, "feature": "raw"})
-    assert parse_study(study).brings() == [("attacks.strong.loss", "mine:loss"), ("attacks.strong.method", "a.folder.mine:run")]
-    assert parse_study(SMALL).brings() == []
-
-
 LEAVES = st.none() | st.booleans() | st.integers(-5, 300) | st.floats(allow_nan=True) | st.text(max_size=5) | st.dates()
 VALUES = st.recursive(LEAVES, lambda x: st.lists(x, max_size=2) | st.dictionaries(st.text(max_size=5), x, max_size=2), max_leaves=4)
 PATHS = """study datasets datasets.synthetic datasets.synthetic.sha256 models.vgg16 models.vgg16.training models.vgg16.width attacks
@@ -503,23 +493,6 @@ def test_the_size_of_a_feature_is_that_of_the_network(model):
         with torch.device("meta"):
             features = networks.build(model, 10, width).eval().features(torch.empty(2, 3, 32, 32))
         assert feature_size(model, width) == features.shape[1]
-
-
-def test_sizes_of_features_by_hand():
-    for model, width, size in (("alexnet", 1, 4096), ("vgg16", 0.25, 128), ("resnet18", 0.5, 256), ("resnet50", 1, 2048)):
-        assert feature_size(model, width) == size
-
-
-@given(st.sampled_from(sorted(DATASETS)), st.integers(1, 12_000), st.integers(1, 12_000))
-@settings(max_examples=30)
-def test_a_split_is_right_if_and_only_if_there_are_images_enough(name, database, queries):
-    study = changed("bits", [4])
-    study["datasets"] = {name: {"database": database, "queries": queries}}
-    enough = database + queries <= DATASETS[name].test and database >= 2  # K = 2 codewords
-    if enough:
-        parse_study(study)
-    else:
-        sentence(study)
 
 
 def test_reading_the_config_loads_neither_torch_nor_pandas(python):

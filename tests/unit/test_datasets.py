@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pqag import datasets, sources
 from pqag.datasets import DATASETS, Dataset, Raw, content_sha256, fetch
 from pqag.errors import UserError
-from pqag.split import split
+from pqag.split import copies, split
+
+from .conftest import Evil
 
 
 def fails(*fragments, name="toy", **arguments):
@@ -242,26 +242,13 @@ def test_the_official_files_are_smaller_than_the_limit():
     assert max(16 + 60_000 * 28 * 28, 10_000 * 3073, 162 * 2**20) < sources.LARGEST
 
 
-class Evil:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.mkdir, (self.path,)
-
-
 def test_the_python_version_of_cifar10_is_refused_and_its_pickles_are_not_loaded(tmp_path):
     content = pickle.dumps({"data": Evil(tmp_path / "evil"), "labels": []})
-    python = tmp_path / "cifar-10-batches-py"
-    python.mkdir()
-    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"):
-        (python / name).write_bytes(content)
-    fails("does not contain data_batch_1.bin", "cifar-10-binary.tar.gz", name="cifar10", source=str(python))
-    for path in list(python.iterdir()):  # under the names of the binary version
-        path.rename(path.with_name(path.name + ".bin"))
-    fails(f"data_batch_1.bin is too short or too long: {len(content)} bytes, expected 30730000", name="cifar10", source=str(python))
+    for suffix in ("", ".bin"):
+        for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"):
+            (tmp_path / (name + suffix)).write_bytes(content)
+        expected = "data_batch_1.bin is too short or too long" if suffix else "does not contain data_batch_1.bin"
+        fails(expected, "cifar-10-binary.tar.gz", name="cifar10", source=str(tmp_path))
     archive = packed(tmp_path / "cifar-10-python.tar.gz", ("cifar-10-batches-py/data_batch_1", content))
     fails(hashlib.sha256(archive.read_bytes()).hexdigest(), "c4a38c50a1bc5f3a1c5537f2155ab9d68f", name="cifar10", source=str(archive))
     assert not (tmp_path / "evil").exists()
@@ -322,21 +309,12 @@ def test_a_strict_data_set_takes_only_known_content_or_what_the_config_names(toy
     assert fetch("toy", str(folder)).title == "Toy (a copy)"
 
 
-def test_the_content_hash_sees_every_part_and_only_the_parts():
-    raw = Raw(TOY_IMAGES, np.eye(10, dtype=np.uint8), 6)
-    other = TOY_IMAGES.copy()
-    other[3, 1, 4, 1] ^= 1
-    changes = [{}, {"images": other}, {"labels": raw.labels[::-1]}, {"train": 5}, {"images": TOY_IMAGES[::-1]}]
-    changes += [{"images": TOY_IMAGES.reshape(5, 6, 32, 32)}, {"labels": raw.labels.reshape(5, 20)}]
-    assert len({content_sha256(dataclasses.replace(raw, **change)) for change in changes}) == len(changes)
-    fortran = dataclasses.replace(raw, images=np.asfortranarray(TOY_IMAGES))
-    assert content_sha256(fortran) == content_sha256(raw), "the order in memory is no content"
-
-
 def test_the_content_hash_is_the_documented_one():
     """Recorded hashes stay comparable: shapes and number of training images as text, then the bytes of images and of labels."""
-    raw = Raw(np.arange(3072, dtype=np.uint8).reshape(1, 3, 32, 32), np.array([[0, 1]], np.uint8), 1)
-    assert content_sha256(raw) == hashlib.sha256(b"(1, 3, 32, 32) (1, 2) 1" + bytes(i % 256 for i in range(3072)) + b"\0\1").hexdigest()
+    images, labels = np.arange(6144, dtype=np.uint8).reshape(2, 3, 32, 32), np.array([[0, 1], [1, 0]], np.uint8)
+    documented = hashlib.sha256(b"(2, 3, 32, 32) (2, 2) 1" + bytes(i % 256 for i in range(6144)) + b"\0\1\1\0").hexdigest()
+    assert content_sha256(Raw(images, labels, 1)) == documented
+    assert content_sha256(Raw(np.asfortranarray(images), labels, 1)) == documented, "the order in memory is no content"
 
 
 # ------------------------------------------------------------------------------------------------------------------ several sources
@@ -521,15 +499,6 @@ def changed(folder, target):
     return target
 
 
-def test_all_of_fashion_mnist_is_decoded_in_order(fashion):
-    assert fashion.images.shape == (70_000, 3, 32, 32) and fashion.images.dtype == np.uint8
-    assert fashion.labels.shape == (70_000, 10) and fashion.labels.dtype == np.uint8
-    for start, factor in ((0, 1), (60_000, 3)):
-        numbers = np.arange(0, 10_000, 37)
-        np.testing.assert_array_equal(fashion.images[start + numbers, 1, 2:30, 2:30], grey(numbers * factor % 251))
-        np.testing.assert_array_equal(fashion.labels[start + numbers].argmax(1), numbers * factor % 10)
-
-
 def test_images_of_fashion_mnist_are_padded_to_32_pixels_in_three_channels(fashion):
     """The values of the pattern by hand: 59,999 = 239 x 251 + 10; 3 x 7 = 21; 3 x 9,999 = 119 x 251 + 128."""
     for number, value, label in ((0, 0, 0), (123, 123, 3), (59_999, 10, 9), (60_000, 0, 0), (60_007, 21, 1), (69_999, 128, 7)):
@@ -630,8 +599,6 @@ def cifar(cifar_folder):
 
 
 def test_images_of_cifar10_stand_in_the_order_of_files_and_planes(cifar):
-    assert cifar.raw.images.shape == (60_000, 3, 32, 32) and cifar.raw.images.dtype == np.uint8
-    assert cifar.raw.labels.shape == (60_000, 10) and cifar.raw.labels.dtype == np.uint8
     for number in (0, 1, 9_999, 10_000, 29_999, 49_999, 50_000, 59_999):
         for channel, row, column in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (2, 31, 31), (1, 17, 5)):
             assert cifar.raw.images[number, channel, row, column] == (13 * number + 7 * (32 * row + column) + 50 * channel) % 256
@@ -660,9 +627,6 @@ def synthetic():
 
 
 def test_the_synthetic_data_set_is_generated_and_always_the_same(synthetic):
-    raw = synthetic.raw
-    assert raw.images.shape == (3000, 3, 32, 32) and raw.images.dtype == np.uint8
-    assert raw.labels.shape == (3000, 10) and raw.labels.dtype == np.uint8
     assert (synthetic.source, synthetic.title, synthetic.files) == ("generated", "Synthetic patterns", {})
     assert fetch("synthetic").sha256 == synthetic.sha256
 
@@ -681,47 +645,37 @@ def test_the_synthetic_classes_are_of_one_size_and_can_be_told_apart(synthetic):
 def test_the_numbers_of_a_data_set_fit_together(name, train, request):
     raw = request.getfixturevalue({"fashion_mnist": "fashion"}.get(name, name.removesuffix("10")))
     raw, dataset = raw if isinstance(raw, Raw) else raw.raw, DATASETS[name]
-    assert len(raw.images) == len(raw.labels) == dataset.train + dataset.test
-    assert raw.train == dataset.train == train and raw.labels.shape[1] == len(dataset.classes) == len(set(dataset.classes))
+    count = dataset.train + dataset.test
+    assert raw.images.shape == (count, 3, 32, 32) and raw.labels.shape == (count, 10) and len(set(dataset.classes)) == 10
+    assert raw.images.dtype == raw.labels.dtype == np.uint8 and raw.train == dataset.train == train
 
 
 # ----------------------------------------------------------------------------------------------------------------------- splitting
 
 
-@st.composite
-def sizes(draw):
-    train, test = draw(st.integers(1, 40)), draw(st.integers(2, 40))
-    queries = draw(st.integers(1, test - 1))
-    wanted = draw(st.none() | st.integers(1, train))
-    return train, test, wanted, draw(st.integers(1, test - queries)), queries, draw(st.integers(0, 2**31 - 1))
-
-
-@given(sizes(), st.booleans())
-@settings(max_examples=30)
-def test_parts_have_the_requested_sizes_and_do_not_overlap(drawn, some):
-    train, test, wanted, database, queries, seed = drawn
-    parts = split(train, train + test, wanted, database, queries, seed)
-    for ids, size in zip((parts.train, parts.database, parts.query), (train if wanted is None else wanted, database, queries), strict=True):
-        assert len(ids) == size and ids.dtype == np.int64
-        assert (np.diff(ids) > 0).all()
-    assert set(parts.train) <= set(range(train))
-    assert set(parts.database) | set(parts.query) <= set(range(train, train + test))
-    assert not set(parts.database) & set(parts.query)
-    assert ids_of(split(train, train + test, wanted, database, queries, seed)) == ids_of(parts)
-
-    joined = split(train, train + test, wanted, database if some else None, queries, seed, "all")
-    assert joined.query.tolist() == parts.query.tolist() and joined.train.tolist() == parts.train.tolist()
-    others = set(range(train + test)) - set(parts.query)
-    assert set(split(train, train + test, wanted, None, queries, seed).database) == others - set(range(train))
-    assert set(joined.database) <= others and len(joined.database) == (database if some else len(others))
+def test_copies_are_other_rows_with_the_same_hash():
+    """Rows 0, 3 and 4 are one file, 1 and 5 another; a row that is in both parts is no copy of itself."""
+    hashes = np.array([b"a", b"b", b"c", b"a", b"a", b"b"])
+    assert copies(np.array([3, 4]), np.array([0, 1, 2]), hashes) == [(3, 0), (4, 0)]
+    assert copies(np.array([0, 1, 2]), np.array([0, 1, 2]), hashes) == []
+    assert copies(np.array([0, 5]), np.array([0, 4, 5]), hashes) == [(0, 4)]
 
 
 def test_the_split_of_earlier_versions_is_drawn():
     """Recorded ids stay those of the same images: the first of a permutation are queries, the next the database."""
     order = 60_000 + np.random.default_rng(3).permutation(10_000)
-    parts = split(60_000, 70_000, 100, 9000, 1000, 3)
-    assert parts.query.tolist() == sorted(order[:1000]) and parts.database.tolist() == sorted(order[1000:])
-    assert parts.train.tolist() == sorted(np.random.default_rng([3, 1]).permutation(60_000)[:100])
+    parts = split(60_000, 70_000, 100, 8000, 1000, 3)
+    train = sorted(np.random.default_rng([3, 1]).permutation(60_000)[:100])
+    assert ids_of(parts) == [train, sorted(order[1000:9000]), sorted(order[:1000])] and parts.query.dtype == np.int64
+    assert ids_of(split(60_000, 70_000, None, None, 1000, 3)) == [list(range(60_000)), sorted(order[1000:]), sorted(order[:1000])]
+
+
+def test_training_images_join_the_database():
+    """All of them and the rest of the test images, or as many of both as requested."""
+    (*_, queries), joined, some = (ids_of(split(40, 80, 9, *wanted)) for wanted in ((None, 5, 1), (None, 5, 1, "all"), (50, 5, 1, "all")))
+    assert joined[1] == sorted(set(range(80)) - set(queries)) and joined[2] == some[2] == queries
+    order = np.random.default_rng([1, 2]).permutation(np.concatenate([40 + np.random.default_rng(1).permutation(40)[5:], np.arange(40)]))
+    assert some[1] == sorted(order[:50])
 
 
 def ids_of(parts):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pqag import images, storage
+from pqag import image_files, images, storage
 from pqag.datasets import Raw, content_sha256
 from pqag.errors import UserError
 from pqag.names import KINDS
@@ -39,13 +39,12 @@ def put(path, content=None):
     return path
 
 
-def refused(call, *arguments, **options):
-    """The sentence of the UserError that ``call`` raises."""
+def refused(fragments, call, *arguments, **options):
+    """``call`` raises a UserError whose sentence holds the fragments."""
     with pytest.raises(UserError) as error:
         call(*arguments, **options)
     words = str(error.value)
-    assert "\n" not in words and "Traceback" not in words
-    return words
+    assert all(fragment in words for fragment in fragments) and "\n" not in words and "Traceback" not in words, words
 
 
 def stored(listing, path, size=32, **options):
@@ -70,19 +69,15 @@ def quarters(size=(64, 64)):
     return image.resize(size, Image.Resampling.NEAREST)
 
 
-def test_formats_without_loss_are_read():
+def test_formats_without_loss_are_read_and_resized_whatever_their_size():
     for form in ("PNG", "BMP", "TIFF", "PPM", "GIF", "WEBP"):
         got = images.decode(encoded(quarters(), form, **({"lossless": True} if form == "WEBP" else {})), 32)
         assert got.shape == (3, 32, 32) and got.dtype == np.uint8
         assert corners(got) == [RED, GREEN, BLUE, WHITE], form
-
-
-@pytest.mark.parametrize(("shape", "size"), [((500, 333), 32), ((20, 300), 64), ((64, 64), 224)])
-def test_the_whole_image_is_resized_whatever_its_size(shape, size):
-    got = images.decode(encoded(quarters(shape)), size)
-    assert got.shape == (3, size, size)
-    assert corners(got) == [RED, GREEN, BLUE, WHITE]
-    assert images.decode(encoded(plain(size=(1, 1))), size).shape == (3, size, size)
+    for shape, size in (((500, 333), 32), ((20, 300), 64), ((64, 64), 224)):
+        got = images.decode(encoded(quarters(shape)), size)
+        assert got.shape == (3, size, size) and corners(got) == [RED, GREEN, BLUE, WHITE]
+    assert images.decode(encoded(plain(size=(1, 1))), 32).shape == (3, 32, 32)
 
 
 @pytest.mark.parametrize("size", [32, 112])
@@ -102,6 +97,32 @@ def palette_with_transparency():
     return encoded(image, transparency=1)
 
 
+def pgm(value, most, kind=b"P5"):
+    """A grey map of one value, binary (P5, two bytes a pixel) or as text (P2)."""
+    pixels = np.full(1600, value, ">u2").tobytes() if kind == b"P5" else b"%d\n" % value * 1600
+    return b"%s\n40 40\n%d\n" % (kind, most) + pixels
+
+
+def png(header, *chunks):
+    parts = [(b"IHDR", header), *chunks, (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts)
+
+
+def png16(colour_type, pixel, clear):
+    """A PNG of 16 bits (0: grey, 2: RGB) of one pixel value with a transparent colour, both as numbers."""
+    row = b"\0" + np.array(pixel * 40, ">u2").tobytes()
+    header = struct.pack(">IIBBBBB", 40, 40, 16, colour_type, 0, 0, 0)
+    return png(header, (b"tRNS", np.array(clear, ">u2").tobytes()), (b"IDAT", zlib.compress(row * 40)))
+
+
+def tiff(value, bits, white_is_zero):
+    """A grey TIFF of one value, 16 bits or 12 bits packed."""
+    packed = np.full(1600, value, "<u2").tobytes() if bits == 16 else bytes([value >> 4, (value & 15) << 4 | value >> 8, value & 255]) * 800
+    tags = {256: 40, 257: 40, 258: bits, 259: 1, 262: 0 if white_is_zero else 1, 273: 122, 277: 1, 278: 40, 279: len(packed)}
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, number) for tag, number in tags.items())
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + fields + bytes(4) + packed
+
+
 CMYK = Image.new("CMYK", (40, 40), (0, 255, 255, 0))  # full magenta and yellow without cyan and black are red
 MODES = {
     # mode: (file, colour that comes out)
@@ -113,6 +134,16 @@ MODES = {
     "RGBA, transparent": (encoded(Image.new("RGBA", (40, 40), (*RED, 0))), WHITE),
     "RGBA, half transparent": (encoded(Image.new("RGBA", (40, 40), (*RED, 128))), (255, 127, 127)),
     "16 bits": (encoded(Image.fromarray(np.full((40, 40), 257 * 90 + 100, np.uint16))), (90, 90, 90)),
+    "PGM up to 65535": (pgm(257 * 90 + 100, 65535), (90, 90, 90)),
+    "PGM up to 4095": (pgm(4095 * 90 // 255, 4095), (90, 90, 90)),
+    "PGM up to 4095 as text": (pgm(4095 * 90 // 255, 4095, b"P2"), (90, 90, 90)),
+    "16 bits with another transparent grey": (png16(0, [257 * 90], [5]), (90, 90, 90)),
+    "16 bits, the grey transparent": (png16(0, [257 * 90], [257 * 90]), WHITE),
+    "16 bits in RGB, the colour transparent": (png16(2, [25700, 0, 51400], [25700, 0, 51400]), WHITE),
+    "16 bits in RGB with another transparent colour": (png16(2, [25700, 0, 51400], [0, 0, 51400]), (100, 0, 200)),
+    "16 bits, TIFF": (tiff(257 * 90, 16, False), (90, 90, 90)),
+    "16 bits, min is white": (tiff(65535 - 257 * 90, 16, True), (90, 90, 90)),
+    "12 bits, packed": (tiff(4095 * 90 // 255, 12, False), (90, 90, 90)),
     "CMYK": (encoded(CMYK, "TIFF"), RED),
     "CMYK, JPEG": (encoded(CMYK, "JPEG", quality=95), RED),
     "the first picture of an animation": (encoded(plain(RED), "GIF", save_all=True, append_images=[plain(GREEN), plain(BLUE)]), RED),
@@ -138,12 +169,7 @@ def test_a_picture_is_turned_upright_by_its_exif_orientation():
 
 def bomb(width, height):
     """A PNG of a few bytes that says it has so many pixels."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return png(struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0), (b"IDAT", zlib.compress(bytes(1000))))
 
 
 UNREADABLE = {
@@ -154,7 +180,8 @@ UNREADABLE = {
     "damaged PNG": (encoded(plain()).replace(b"IDAT", b"IDAX"), ""),
     "too many pixels": (bomb(20_000, 5_001), "it has 20000 x 5001 pixels, more than 100,000,000"),
     "far too many pixels": (bomb(60_000, 60_000), "exceeds limit"),
-    "32 bits": (encoded(Image.new("F", (40, 40), 0.5), "TIFF"), "32 bits, but only 8 or 16 are allowed"),
+    "32 bits": (encoded(Image.new("F", (40, 40), 0.5), "TIFF"), "32 bits or a sign, but only 8 or 16 bits"),
+    "HEIC": (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "it is HEIC, which is not read; convert it to JPEG or PNG"),
     "PostScript, which a program would have to draw": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a readable image"),
     "too large": (encoded(plain()) + bytes(20_000), "a.jpg is larger than 10,000 bytes"),
 }
@@ -164,7 +191,7 @@ UNREADABLE = {
 @pytest.mark.parametrize("what", UNREADABLE)
 def test_what_cannot_be_read_has_a_reason_of_one_line(tmp_path, monkeypatch, what):
     content, fragment = UNREADABLE[what]
-    monkeypatch.setattr(images, "LARGEST", 10_000)
+    monkeypatch.setattr(image_files, "LARGEST", 10_000)
     put(tmp_path / "a.jpg", content)
     reason = images._read(tmp_path.resolve(), 32, "a.jpg")
     assert isinstance(reason, str) and reason and fragment in reason and "\n" not in reason and "0x" not in reason, reason
@@ -190,35 +217,86 @@ def test_links_are_followed_within_the_folder_and_not_out_of_it(tmp_path):
 # ------------------------------------------------------------------------------------------------------------------ class folders
 
 
+BIRDS = ["train/jay/1.png", "train/jay/2.jpg", "train/owl/1.png", "train/owl/sub/2.PNG", "test/jay/1.png", "test/owl/9.png"]
+
+
 @pytest.fixture
 def birds(tmp_path):
     """Two classes; two training images and one test image each."""
-    for name in ("train/jay/1.png", "train/jay/2.jpg", "train/owl/1.png", "train/owl/sub/2.PNG", "test/jay/1.png", "test/owl/9.png"):
+    for name in BIRDS:
         put(tmp_path / "birds" / name)
     return tmp_path / "birds"
 
 
 def test_class_folders_are_listed(birds):
     listing = images.imagefolder(birds)
-    assert listing.names == [
-        "train/jay/1.png", "train/jay/2.jpg", "train/owl/1.png", "train/owl/sub/2.PNG", "test/jay/1.png", "test/owl/9.png",
-    ]  # fmt: skip
-    assert (listing.train, listing.classes, listing.title) == (4, ("jay", "owl"), None)
-    assert listing.labels.dtype == np.uint8
-    assert listing.labels.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1], [1, 0], [0, 1]]
-    assert listing.notes == ()
+    assert listing.names == BIRDS
+    assert (listing.train, listing.classes, listing.title, listing.notes) == (4, ("jay", "owl"), None, ())
+    assert listing.labels.dtype == np.uint8 and listing.labels.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1], [1, 0], [0, 1]]
     put(birds / "train/wren/1.png")
-    put(birds / "test/jay/2.png")
     listing = images.imagefolder(birds)
     assert listing.classes == ("jay", "owl", "wren") and listing.notes == ("1 of 3 classes have no test images",)
+    put(birds / "test/crow/1.png")
+    listing = images.imagefolder(birds)
+    assert listing.classes == ("crow", "jay", "owl", "wren") and listing.unseen == ["crow"]
+    assert listing.notes == ("1 of 4 classes have no training images", "1 of 4 classes have no test images")
 
 
-def test_other_files_are_left_out_with_a_note_and_hidden_ones_ignored(birds):
-    for name in ("README", "train/notes.txt", "train/jay/Thumbs.db", "train/jay/.hidden.png", "train/.cache/1.png"):
+OTHERS = {
+    "AVIF": encoded(plain(), "AVIF"),
+    "JPEG 2000": encoded(plain(), "JPEG2000"),
+    "ICO": encoded(plain(), "ICO"),
+    "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+    "JPEG XL": b"\xff\x0a\0\0",
+    "PSD": b"8BPS\0\x01",
+    "SVG": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg">',
+    "camera raw": b"II*\0\x10\0\0\0CR\x02\0",
+    "TIFF": encoded(plain(), "TIFF"),
+    "BMP": encoded(plain(), "BMP"),
+    None: b"BMW, PNG and Pf 1 are no images",
+}
+
+
+@pytest.mark.parametrize("form", OTHERS)
+def test_a_format_is_known_by_content_and_only_an_image_is_listed(birds, form):
+    """The name says nothing, unless the content does not: a damaged .jpe is an image, and a raw photograph is no TIFF file."""
+    put(birds / "train/jay/3", OTHERS[form])
+    assert image_files.format_of(OTHERS[form], "3") == form and len(images.imagefolder(birds).names) == 6 + (form is not None)
+    put(birds / "train/jay/damaged.JPE", b"")
+    assert "train/jay/damaged.JPE" in images.imagefolder(birds).names
+    assert image_files.format_of(OTHERS["TIFF"], "a.NEF") == "camera raw"
+
+
+def test_folders_of_other_programs_are_skipped_at_every_depth_and_other_files_counted(birds):
+    for name in ("README", "train/notes.txt", "train/jay/Thumbs.db"):
+        put(birds / name, b"no image")
+    for name in ("train/jay/@eaDir/1.png", "train/__MACOSX/1.png", "train/owl/sub/.thumbs/1.png", "test/lost+found/1", "train/jay/.a.png"):
         put(birds / name)
     listing = images.imagefolder(birds)
-    assert len(listing.names) == 6
-    assert listing.notes == ("2 files without the suffix of an image are left out",)
+    assert len(listing.names) == 6 and listing.classes == ("jay", "owl")
+    assert listing.warnings == (
+        "2 files that are no images are ignored",
+        "4 hidden folders and folders of other programs are skipped: train/__MACOSX, train/jay/@eaDir, train/owl/sub/.thumbs, …",
+    )
+
+
+def test_linked_folders_are_read_once_inside_the_source_and_count_as_missing_outside(birds, tmp_path):
+    put(birds / "pool/deep/3.png")
+    put(tmp_path / "away/4.png")
+    for name, target in {
+        "train/jay/in": "../../pool", "train/jay/again": "../../pool/deep", "train/jay/up": "..", "train/jay/itself": ".",
+        "train/owl/in": "../../pool", "train/owl/out": "../../../away", "train/owl/lost": "nowhere",
+    }.items():  # fmt: skip
+        (birds / name).symlink_to(target)
+    listing = images.imagefolder(birds)
+    linked = ["train/jay/again/3.png", "train/owl/in/deep/3.png", "train/owl/lost", "train/owl/out/4.png"]
+    assert [name for name in listing.names if name in linked] == linked and len(listing.names) == 10
+    assert listing.warnings == (
+        "1 linked folder leads out of the source; its images count as missing: train/owl/out",
+        "3 linked folders are not read, because they contain themselves or were read already: "
+        "train/jay/in/deep, train/jay/itself, train/jay/up",
+    )
+    refused(["2 of 10 images are missing or unreadable"], stored, listing, tmp_path / "a.h5", missing=0.15)
 
 
 def without(birds, name):
@@ -230,8 +308,7 @@ FOLDERS = [
     (lambda b: b.rename(b.with_name("other")), ["birds is not a folder", "train/ and test/"]),
     (lambda b: (b / "test").rename(b / "val"), ["birds contains no folder test", "train/<class>/ and test/<class>/"]),
     (lambda b: put(b / "train/1.png"), ["train/1.png is in no class folder", "train/<class>/"]),
-    (lambda b: put(b / "train/wren/a.txt"), ["the class folder", "train/wren contains no image", ".jpg, .jpeg, .png"]),
-    (lambda b: put(b / "test/wren/1.png"), ["the class 'wren' has test images, but no training images"]),
+    (lambda b: put(b / "train/wren/a.txt", b"a"), ["the class folder", "train/wren contains no image"]),
     (lambda b: shutil.rmtree(b / "test") or (b / "test").mkdir(), ["there are no test images"]),
     (lambda b: shutil.rmtree(b / "train") or (b / "train").mkdir(), ["there are no training images"]),
     (lambda b: [shutil.rmtree(b / split / "owl") for split in ("train", "test")], ["same class, 'jay'; at least two classes are needed"]),
@@ -241,8 +318,7 @@ FOLDERS = [
 @pytest.mark.parametrize(("change", "fragments"), FOLDERS)
 def test_a_folder_with_another_layout_gets_one_sentence(birds, change, fragments):
     change(birds)
-    words = refused(images.imagefolder, birds)
-    assert all(fragment in words for fragment in fragments), words
+    refused(fragments, images.imagefolder, birds)
 
 
 # ----------------------------------------------------------------------------------------------------------------------- manifest
@@ -271,8 +347,11 @@ def table(tmp_path):
         "\ufeff" + MANIFEST.replace("\n", "\r\n"),
         "note,labels,split,path\n1,dog|cat,train,a.png\n2,dog|dog,test,sub/b.png\n,cat|,train,./c.png\n",
         MANIFEST.replace("a.png", '"a.png"'),
+        MANIFEST.replace("sub/b", "sub\\b").replace("a.png", ".\\a.png"),
+        MANIFEST.replace("path,split,labels", "path , split,\tlabels "),
+        MANIFEST.replace("\n", "\n\n"),
     ],
-    ids=["plain", "of Windows", "other columns", "quoted"],
+    ids=["plain", "of Windows", "other columns", "quoted", "backslashes", "blanks in the header", "empty lines"],
 )
 def test_a_manifest_is_listed(table, text):
     path = table(text)
@@ -281,6 +360,30 @@ def test_a_manifest_is_listed(table, text):
     assert listing.classes == ("cat", "dog") and listing.labels.tolist() == [[1, 1], [1, 0], [0, 1]]
     assert listing.folder == path.parent.resolve()
     assert listing.files == {"list.csv": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+HINTS = [
+    # (labels, fragment of the hint)
+    (["sea;sky", "sea", "sky", "sky;sun"], "some contain a semicolon, such as 'sea;sky'"),
+    (['"sea,sky"', "sea", "sky"], "some contain a comma, such as 'sea,sky'"),
+    (["sea sky", "sea", "sky"], "some contain a blank, such as 'sea sky'"),
+    (["great tit", "house sparrow", "barn owl"], None),
+    (["tit", "owl"], None),
+    (["sea|sky; sun", "sea", "sky"], None),
+]
+
+
+@pytest.mark.parametrize(("labels", "hint"), HINTS)
+def test_labels_that_look_like_several_get_a_hint(table, labels, hint):
+    rows = [f"{part}{i}.png,{part},{label}\n" for part in ("train", "test") for i, label in enumerate(labels)]
+    warnings = images.manifest(table("path,split,labels\n" + "".join(rows))).warnings
+    assert len(warnings) == (hint is not None) and all(hint in words and "separate several labels by |" in words for words in warnings)
+
+
+def test_a_name_that_no_file_system_takes_is_missing(table, tmp_path):
+    listing = images.manifest(table(f"{MANIFEST}{'x' * 300}.png,train,cat\n{'y/' * 3000}z.png,test,cat\n"))
+    result, *_ = stored(listing, tmp_path / "a.h5", missing=0.5)
+    assert list(result.skipped.values()) == ["there is no such file"] * 2
 
 
 ROWS = [
@@ -297,7 +400,10 @@ ROWS = [
     (MANIFEST + "sub/../../d.png,train,cat\n", ["line 5: sub/../../d.png is outside the folder of the manifest"]),
     (MANIFEST + "/etc/passwd,train,cat\n", ["line 5: /etc/passwd is outside the folder"]),
     (MANIFEST + "./a.png,test,cat\n", ["line 5: a.png is already in line 2"]),
-    (MANIFEST + "d.png,test,fox\n", ["the class 'fox' has test images, but no training images"]),
+    ("path,split, path,labels\n", ["the first line names the column path twice"]),
+    ("path,split,labels,note,labels \n", ["names the column labels twice"]),
+    (MANIFEST + "..\\d.png,test,cat\n", ["line 5: ../d.png is outside the folder"]),
+    (MANIFEST + "sub\\b.png,test,cat\n", ["line 5: sub/b.png is already in line 3"]),
     (MANIFEST.replace("train", "test"), ["there are no training images"]),
     (MANIFEST.replace("test", "train"), ["there are no test images"]),
     ("path,split,labels\na.png,train,cat\nb.png,test,cat\n", ["all images have the same class, 'cat'"]),
@@ -308,10 +414,9 @@ ROWS = [
 
 @pytest.mark.parametrize(("text", "fragments"), ROWS)
 def test_a_wrong_manifest_gets_one_sentence(table, text, fragments):
-    words = refused(images.manifest, table(text))
-    assert all(fragment in words for fragment in fragments), words
-    folder = table(text).parent
-    assert f"{folder} is not a file; use a CSV file with the columns path, split, labels" in refused(images.manifest, folder)
+    path = table(text)
+    refused(fragments, images.manifest, path)
+    refused([f"{path.parent} is not a file; use a CSV file with the columns path, split, labels"], images.manifest, path.parent)
 
 
 # ----------------------------------------------------------------------------------------------------------------------- NUS-WIDE
@@ -410,8 +515,7 @@ RELEASES = [
 @pytest.mark.parametrize(("change", "concepts", "fragments"), RELEASES)
 def test_a_wrong_release_gets_one_sentence(nus, change, concepts, fragments):
     change(nus)
-    words = refused(images.nuswide, nus, concepts)
-    assert all(fragment in words for fragment in fragments), words
+    refused(fragments, images.nuswide, nus, concepts)
 
 
 # ------------------------------------------------------------------------------------------------------------------------ storing
@@ -459,9 +563,8 @@ def test_more_missing_images_than_allowed_are_refused_before_any_is_decoded(nus,
     (nus / "Flickr/beach/0007_777.jpg").unlink()
     assert len(stored(listed, tmp_path / "b.h5", missing=0.2)[0].rows) == 4, "as many as allowed"
     monkeypatch.setattr(images, "decode", lambda *_: pytest.fail("an image was decoded"))
-    words = refused(stored, listed, tmp_path / "a.h5", missing=0.19)
-    assert "1 of 5 images are missing or unreadable" in words and "`missing` = 0.19" in words
-    assert "the first is beach/0007_777.jpg: there is no such file" in words
+    fragments = ["1 of 5 images are missing or unreadable", "`missing` = 0.19", "the first is beach/0007_777.jpg: there is no such file"]
+    refused(fragments, stored, listed, tmp_path / "a.h5", missing=0.19)
     assert not (tmp_path / "a.h5").exists()
 
 
@@ -477,21 +580,26 @@ def test_more_missing_images_than_allowed_are_refused_before_any_is_decoded(nus,
 def test_what_is_left_must_make_a_study(birds, tmp_path, broken, missing, fragment):
     for name in broken:
         put(birds / name, b"broken")
-    assert fragment in refused(stored, images.imagefolder(birds), tmp_path / "a.h5", missing=missing)
+    refused([fragment], stored, images.imagefolder(birds), tmp_path / "a.h5", missing=missing)
 
 
-def test_the_digest_of_all_images_is_that_of_sha256sum_and_copies_are_counted(birds, tmp_path):
-    """All six are one picture; then the test images alone are two others."""
+def test_the_digest_of_all_images_is_that_of_sha256sum(birds, tmp_path):
     listing = images.imagefolder(birds)
     result, *_ = stored(listing, tmp_path / "a.h5")
-    lines = [f"{hashlib.sha256((birds / name).read_bytes()).hexdigest()}  {name}\n" for name in sorted(listing.names)]
-    assert images.digest_of_all(listing, result) == hashlib.sha256("".join(lines).encode()).hexdigest()
-    assert images.copies(listing, result) == 2
-    for left, (name, colour) in ((1, ("test/jay/1.png", BLUE)), (0, ("test/owl/9.png", GREEN))):
-        put(birds / name, encoded(plain(colour)))
-        changed, *_ = stored(listing, tmp_path / f"{left}.h5")
-        assert images.copies(listing, changed) == left
-        assert images.digest_of_all(listing, changed) != images.digest_of_all(listing, result)
+    hashes = [hashlib.sha256((birds / name).read_bytes()).hexdigest() for name in listing.names]
+    lines = sorted((name, f"{digest}  {name}\n") for name, digest in zip(listing.names, hashes))
+    assert images.digest_of_all(listing, result) == hashlib.sha256("".join(line for _, line in lines).encode()).hexdigest()
+    assert storage.read_hdf5(tmp_path / "a.h5", "hashes")[0].tolist() == [digest.encode() for digest in hashes]
+
+
+DARK = [(pgm(4000, 65535), True), (pgm(4200, 65535), False), (tiff(4000, 16, False), True), (tiff(4000, 16, True), False),
+        (png16(2, [4000] * 3, [1] * 3), True)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "dark"), DARK)
+def test_an_image_of_twelve_bits_in_sixteen_is_named(birds, tmp_path, content, dark):
+    put(birds / "train/jay/1.png", content)
+    assert stored(images.imagefolder(birds), tmp_path / "a.h5")[0].dark == ["train/jay/1.png"] * dark
 
 
 def test_names_that_are_no_text_are_stored_as_they_are(tmp_path):
@@ -507,7 +615,7 @@ STREAMED = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from pqag import images, storage
+from pqag import image_files, images, storage
 
 folder, repeated = Path(sys.argv[1]), int(sys.argv[2])
 names = ["train/jay/1.png", "test/jay/1.png"] * repeated

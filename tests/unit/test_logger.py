@@ -76,8 +76,16 @@ def test_one_job_is_no_plural_and_jobs_are_summed_where_no_total_is_given(tell, 
     assert tell("Job stats", LogEvent.RUN_INFO, stats={"attack": 3, "fetch": 1}) == "4 jobs to do\n"
 
 
+def test_the_warnings_of_a_job_are_shown_when_it_has_finished(tell, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.log").write_text("2026-11-26 17:00:00,123 warning: 2 images\n2026-11-26 17:00:01,000 a warning: no\n")
+    job_info(tell)
+    assert tell("Finished jobid: 3", LogEvent.JOB_FINISHED, job_id=3) == "  warning: 2 images\n  log: job.log\n"
+    assert tell("Finished jobid: 3", LogEvent.JOB_FINISHED, job_id=3) == ""
+
+
 def test_other_events_are_silent(tell):
-    for event in (LogEvent.SHELLCMD, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS, LogEvent.RESOURCES_INFO):
+    for event in (LogEvent.SHELLCMD, LogEvent.JOB_STARTED, LogEvent.PROGRESS, LogEvent.RESOURCES_INFO):
         assert tell("words", event, done=1, total=2, job_id=3) == ""
 
 

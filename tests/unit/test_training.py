@@ -1,6 +1,7 @@
 """Pretraining: augmentation against loops, losses against their definition, resuming bit for bit."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,17 +9,8 @@ import torch
 
 from pqag import networks, training
 
-RECIPE = training.Recipe(
-    epochs=3,
-    batch_size=32,
-    learning_rate=0.05,
-    momentum=0.9,
-    weight_decay=5e-4,
-    label_smoothing=0.1,
-    crop=2,
-    flip=True,
-    precision="float32",
-)
+SGD = {"batch_size": 32, "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "label_smoothing": 0.1}
+RECIPE = training.Recipe(epochs=3, **SGD, crop=2, flip=True, precision="float32")
 
 
 def small_network():
@@ -55,13 +47,10 @@ def test_all_shifts_occur_and_are_equally_frequent():
     assert counts.min() > 130  # expected 200, standard deviation 14
 
 
-def test_about_half_of_the_images_are_mirrored():
+def test_about_half_of_the_images_are_mirrored_if_requested(data):
     images = torch.arange(8, dtype=torch.uint8).expand(4000, 1, 8, 8)
     mirrored = training.augmented(images, 0, True, torch.Generator().manual_seed(0))[:, 0, 0, 0] == 7
     assert mirrored.float().mean() == pytest.approx(0.5, abs=0.04)
-
-
-def test_nothing_is_changed_where_nothing_is_asked_for(data):
     assert torch.equal(training.augmented(data[0], 0, False, torch.Generator()), data[0])
 
 
@@ -72,14 +61,11 @@ def test_channel_statistics_are_numpys(data):
     assert std == pytest.approx(pixels.std((0, 2, 3)), rel=1e-9)
 
 
-def test_single_label_loss_by_hand():
-    """Two classes, logits (0, ln 3): p = (1/4, 3/4). Smoothing 0.2 gives the target (0.9, 0.1)."""
+def test_losses_by_hand():
+    # Two classes, logits (0, ln 3): p = (1/4, 3/4). Smoothing 0.2 gives the target (0.9, 0.1).
     loss = training.classification_loss(torch.tensor([[0.0, math.log(3)]]), torch.tensor([[1.0, 0.0]]), False, 0.2)
     assert float(loss) == pytest.approx(-0.9 * math.log(0.25) - 0.1 * math.log(0.75))
-
-
-def test_multi_label_loss_by_hand():
-    """sigmoid(0) = 1/2 whatever the label: the mean is ln 2."""
+    # sigmoid(0) = 1/2 whatever the label: the mean is ln 2.
     loss = training.classification_loss(torch.zeros(2, 3), torch.tensor([[1.0, 0, 1], [0, 0, 1]]), True, 0.2)
     assert float(loss) == pytest.approx(math.log(2))
 
@@ -97,7 +83,7 @@ def test_identity_initialisation_passes_the_input_on():
 
 
 def test_learns_and_reports_each_epoch(data):
-    network, epochs = run(data, training.Recipe(**(RECIPE.__dict__ | {"epochs": 8})))
+    network, epochs = run(data, replace(RECIPE, epochs=8))
     figures = [figure for figure, _ in epochs]
     assert [f.epoch for f in figures] == list(range(8))
     assert figures[-1].train_loss < figures[0].train_loss
@@ -112,13 +98,13 @@ def test_learns_and_reports_each_epoch(data):
 def test_learning_rate_rises_then_falls_to_nothing(data):
     """Eight epochs: the peak after two, then in six equal steps down."""
     assert [training.one_cycle(p) for p in (0, 0.25, 0.625, 1)] == pytest.approx([0.04, 1, 0.5, 0])
-    rates = [figure.learning_rate for figure, _ in run(data, training.Recipe(**(RECIPE.__dict__ | {"epochs": 8})))[1]]
+    rates = [figure.learning_rate for figure, _ in run(data, replace(RECIPE, epochs=8))[1]]
     assert rates == pytest.approx([0.05 * f for f in (0.52, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0)])
 
 
 def test_an_epoch_by_hand(data):
     """A linear classifier in two steps, of 64 images and of 32: SGD with Nesterov momentum and weight decay, and the mean loss."""
-    recipe = training.Recipe(**(RECIPE.__dict__ | {"epochs": 1, "batch_size": 64, "crop": 0, "flip": False, "weight_decay": 0.1}))
+    recipe = replace(RECIPE, epochs=1, batch_size=64, crop=0, flip=False, weight_decay=0.1)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 3, bias=False))
     images, labels = data[0].double() / 255, data[1].double()
     weight, velocity, losses = network[1].weight.detach().double(), 0.0, []
@@ -139,9 +125,11 @@ def test_an_epoch_by_hand(data):
 @pytest.mark.parametrize("stopped_after", [1, 2])
 def test_resumed_training_ends_in_the_same_bits(data, stopped_after, tmp_path):
     whole, _ = run(data)
-    interrupted = started(small_network(), data)
+    calls = []
+    interrupted = started(small_network(), data, on_batch=lambda: calls.append(1))
     for _ in range(stopped_after):
         _, checkpoint = next(interrupted)
+    assert len(calls) == 3 * stopped_after, "the batches of an epoch"
     torch.save(checkpoint, tmp_path / "checkpoint.pt")  # the generator's tensors go on changing; a file does not
     resumed, epochs = run(data, checkpoint=torch.load(tmp_path / "checkpoint.pt", weights_only=True))
     assert [figure.epoch for figure, _ in epochs] == list(range(stopped_after, 3))
@@ -168,11 +156,5 @@ def test_precision_by_name_and_by_hardware(monkeypatch):
 
 
 def test_bfloat16_trains_too(data):
-    _, epochs = run(data, training.Recipe(**(RECIPE.__dict__ | {"epochs": 1, "precision": "bfloat16"})))
+    _, epochs = run(data, replace(RECIPE, epochs=1, precision="bfloat16"))
     assert math.isfinite(epochs[0][0].train_loss)
-
-
-def test_on_batch_is_called_once_a_batch(data):
-    calls = []
-    list(started(small_network(), data, on_batch=lambda: calls.append(1)))
-    assert len(calls) == 3 * 3

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from .conftest import ROOT, snakemake, write_config
+from .conftest import ROOT, plan, snakemake, write_config
 
 PAGE = (ROOT / "docs/images.md").read_text(encoding="utf-8")
 EXAMPLE = re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[1]
@@ -76,6 +76,49 @@ def test_a_mistake_is_one_sentence(birds, change, words):
     done = fetched(birds, study, "my_birds")
     assert done.returncode == 1 and words in done.stderr
     assert len(done.stderr.splitlines()) < 9 and "Traceback" not in done.stderr
+
+
+def test_an_edited_manifest_is_fetched_again_and_an_absent_one_is_not(birds):
+    rows = [f"{path.relative_to(birds / 'birds')},{path.parts[-3]},{path.parts[-2]}\n" for path in (birds / "birds").rglob("*.*g")]
+    (birds / "birds/list.csv").write_text("".join(["path,split,labels\n", *rows]))
+    study = yaml.safe_load(EXAMPLE)
+    study["datasets"] = {"my_list": {"kind": "manifest", "source": "birds/list.csv"}}
+    done = fetched(birds, study, "my_list", "data/my_list.h5")
+    assert done.returncode == 0, done.stderr
+    assert plan(birds, study, "data/my_list.h5") == []
+    text = (birds / "birds/list.csv").read_text()
+    (birds / "birds/list.csv").write_text(text.replace("train,jay", "train,owl", 12))
+    assert plan(birds, study, "data/my_list.h5") == [("fetch", {"dataset": "my_list"})]
+    (birds / "birds/list.csv").write_text(text)
+    assert plan(birds, study, "data/my_list.h5") == []
+    (birds / "birds").rename(birds / "elsewhere")
+    assert plan(birds, study, "data/my_list.h5") == []
+
+
+def test_classes_without_training_images_are_fetched_for_networks_that_are_not_trained(birds):
+    (birds / "birds/train/owl").rename(birds / "birds/train/crow")
+    study = yaml.safe_load(EXAMPLE)
+    done = fetched(birds, study, "my_birds")
+    words = "datasets.my_birds: the class 'owl' has test images, but no training images, so nothing can be trained on this data set"
+    assert done.returncode == 1 and words in done.stderr and "models.resnet18 would be" in done.stderr and len(done.stderr.splitlines()) < 4
+    study["models"]["resnet18"]["weights"] = "weights.pt"
+    (birds / "weights.pt").write_bytes(b"not read")
+    done = fetched(birds, study, "my_birds")
+    assert done.returncode == 0, done.stderr
+    with h5py.File(birds / "results/birds/my_birds/images.h5") as file:
+        assert file.attrs["unseen"] == "owl" and file.attrs["classes"].tolist() == ["a wren", "crow", "jay", "owl", "robin"]
+
+
+def test_warnings_are_on_the_console(birds):
+    jay, owl = birds / "birds/test/jay", birds / "birds/test/owl"
+    for number in range(4):
+        (owl / f"copy{number}").write_bytes((jay / f"{number}.{'png' if number == 0 else 'jpg'}").read_bytes())
+    (owl / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    done = fetched(birds, yaml.safe_load(EXAMPLE) | {"study": "wild"}, "my_birds")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 185 images are left out, the first is test/owl/a.heic: it is HEIC, which is not read" in done.stderr
+    assert "images of query with the same bytes as one of database: " in done.stderr
+    assert "log: results/wild/logs/prepare/my_birds.log" in done.stderr
 
 
 @pytest.mark.slow

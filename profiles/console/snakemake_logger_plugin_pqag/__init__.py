@@ -70,6 +70,7 @@ class LogHandler(LogHandlerBase):
     def __post_init__(self) -> None:
         self.started = 0
         self.total = 0
+        self.logs: dict[int, list[str]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message for the record, if there is one."""
@@ -85,7 +86,10 @@ class LogHandler(LogHandlerBase):
                 return f"{self.total} job{'s' if self.total != 1 else ''} to do" if not self.started else None
             case LogEvent.JOB_INFO:
                 self.started += 1
+                self.logs[record.jobid] = record.log
                 return f"[{self.started}/{self.total}] {record.rule_msg or record.rule_name}"
+            case LogEvent.JOB_FINISHED:
+                return _warnings(self.logs.pop(record.job_id, []))
             case LogEvent.JOB_ERROR if getattr(record, "indent", False):
                 return None  # part of a group; GROUP_ERROR has reported it
             case LogEvent.JOB_ERROR:
@@ -117,6 +121,12 @@ def _failure(rule: str, logs: list[str], reported: str | None = None) -> str:
     if reported:
         why = " ".join(reported.removesuffix(REFERRAL).split())
     return f"{rule} failed and left no message in its log ({named}): {why}"
+
+
+def _warnings(logs: Iterable[str]) -> str:
+    """Return the warnings of a finished job, see ``warn`` in ``pqag.job.step``, one a line, and the path of its log; nothing if none."""
+    found = [(path, words) for path, text in _texts(logs) for words in re.findall(r"^\S+ \S+ (warning: .+)$", text, re.MULTILINE)]
+    return "\n".join(f"  {words}" for _, words in found) + (f"\n  log: {found[-1][0]}" if found else "")
 
 
 def _texts(logs: Iterable[str]) -> Iterator[tuple[str, str]]:

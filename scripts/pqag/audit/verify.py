@@ -1,5 +1,6 @@
 """Checks that every file of a study is what its job made, from its recorded inputs, with the current config and code."""
 
+import contextlib
 import functools
 import json
 import re
@@ -8,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pqag import files
+from pqag import content, files
 from pqag.errors import UserError
 from pqag.job import records
 from pqag.show import cells
@@ -132,7 +133,8 @@ def verify(folder: Path) -> tuple[list[Fault], list[str], Study]:
         *_printed(live),
     ]
     faults.extend(_manifest(live, digest, set(left_over), {fault.file for fault in faults}))
-    return list(dict.fromkeys(faults)), _remarks(live, resolved), study
+    changed, absent = _sources(resolved)
+    return list(dict.fromkeys([*faults, *changed])), [*_remarks(live, resolved), *absent], study
 
 
 def _digest(path: str) -> str | None:
@@ -181,6 +183,20 @@ def _config(folder: Path, resolved: Mapping[str, Any] | None, digest: Digest) ->
             yield Fault(name, "is missing, so it cannot be compared with the config of the study", "restore the config file")
         elif digest(name) != recorded:
             yield Fault(name, f"is not the config of the last run of the study (sha256 {recorded})", CONFIG)
+
+
+def _sources(resolved: Mapping[str, Any] | None) -> tuple[list[Fault], list[str]]:
+    """Return a fault for each source of images that has changed since the run of the study, and a remark for each that is not there."""
+    changed, absent = [], []
+    with contextlib.suppress(*DAMAGE):  # of study.json, which other checks report
+        for name, recorded in (resolved or {}).get("contents", {}).items():
+            dataset = resolved["datasets"][name]
+            source, found = str(dataset["source"]), content.look(name, dataset).sha256
+            if found is None:
+                absent.append(printable(f"{source}, the source of {name}, is not there, so it could not be looked at for changes"))
+            elif found != recorded:
+                changed.append(Fault(source, f"was changed after the images of {name} were fetched from it", RUN))
+    return changed, absent
 
 
 def _bytes(study: Study, digest: Digest) -> Iterator[Fault]:

@@ -76,6 +76,11 @@ def _log_to(path: str) -> Iterator[None]:
         yield
 
 
+def warn(words: str) -> None:
+    """Put a sentence that the user should read in the log of the running job; profiles/console shows it on the console when it ends."""
+    log.warning("warning: %s", words)
+
+
 def came_from(name: str, sha256: str) -> None:
     """Say in the record of the running job that it used something from outside the workflow: its name and the sha256 of its bytes."""
     _raw.append({"name": name, "digest": {"sha256": sha256}})

@@ -12,8 +12,8 @@ from pqag.study.scores import CONCLUSIONS, counterpart, transfers, victims
 
 
 def as_config(study: Mapping[str, Any]) -> dict[str, Any]:
-    """What study.json holds as a study file again: without the keys that only say where it came from, and what it brought along."""
-    return {key: value for key, value in study.items() if key not in ("configfiles", "overrides", "brought")}
+    """What study.json holds as a study file again: without the keys that only say where it came from, and what its files contained."""
+    return {key: value for key, value in study.items() if key not in ("configfiles", "overrides", "brought", "contents")}
 
 
 def maker_of(model: Mapping[str, Any]) -> str:
@@ -42,8 +42,12 @@ def _brought(study: Mapping[str, Any], *names: str | None) -> dict[str, Any]:
 
 
 def fetch(wildcards, study):
-    """Where content is pinned by its hash, ``resolved`` leaves no source: a moved archive makes nothing stale."""
-    return {key: value for key, value in study["datasets"][wildcards["dataset"]].items() if key not in _SPLIT}
+    """Where content is pinned by its hash, ``resolved`` leaves no source: a moved archive makes nothing stale. Otherwise ``content`` says
+    what the source contains, see ``pqag.content``."""
+    name = wildcards["dataset"]
+    content = study.get("contents", {}).get(name)
+    settings = {key: value for key, value in study["datasets"][name].items() if key not in _SPLIT}
+    return settings | ({"content": content} if content else {})
 
 
 def prepare(wildcards, study):
