@@ -7,6 +7,7 @@ same for all data sets. The hash of a data set is that of the decoded images and
 import contextlib
 import hashlib
 import http.client
+import lzma
 import os
 import shutil
 import struct
@@ -93,26 +94,26 @@ def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
     return np.eye(classes, dtype=np.uint8)[labels]
 
 
-def _decode_fashion_mnist(folder: Path) -> Raw:
+def _decode_fashion_mnist(folder: Path, train: int = 60_000, test: int = 10_000) -> Raw:
     """28 x 28 grey images with a black border of 2 pixels, the grey value in all three channels (without resampling, so without blur)."""
     images, labels = [], []
-    for split, count in (("train", 60_000), ("t10k", 10_000)):
+    for split, count in (("train", train), ("t10k", test)):
         grey = _idx(folder / f"{split}-images-idx3-ubyte", (count, 28, 28))
         images.append(np.pad(grey, ((0, 0), (2, 2), (2, 2)))[:, None].repeat(3, axis=1))
         labels.append(_idx(folder / f"{split}-labels-idx1-ubyte", (count,)))
-    return Raw(np.concatenate(images), _checked_labels(np.concatenate(labels), 10), 60_000)
+    return Raw(np.concatenate(images), _checked_labels(np.concatenate(labels), 10), train)
 
 
-def _decode_cifar10(folder: Path) -> Raw:
-    """The binary version: records of a label byte and the 1,024 bytes of each of the R, G and B planes, 10,000 per file."""
+def _decode_cifar10(folder: Path, size: int = 10_000) -> Raw:
+    """The binary version: records of a label byte and the 1,024 bytes of each of the R, G and B planes, ``size`` per file."""
     records = []
     for name in DATASETS["cifar10"].files:
         content = np.fromfile(folder / name, np.uint8)
-        if content.size != 10_000 * 3073:
-            raise UserError(f"{name} is too short or too long: {content.size} bytes, expected {10_000 * 3073}")
-        records.append(content.reshape(10_000, 3073))
+        if content.size != size * 3073:
+            raise UserError(f"{name} is too short or too long: {content.size} bytes, expected {size * 3073}")
+        records.append(content.reshape(size, 3073))
     rows = np.concatenate(records)
-    return Raw(rows[:, 1:].reshape(-1, 3, 32, 32).copy(), _checked_labels(rows[:, 0], 10), 50_000)
+    return Raw(rows[:, 1:].reshape(-1, 3, 32, 32).copy(), _checked_labels(rows[:, 0], 10), 5 * size)
 
 
 def _generate_synthetic(_: Path) -> Raw:
@@ -177,6 +178,9 @@ DATASETS: dict[str, Dataset] = {
 
 # ---------------------------------------------------------------------------------------------------------------------- fetching
 
+#: What reading a damaged file or archive raises.
+_UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError)
+
 
 def fetch(name: str, source: str | None = None, expected_sha256: str | None = None) -> Fetched:
     """Get data set ``name`` from the first source with the right content.
@@ -201,7 +205,7 @@ def fetch(name: str, source: str | None = None, expected_sha256: str | None = No
             digest = content_sha256(raw)
             _check_content(dataset, digest, expected_sha256)
             return Fetched(raw, digest, _title(dataset, digest, official), label, files)
-        except (OSError, EOFError, zlib.error, http.client.HTTPException, subprocess.SubprocessError, tarfile.TarError, UserError) as error:
+        except (*_UNREADABLE, http.client.HTTPException, subprocess.SubprocessError, UserError) as error:
             failures.append(f"{label}: {sources.reason(error)}")
     advice = f"set datasets.{name}.source in the config to a folder with {dataset.files[0]} and the other files"
     if dataset.archive:

@@ -187,7 +187,7 @@ class _Texts:
     def lines(self, *places: str) -> list[str]:
         """Return the non-empty lines of the first existing file of ``places``; raises UserError if none exists."""
         for place in places:
-            if (self.folder / place).is_file():
+            if os.path.isfile(self.folder / place):  # is_file raises for a name that is too long
                 content = content_of(self.folder / place)
                 self.files[place] = hashlib.sha256(content).hexdigest()
                 return image_files.lines_of(content)

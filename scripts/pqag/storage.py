@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from pqag.errors import UserError
 from pqag.files import atomic
 
 
@@ -96,16 +97,26 @@ def write_hdf5(path: str | Path, arrays: Mapping[str, np.ndarray], attributes: M
             file.attrs[name] = value
 
 
+@contextlib.contextmanager
+def _reading(path: str | Path) -> Iterator[h5py.File]:
+    """Yield an HDF5 file. Whatever h5py raises for a damaged one becomes a UserError."""
+    try:
+        with h5py.File(path) as file:
+            yield file
+    except (OSError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as a result in HDF5: {' '.join(str(error).split())[:200]}") from None
+
+
 def read_hdf5(path: str | Path, *names: str) -> list[np.ndarray]:
-    """Read the arrays with the given ``names``, in that order."""
-    with h5py.File(path) as file:
+    """Read the arrays with the given ``names``, in that order; raises UserError if the file is damaged or lacks one."""
+    with _reading(path) as file:
         return [file[name][()] for name in names]
 
 
 def dataset_names(path: str | Path) -> list[str]:
     """Return the sorted names of all arrays in the HDF5 file, with slashes for groups."""
     names: list[str] = []
-    with h5py.File(path) as file:
+    with _reading(path) as file:
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
     return sorted(names)
 
@@ -116,6 +127,6 @@ def titles(paths: Iterable[str | Path]) -> dict[str, str]:
 
 
 def read_attributes(path: str | Path) -> dict[str, object]:
-    """Return the attributes of the HDF5 file as plain Python values."""
-    with h5py.File(path) as file:
+    """Return the attributes of the HDF5 file as plain Python values; raises UserError if the file is damaged."""
+    with _reading(path) as file:
         return {name: value.tolist() if isinstance(value, np.generic | np.ndarray) else value for name, value in file.attrs.items()}

@@ -114,6 +114,10 @@ def write_weights(path, value):
     checkpoints.save(path, {"weights": {"w": torch.tensor(value)}})
 
 
+def write_nan(path, value):
+    path.write_text(json.dumps(value))
+
+
 def write_csv(path, value):
     path.write_text(f"epoch,loss\n0,{value}\n1,0.5\n")
 
@@ -129,6 +133,8 @@ def write_csv(path, value):
         ("x.json", files.write_json, {"a": "x"}, {"a": "y"}, math.inf),
         ("x.json", files.write_json, {"a": [1.0, None]}, {"a": [1.0, None]}, 0.0),
         ("x.json", files.write_json, {"a": [1.0, None]}, {"a": [1.0, 2.0]}, math.inf),
+        ("x.json", write_nan, {"a": [4.0, math.nan]}, {"a": [4.0, 1.0]}, math.inf),
+        ("x.json", write_nan, {"a": [4.0, math.nan]}, {"a": [3.0, math.nan]}, 0.25),
         ("x.h5", storage.write_hdf5, {"x": np.array([[200.0, 1]])}, {"x": np.array([[200.0, 3]])}, 0.01),
         ("x.pt", write_weights, [4.0, 2.0], [4.0, 1.0], 0.25),
         ("x.csv", write_csv, 2.0, 1.0, 0.5),

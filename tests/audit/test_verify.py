@@ -1,7 +1,6 @@
 """Verify finds and names every change to a study, and nothing else."""
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -207,9 +206,8 @@ in_place = settings(max_examples=60, suppress_health_check=[HealthCheck.function
 
 def test_keys_given_on_the_command_line_are_told(folder):
     """The config files are as they were, and yet say otherwise than what was run."""
-    study = json.loads(Path(FILES["study"]).read_text())
     assert not [remark for remark in verify(STUDY)[1] if "--config" in remark]
-    write(FILES["study"], files.json_text(study | {"overrides": ["bits"]}).encode())
+    study_becomes(lambda study: study.update(overrides=["bits"]))
     assert "['bits'] was set with --config and differs from the config files" in verify(STUDY)[1]
 
 
@@ -261,13 +259,30 @@ def test_one_cause_is_told_once(there):
         assert str(fault).startswith(f"{FILES[kind]}: is not what its job made: sha256 {digest}, recorded ")
 
 
+DAMAGED_STUDY = "is missing or damaged, so no setting can be checked: delete it and run the study again, which makes it again"
+
+
+@pytest.mark.parametrize("fit", [False, True])
+@pytest.mark.parametrize("key", ["attacks", "configfiles", "datasets", "device", "figures", "models", "seeds", "tables", "threads"])
+def test_a_study_without_a_key_is_damaged_and_makes_no_record_left_over(folder, key, fit):
+    """Its jobs are unknown, so nothing but itself is to be deleted."""
+    study = files.read_json(STUDY / "study.json")
+    del study[key]
+    write(STUDY / "study.json", files.json_text(study).encode())
+    if fit:
+        edits.make_record_fit(str(STUDY / "study.json"))
+        edits.make_list_fit()
+    [fault] = verify(STUDY)[0]
+    assert str(fault) == f"results/tiny/study.json: {DAMAGED_STUDY}" and "computes no result again" in fault.remedy
+
+
 def test_a_study_that_was_not_run_to_its_end(folder):
     Path(MANIFEST).unlink()
     Path(MANIFEST_RECORD).unlink()
     Path("results/tiny/study.json").unlink()
     Path("results/tiny/study.prov.json").unlink()
     assert told() == [
-        "results/tiny/study.json: is missing or damaged, so no setting can be checked",
+        f"results/tiny/study.json: {DAMAGED_STUDY}",
         "results/tiny/MANIFEST.sha256: is missing: no run of the study has finished",
     ]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pqag import storage
+from pqag.errors import UserError
 
 
 def names(folder):
@@ -118,7 +119,7 @@ def test_a_flipped_bit_of_an_array_is_an_error(small, tmp_path):
     assert start > 0, "the array stands in the file as it is"
     content[start + 1234] ^= 1
     (tmp_path / "damaged.h5").write_bytes(content)
-    with pytest.raises(OSError, match=r"(?i)checksum|filter"):
+    with pytest.raises(UserError, match=r"(?i)damaged.h5 cannot be read .*(checksum|filter)"):
         storage.read_hdf5(tmp_path / "damaged.h5", "x")
 
 
@@ -126,7 +127,7 @@ def test_a_flipped_bit_of_an_array_is_an_error(small, tmp_path):
 def test_a_cut_file_is_an_error(small, tmp_path, share):
     content = small.read_bytes()
     (tmp_path / "cut.h5").write_bytes(content[: int(share * len(content))])
-    with pytest.raises(OSError):
+    with pytest.raises(UserError):
         storage.read_hdf5(tmp_path / "cut.h5", "x", "g/y")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from pqag import files
 from pqag.audit import html
 from pqag.audit.crate import Description
-from pqag.audit.verify import Study, verify
+from pqag.audit.verify import DAMAGE, Study, verify
 from pqag.errors import UserError
 from pqag.job import records
 
@@ -72,7 +72,7 @@ def _configured(study: Study) -> dict[str, str]:
     """Return the sha256 of the config files by path, from study.json. A damaged study.json gives nothing here; verify reports it."""
     try:
         return dict(files.read_json(study.folder / "study.json")["configfiles"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except DAMAGE:
         return {}
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pqag import files, storage, user_code
-from pqag.audit.verify import Study, load
+from pqag.audit.verify import DAMAGE, Study, load
 from pqag.audit.why import chain, find
 from pqag.errors import UserError
 from pqag.job import records
@@ -81,7 +81,7 @@ def _check_settings(study: Study, path: str, record: Mapping[str, Any]) -> None:
     parameters = record["predicate"]["buildDefinition"]["externalParameters"]
     try:
         today = settings(parameters["rule"], parameters["wildcards"], files.read_json(study.folder / "study.json"))
-    except (OSError, KeyError, ValueError) as error:
+    except DAMAGE as error:
         raise UserError(f"{path} belongs to a job that is not in {study.folder}/study.json: run the study first") from error
     if {**today, "code": ""} != {**records.settings_of(record), "code": ""}:
         raise UserError(f"{path} was made with settings other than in {study.folder}/study.json: run the study first")
@@ -158,7 +158,7 @@ def _circumstances(before: Mapping[str, Any], after: Mapping[str, Any]) -> Itera
 
 def difference(one: Path, other: Path) -> float:
     """Return the largest difference between the numbers of two files of the same kind, relative to the largest number of their array,
-    column or list; infinite if anything else differs."""
+    column or list; infinite if anything else differs. Raises UserError if one cannot be read."""
     first, second = _arrays(one), _arrays(other)
     if first.keys() != second.keys() or any(first[name].shape != second[name].shape for name in first):
         return math.inf
@@ -166,15 +166,24 @@ def difference(one: Path, other: Path) -> float:
 
 
 def _relative(one: np.ndarray, other: np.ndarray) -> float:
-    if np.array_equal(one, other):
-        return 0.0
     if one.dtype.kind not in "biuf" or other.dtype.kind not in "biuf":
-        return math.inf
+        return 0.0 if np.array_equal(one, other) else math.inf
+    same = (one == other) | (np.isnan(one) & np.isnan(other))
+    if same.all():
+        return 0.0
     one, other = one.astype(np.float64), other.astype(np.float64)
-    return float(np.abs(one - other).max() / (np.abs(one).max() or 1))
+    found = float(np.abs(one - other)[~same].max() / (np.nanmax(np.abs(one)) or 1))
+    return found if math.isfinite(found) else math.inf  # a number on one side only would pass every comparison
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return _values(path)
+    except DAMAGE as error:
+        raise UserError(f"{path} cannot be read, so it cannot be compared: {' '.join(str(error).split())[:200]}") from None
+
+
+def _values(path: Path) -> dict[str, np.ndarray]:
     """Return all values of a file, as named arrays."""
     if path.suffix == ".h5":
         names = storage.dataset_names(path)

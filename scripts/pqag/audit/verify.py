@@ -25,6 +25,7 @@ DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, Arithmeti
 DELETE = "delete the named files and run the study again: it makes the missing files and everything that depends on them again"
 RUN = "run the study again, which only makes stale files again; if Snakemake finds nothing to do, first delete the named records"
 CONFIG = "run the study again, which only makes stale files again; if Snakemake finds nothing to do, first delete study.json of the study"
+REMAKE = "delete study.json of the study and run the study again: it makes study.json again and computes no result again"
 LEFT_OVER = "delete the named records and their outputs, or add the jobs to the config again"
 
 
@@ -120,7 +121,7 @@ def verify(folder: Path, running: str | None = None) -> tuple[list[Fault], list[
         raise UserError(f"{folder} contains several studies, name one of them; {studies()}")
     study = load(folder)
     digest = functools.cache(_digest)
-    resolved = _resolved(folder)
+    resolved = _resolved(study, digest)
     left_over = _left_over(study, resolved, digest)
     live = replace(study, records={path: record for path, record in study.records.items() if path not in left_over})
     path = str(folder / "study.json")
@@ -129,7 +130,7 @@ def verify(folder: Path, running: str | None = None) -> tuple[list[Fault], list[
         *study.unreadable,
         *[other] * (resolved is not None and running not in (None, digest(path))),
         *_config(folder, resolved, digest),
-        *_bytes(live, digest),
+        *(fault for fault in _bytes(live, digest) if resolved or fault.file != str(folder / "study.json")),
         *_seals(live, digest),
         *_chain(study, set(left_over), digest),
         *_orphans(study),
@@ -157,10 +158,21 @@ def _text(path: str | Path) -> str:
     return Path(path).read_text(encoding="utf-8")
 
 
-def _resolved(folder: Path) -> dict[str, Any] | None:
-    """Return the study with all its settings, or None if study.json is missing or damaged."""
+def _resolved(study: Study, digest: Digest) -> dict[str, Any] | None:
+    """Return the study with all its settings; None if study.json is missing, not what its job made, or lacks what its jobs need.
+
+    Such a file knows few of the jobs, so most records would look left over.
+    """
+    path = study.folder / "study.json"
+    record = study.record(str(path))
+    sealed = record is not None and records.sealed_sha256(record) == digest(study.made_by[str(path)])
+    if sealed and records.outputs(record)[str(path)] != digest(str(path)):
+        return None
     try:
-        resolved = json.loads(_text(folder / "study.json"))
+        resolved = json.loads(_text(path))
+        for rule, wildcards in jobs(resolved):
+            for dataset in resolved["datasets"]:
+                settings(rule, {"dataset": dataset, "seed": str(resolved["seeds"][0]), **wildcards}, resolved)
         return resolved if all(isinstance(recorded, str) for recorded in resolved["configfiles"].values()) else None
     except DAMAGE:
         return None
@@ -169,7 +181,8 @@ def _resolved(folder: Path) -> dict[str, Any] | None:
 def _config(folder: Path, resolved: Mapping[str, Any] | None, digest: Digest) -> Iterator[Fault]:
     """Check that study.json belongs to the current config files."""
     if resolved is None:
-        yield Fault(str(folder / "study.json"), "is missing or damaged, so no setting can be checked")
+        what = "is missing or damaged, so no setting can be checked: delete it and run the study again, which makes it again"
+        yield Fault(str(folder / "study.json"), what, REMAKE)
         return
     for name, recorded in resolved["configfiles"].items():
         if digest(name) is None:
@@ -258,7 +271,7 @@ def _left_over(study: Study, resolved: Mapping[str, Any] | None, digest: Digest)
     if resolved is None:
         return {}
     own = {f"{study.folder}/{name}{records.SUFFIX}" for name in ("study", "MANIFEST")}  # every study has them, even a damaged one
-    known = _jobs(resolved)
+    known = {(rule, frozenset(wildcards.items())) for rule, wildcards in jobs(resolved)}
     strange = {path: record for path, record in study.records.items() if path not in own and not _has(resolved, known, record)}
     read = {name for path, record in study.records.items() if path not in strange for name in records.dependencies(record, "input")}
     current = all(digest(name) == recorded for name, recorded in resolved["configfiles"].items())
@@ -279,16 +292,8 @@ def job(record: Mapping[str, Any]) -> str:
     return f"{parameters['rule']} ({wildcards})" if wildcards else parameters["rule"]
 
 
-def _jobs(resolved: Mapping[str, Any]) -> Set[tuple[str, Set]]:
-    """Return every job of the study as ``pqag.study.rules.jobs`` gives it; none if the study is damaged."""
-    try:
-        return {(rule, frozenset(wildcards.items())) for rule, wildcards in jobs(resolved)}
-    except DAMAGE:
-        return set()
-
-
 def _has(resolved: Mapping[str, Any], known: Set[tuple[str, Set]], record: Mapping[str, Any]) -> bool:
-    """Whether the job of a record belongs to the study, whose jobs are ``known``, see ``_jobs``."""
+    """Whether the job of a record belongs to the study, whose jobs are ``known``."""
     parameters = record["predicate"]["buildDefinition"]["externalParameters"]
     try:
         rule, wildcards = parameters["rule"], parameters["wildcards"]

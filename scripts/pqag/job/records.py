@@ -216,11 +216,11 @@ def read(path: str | Path) -> dict[str, Any]:
         if not Path(path).is_file():  # a pipe would never end
             raise FileNotFoundError("no such file")
         record = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
-        missing = _missing(record)
+        reason = _missing(record)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is no record of a job: {type(error).__name__} {' '.join(str(error).split())}") from None
-    if missing:
-        raise UserError(f"{path} is no record of a job: {' '.join(missing.split())}")
+        reason = f"{type(error).__name__} {error}"
+    if reason:
+        raise UserError(f"{path} is no record of a job: {' '.join(reason[:200].split())}")  # a damaged record may have whole sections here
     return record
 
 
