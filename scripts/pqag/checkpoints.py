@@ -26,8 +26,10 @@ def load(path: str | Path) -> dict:
     Accepts only plain values and tensors (and never runs code of a pickle). Raises UserError otherwise.
     """
     try:
+        with open(path, "rb") as file:
+            legacy = file.read(2) == b"\x80\x02"
         damaged = program = None
-        if _is_zip(path):
+        if not legacy:
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()  # torch does not check the checksums
                 program = any(name.endswith("/constants.pkl") for name in archive.namelist())
@@ -39,14 +41,11 @@ def load(path: str | Path) -> dict:
             reason = "it is damaged"
     except pickle.UnpicklingError:
         reason = "it contains more than tensors and plain values"
+    except zipfile.BadZipFile:
+        reason = "it is no file of torch.save, or it is cut"
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
     raise UserError(f"{path} cannot be read safely as a checkpoint: {reason}")
-
-
-def _is_zip(path: str | Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) == b"PK"
 
 
 def save_network(path: str | Path, network: nn.Module, model: str, width: float, classes: int | None) -> None:
