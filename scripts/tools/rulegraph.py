@@ -1,4 +1,4 @@
-"""Write the rule graph into README.md, between its two marks: `make docs`. A test checks that the README is up to date."""
+"""Write the rule graph into docs/developing.md, between its two marks: `make docs`. A test checks that the page is up to date."""
 
 import functools
 import shlex
@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/developing.md"
 BEGIN, END = "<!-- rulegraph -->\n", "<!-- /rulegraph -->\n"
 
 
@@ -15,7 +16,7 @@ def arrows() -> set[tuple[str, str]]:
     """Return the pairs (rule, rule that uses its result) of the default study. The manifest and `all` use every result; only the last of
     these pairs are included. `paper` and `report` use every table and figure and are left out (without LaTeX there is no `paper`)."""
     command = shlex.split("-m snakemake --rulegraph mermaid-js --forceall --quiet all --workflow-profile none -- all")
-    done = subprocess.run([sys.executable, *command], cwd=README.parent, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=True)
     lines = [line.strip() for line in done.stdout.splitlines()]
     names = {line.split("[", 1)[0]: line.split("[", 1)[1].rstrip("]") for line in lines if line.startswith("id") and "[" in line}
     pairs = {tuple(names[end] for end in line.split(" --> ")) for line in lines if "-->" in line}
@@ -35,4 +36,4 @@ def with_rulegraph(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_rulegraph(README.read_text()))
+    PAGE.write_text(with_rulegraph(PAGE.read_text()))

@@ -31,14 +31,24 @@ def test_every_requirement_is_pinned_exactly_and_installed_so():
     assert all(pins()[name] == version for name, version in (package.split("==") for package in packages))
 
 
-def test_rule_graph_in_the_readme_is_the_workflows_and_files_named_there_exist():
+def test_the_rule_graph_is_the_workflows():
     module = runpy.run_path(str(ROOT / "scripts/tools/rulegraph.py"))
-    readme = (ROOT / "README.md").read_text()
-    assert module["with_rulegraph"](readme) == readme, "run `make docs`"
-    assert "prepare --> pretrain" in readme
-    text = (ROOT / "README.md").read_text()
-    for name in re.findall(r"\]\(([^)#:]+)\)", text) + re.findall(r"`((?:scripts|config|envs|profiles|docs|tests)/[\w/.]+)`", text):
-        assert (ROOT / name).exists(), name
+    page = (ROOT / "docs/developing.md").read_text()
+    assert module["with_rulegraph"](page) == page, "run `make docs`"
+    assert "prepare --> pretrain" in page
+
+
+def test_files_that_the_pages_name_exist_and_the_readme_is_short():
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        text = page.read_text()
+        for name in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            assert (page.parent / name).exists(), f"{page.name}: {name}"
+        for name in re.findall(r"`((?:scripts|config|envs|profiles|docs|tests)/[\w/.]+)`", text):
+            assert (ROOT / name).exists(), f"{page.name}: {name}"
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"} <= set(
+        re.findall(r"\]\((\w+\.md)\)", (ROOT / "docs/README.md").read_text())
+    )
 
 
 STYLE = ["ruff check .", "ruff format --check .", "snakefmt --check Snakefile rules", "snakemake --lint"]

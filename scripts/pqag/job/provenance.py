@@ -93,7 +93,7 @@ def code_digest(script: Path) -> str:
     data = sorted([*LIBRARY.rglob("*.csv"), *LIBRARY.rglob("*.html")])
     for path, name in sorted(reached(script)):
         where = path.relative_to(LIBRARY).as_posix() if path.is_relative_to(LIBRARY) else path.name
-        meaning = repr([_plain(node) for node in _contents(path).nodes(name)])
+        meaning = _meaning(_contents(path), name)
         named = [file.read_bytes() for file in data if file.name in meaning]
         for content in (where.encode(), name.encode(), meaning.encode(), *named):
             digest.update(f"{len(content)}\n".encode() + content)
@@ -111,12 +111,12 @@ def reached(script: Path) -> set[tuple[Path, str]]:
         path, name = pending.pop()
         if (path, name) not in found and not _is_harness(path):
             found.add((path, name))
-            pending += [(path, ""), *((package, "") for package in _packages_around(path)), *_references(path, name)]
+            pending += [(path, ""), *((package, "") for package in _packages_around(path)), *_references(path, name, _contents(path))]
     return found
 
 
 def _is_harness(path: Path) -> bool:
-    return any(path == LIBRARY / name or LIBRARY / name in path.parents for name in HARNESS)
+    return path.is_relative_to(LIBRARY) and path.relative_to(LIBRARY).parts[0] in HARNESS
 
 
 def _whole(path: Path) -> Iterator[tuple[Path, str]]:
@@ -125,9 +125,9 @@ def _whole(path: Path) -> Iterator[tuple[Path, str]]:
     return ((path, name) for name in ("", *contents.definitions) if name not in contents.imports)
 
 
-def _references(path: Path, name: str) -> set[tuple[Path, str]]:
+@functools.cache  # many scripts reach the same definitions
+def _references(path: Path, name: str, contents: "_Contents") -> set[tuple[Path, str]]:
     """The definitions that a definition names, in its own module and in others."""
-    contents = _contents(path)
     if name.startswith(_IMPORT):
         return set()
     if not name or name in contents.definitions:
@@ -143,7 +143,7 @@ def _references(path: Path, name: str) -> set[tuple[Path, str]]:
 _IMPORT = "import "
 
 
-@dataclass
+@dataclass(eq=False)
 class _Contents:
     """The top level of a module: the statements that define a name, those that run whenever it is imported, and what it imports from the
     library."""
@@ -155,6 +155,12 @@ class _Contents:
     def nodes(self, name: str) -> list[ast.stmt]:
         """The statements that define ``name``; those that always run if it is empty. None for a name that only those may define."""
         return self.definitions.get(name.removeprefix(_IMPORT), []) if name else self.always
+
+
+@functools.cache
+def _meaning(contents: _Contents, name: str) -> str:
+    """What the statements for ``name`` mean, as text."""
+    return repr([_plain(node) for node in contents.nodes(name)])
 
 
 def _contents(path: Path) -> _Contents:
