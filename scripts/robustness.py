@@ -5,10 +5,18 @@ from pqag.job.step import step
 from pqag.show import tables
 
 with step(snakemake) as settings:
-    names = tables.network_names({model: settings["networks"][model] for model in settings["counterparts"]})
-    metrics = tables.renamed({path: files.read_json(path) for path in snakemake.input.metrics}, names)
-    joint = tables.tidy(metrics.values(), int(snakemake.wildcards.table.removeprefix("table")))
-    pretrained = tables.tidy(map(files.read_json, snakemake.input.pretrained), 1)
-    pairs = {names[model]: other for model, other in settings["counterparts"].items() if other}
-    compared = tables.robustness(joint, pretrained, pairs, settings["attacks"])
-    files.write_text(snakemake.output[0], compared.to_csv(index=False, lineterminator="\n"))
+    counterparts = settings["counterparts"]
+    names = tables.network_names({model: settings["networks"][model] for model in counterparts})
+    joint = tables.renamed({path: files.read_json(path) for path in snakemake.input.metrics}, names).values()
+    pretrained = [files.read_json(path) for path in snakemake.input.pretrained]
+    pairs = {names[model]: other for model, other in counterparts.items() if other}
+    networks = {names[model]: settings["networks"][model] for model in counterparts}
+
+    number = int(snakemake.wildcards.table.removeprefix("table"))
+
+    def compared(seeds: list[int]):
+        mine, theirs = ([one for one in metrics if one["seed"] in seeds] for metrics in (joint, pretrained))
+        return tables.robustness(tables.tidy(mine, number), tables.tidy(theirs, 1), pairs, settings["attacks"], networks)
+
+    found = tables.with_spread(compared(settings["seeds"]), [compared([seed]) for seed in settings["seeds"]])
+    files.write_text(snakemake.output[0], found.to_csv(index=False, lineterminator="\n"))

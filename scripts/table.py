@@ -26,7 +26,8 @@ with step(snakemake) as settings:
     table = cells.Cells(name, metrics | read | {record: tables.record_with(settings)})
     rows = tables.tidy(metrics.values(), number)
     files.write_text(snakemake.output.csv, rows.to_csv(index=False, lineterminator="\n"))
-    compared = tables.against_paper(tables.as_in_the_paper(rows, settings["quantizers"]), settings["attacks"])
+    networks = {names[model]: settings["networks"][model] for model in counterparts}
+    compared = tables.against_paper(tables.as_in_the_paper(rows, settings["quantizers"]), settings["attacks"], networks)
     files.write_text(snakemake.output.paper, compared.to_csv(index=False, lineterminator="\n"))
 
     marked = tables.with_cells(rows, metrics, table, settings["bits"], record)

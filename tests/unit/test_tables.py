@@ -154,8 +154,15 @@ def test_difference_from_the_paper_by_hand():
     assert rows["paper"].tolist() == [81.0, 81.3, 12.3, 10.2]
     assert rows["ours"].tolist() == pytest.approx([80, 82, 12.3, 10])
     assert rows["difference"].tolist() == pytest.approx([-1, 0.7, 0, -0.2])
-    # The jointly trained model is Table 2's alone: 87.9 there for the cell that is 81.0 in Table 1.
-    assert tables.against_paper(tables.tidy([metrics(training="joint")], table=2), ATTACKS)["paper"].tolist() == [87.9, 87.8]
+    # The jointly trained model is Table 2's alone: 87.9 there for the cell that is 81.0 in Table 1. Of two such models of one network, each
+    # is compared; other models of the table, which the paper lacks, are not.
+    cells = [metrics(training="joint", source_model=name, target_model=name, sdc=(0.9,), adc=(0.8,)) for name in ("a", "b", "vgg13", "c")]
+    rows = tables.against_paper(tables.tidy(cells, table=2), ATTACKS, {"a": "alexnet", "b": "alexnet", "vgg13": "vgg13", "c": "resnet18"})
+    assert rows[["source_model", "target_model", "distance", "ours", "paper", "difference"]].values.tolist() == [
+        [name, name, kind, ours, paper, pytest.approx(ours - paper)]
+        for name in "ab"
+        for kind, ours, paper in (("SDC", 90, 87.9), ("ADC", 80, 87.8))
+    ]
 
 
 @pytest.mark.parametrize("change", [{"dataset": "synthetic"}, {"target_bits": 24}, {"training": "joint"}, {"attack": "fgsm"}])
@@ -346,7 +353,10 @@ def rows_of_paper(number):
 def test_the_papers_claim_from_its_own_tables():
     """18 comparisons under attack, 6 an attack; the means added up by hand from Tables 1 and 2 (AlexNet, CIFAR-10)."""
     attacks = {name: ATTACKS[name] for name in ("basic", "apd", "aod")}
-    found = tables.robustness(rows_of_paper(2), rows_of_paper(1), {"alexnet": "alexnet"}, attacks)
+    found = tables.with_spread(tables.robustness(rows_of_paper(2), rows_of_paper(1), {"alexnet": "alexnet"}, attacks), [None])
+    called = rows_of_paper(2).replace("alexnet", "mine")
+    again = tables.robustness(called, rows_of_paper(1), {"mine": "alexnet"}, attacks, {"mine": "alexnet"})
+    assert again["paper_joint"].tolist() == found["paper_joint"].tolist() and set(again["model"]) == {"mine"}
     held, cells = found.set_index("attack"), Cells("table2", {"held.csv": as_read(found)})
     assert list(held.index) == ["clean", "basic", "apd", "aod", "all"]
     assert held.loc["clean", "joint"] == pytest.approx((87.9 + 87.8 + 89.6 + 89.4 + 89.7 + 89.5) / 6)
@@ -367,6 +377,12 @@ def test_the_claim_is_answered_with_the_numbers():
     columns = ["attack", "comparisons", "lower", "joint", "pretrained"]
     assert held[columns].values.tolist() == [["clean", 2, 1, 70, 80], ["aod", 2, 1, 35, 35], ["all", 2, 1, 35, 35]]
     assert held["joint_drop"].tolist() == [0, 50, 50] and held["pretrained_drop"].tolist() == [0, 56.25, 56.25]
+    of_seeds = [held, held.assign(joint=held["joint"] + 2, pretrained=held["pretrained"] - 4)]
+    spread = tables.with_spread(held, of_seeds)
+    held = tables.with_spread(held, [held])
+    cells = Cells("table2", {"held.csv": as_read(held), "spread.csv": as_read(spread)})
+    text = tables.robustness_in_words("spread.csv", cells, {"cifar10": "CIFAR-10"})
+    assert "clean 70.0 ± 1.4 against 80.0 ± 2.8, AOD 35.0 ± 1.4 against 35.0 ± 2.8 (relative" in cells.plain(text)  # 2 and 4 over sqrt(2)
     cells = Cells("table2", {"held.csv": as_read(held)})
     text = tables.robustness_in_words("held.csv", cells, {"cifar10": "CIFAR-10"})
     assert cells.plain(text) == (
@@ -377,7 +393,7 @@ def test_the_claim_is_answered_with_the_numbers():
     assert all_faults(cells) == []
     # Without a counterpart, the text says so.
     joint = tables.tidy([metrics(), metrics(attack="aod")], 2)
-    some = tables.robustness(joint, joint, {"alexnet": "alexnet"}, ATTACKS)
+    some = tables.with_spread(tables.robustness(joint, joint, {"alexnet": "alexnet"}, ATTACKS), [None])
     none = tables.robustness(joint, tables.tidy([], 1), {"alexnet": None}, ATTACKS)
     cells = Cells("table2", {"some.csv": as_read(some), "none.csv": as_read(none)})
     assert "For VGG16 the study has no pretrained one of the same" in tables.robustness_in_words("some.csv", cells, TITLES, ["vgg16"])

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from pqag import checkpoints
+from pqag.show.tables import KEYS
 
 from .conftest import ROOT, mean_average_precision, plan, snakemake, write_config
 
@@ -56,6 +57,7 @@ def test_the_claim_of_the_paper_is_answered_from_both_tables(joint):
     text = " ".join((joint[0] / "results/joint/tables/table2.txt").read_text().split())
     assert f"the jointly trained network has the lower mAP in {lower} of 12 comparisons." in text
     assert "AlexNet: quantizer PQN (sigmoid triplet loss" in text
+    assert list(csv.reader((joint[0] / "results/joint/tables/table2_vs_paper.csv").open())) == [[*KEYS, "ours", "paper", "difference"]]
 
 
 def test_it_stands_in_table_4_and_the_figures_like_any_other(joint):

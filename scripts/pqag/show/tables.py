@@ -83,13 +83,18 @@ def tidy(metrics: Iterable[dict], table: int) -> pd.DataFrame:
 PAPER_ATTACKS = {name: {"loss": name, "method": "pgd", "epsilon": 8.0, "step": 2.55, "iterations": 5} for name in ("basic", "apd", "aod")}
 
 
-def against_paper(rows: pd.DataFrame, attacks: dict[str, dict]) -> pd.DataFrame:
+def against_paper(rows: pd.DataFrame, attacks: dict[str, dict], networks: Mapping[str, str] = {}) -> pd.DataFrame:
     """Ours, the paper's and the difference (percentage points) for every row that the paper prints too; no rows where it prints none.
 
     ``attacks`` gives the settings of each: one that bears the name of an attack of the paper but has other settings is not compared.
+    ``networks``: the network whose values of the paper a model is compared with, where that is not its name.
     """
     theirs = ["clean", *(name for name, known in PAPER_ATTACKS.items() if attacks.get(name, {}).items() >= known.items())]
-    both = rows.loc[rows["attack"].isin(theirs), [*KEYS, "map"]].merge(paper(), on=KEYS, suffixes=("_ours", "_paper"))
+    own = rows.loc[rows["attack"].isin(theirs), [*KEYS, "map"]]
+    ends = ["source_model", "target_model"]
+    both = own.replace({end: dict(networks) for end in ends}).merge(paper(), how="left", on=KEYS, suffixes=("_ours", "_paper"))
+    both[ends] = own[ends].to_numpy()
+    both = both[both["map_paper"].notna()].reset_index(drop=True)
     both["difference"] = both["map_ours"] - both["map_paper"]
     return both.rename(columns={"map_ours": "ours", "map_paper": "paper"})
 
@@ -113,13 +118,20 @@ def renamed(metrics: Mapping[str, dict], names: Mapping[str, str]) -> dict[str, 
     return {path: one | {end: names.get(one[end], one[end]) for end in ends} for path, one in metrics.items()}
 
 
-def robustness(joint: pd.DataFrame, pretrained: pd.DataFrame, counterparts: Mapping[str, str | None], attacks: dict) -> pd.DataFrame:
+def robustness(
+    joint: pd.DataFrame,
+    pretrained: pd.DataFrame,
+    counterparts: Mapping[str, str | None],
+    attacks: dict,
+    networks: Mapping[str, str] = {},
+) -> pd.DataFrame:
     """Jointly trained models beside their counterparts: mean mAP (%) over code lengths and distances, a row a data set, model and attack.
 
     ``joint`` and ``pretrained`` are rows of ``tidy``, ``counterparts`` the pretrained model that a model is held against, both as the rows
-    call them; ``attacks`` as in ``against_paper``. ``comparisons`` is the number of (code length, distance); in ``lower`` of them the
-    jointly trained one has the lower mAP. ``joint_drop`` and ``pretrained_drop``, 100 (1 - attacked / clean) of the means. The row of the
-    attack "all" takes all attacks together. ``paper_...``: the same of the paper's Tables 2 and 1; NaN where it has not all of them.
+    call them; ``attacks`` and ``networks`` as in ``against_paper``. ``comparisons`` is the number of (code length, distance); in ``lower``
+    of them the jointly trained one has the lower mAP. ``joint_drop`` and ``pretrained_drop``, 100 (1 - attacked / clean) of the means. The
+    row of the attack "all" takes all attacks together. ``paper_...``: the same of the paper's Tables 2 and 1; NaN where it has not all of
+    them.
     """
     keys = ["dataset", "attack", "target_bits", "distance"]
     if not any(counterparts.values()):
@@ -130,10 +142,10 @@ def robustness(joint: pd.DataFrame, pretrained: pd.DataFrame, counterparts: Mapp
         pairs.append(mine.merge(theirs, on=keys, suffixes=("_joint", "_pretrained")).assign(model=model, counterpart=other))
     both = pd.concat(pairs, ignore_index=True)
 
-    printed = against_paper(joint, attacks)[["target_model", *keys, "paper"]].rename(columns={"target_model": "model"})
-    both = both.merge(printed, on=["model", *keys], how="left")
-    table1 = paper().query("table == 1 and training == 'pretrained'").rename(columns={"target_model": "model", "map": "paper_1"})
-    both = both.merge(table1[["model", *keys, "paper_1"]], on=["model", *keys], how="left")
+    printed = against_paper(joint, attacks, networks)[["target_model", *keys, "paper"]].rename(columns={"target_model": "model"})
+    both = both.merge(printed, on=["model", *keys], how="left").assign(network=lambda rows: rows["model"].replace(dict(networks)))
+    table1 = paper().query("table == 1 and training == 'pretrained'").rename(columns={"target_model": "network", "map": "paper_1"})
+    both = both.merge(table1[["network", *keys, "paper_1"]], on=["network", *keys], how="left")
     found = []
     for (dataset, model), of_model in both.groupby(["dataset", "model"], sort=False):
         attacked = of_model[of_model["attack"] != "clean"]
@@ -153,6 +165,16 @@ def robustness(joint: pd.DataFrame, pretrained: pd.DataFrame, counterparts: Mapp
     return pd.DataFrame(found).astype({"comparisons": int, "lower": int} | {f"paper_{name}": "Int64" for name in ("comparisons", "lower")})
 
 
+def with_spread(compared: pd.DataFrame, of_seeds: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """``compared``, a result of ``robustness``, with the sample standard deviations of the means over the seeds, NaN for a single seed.
+
+    ``of_seeds`` are the same of each seed.
+    """
+    several = len(of_seeds) > 1 and len(compared)
+    names = ("joint", "pretrained")
+    return compared.assign(**{f"{name}_sd": np.std([one[name] for one in of_seeds], 0, ddof=1) if several else math.nan for name in names})
+
+
 def robustness_in_words(path: str, cells: Cells, titles: Mapping[str, str], alone: Sequence[str] = ()) -> str:
     """The rows of ``robustness``, which are in the file ``path`` of ``cells``, as the answer to the paper on Table 2.
 
@@ -165,7 +187,9 @@ def robustness_in_words(path: str, cells: Cells, titles: Mapping[str, str], alon
         return cells.put(f"robustness/{name}/{column}", [(path, f"{place}/{column}")], spec)
 
     for place, row in enumerate(rows):
-        one, other = number(place, "joint"), number(place, "pretrained")
+        one, other = (
+            number(place, name) + (f" ± {number(place, f'{name}_sd')}" if row[f"{name}_sd"] else "") for name in ("joint", "pretrained")
+        )
         if row["attack"] == "clean":
             begin = f"{titles[row['dataset']]}, {model_name(row['model'])} jointly trained against pretrained"
             sentences.append(f"{begin}, mean mAP over code lengths and distances: clean {one} against {other}")
