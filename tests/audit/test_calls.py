@@ -43,6 +43,15 @@ def test_a_mistake_in_the_call_is_one_sentence(folder, capsys):
         assert line.startswith("error: ") and words in line, call
 
 
+def test_an_older_python_is_refused_in_a_sentence(tmp_path):
+    for version, refused in (((3, 8, 2), True), ((3, 10, 13), True), ((3, 11, 0), False)):
+        code = f"import sys; sys.version_info = {version}; sys.version = 'X.Y (main)'; sys.argv = ['audit.py', 'verify', 'nowhere']\n"
+        (tmp_path / "old.py").write_text(f"{code}import runpy; runpy.run_path({str(ROOT / 'scripts/audit.py')!r}, run_name='__main__')")
+        done = subprocess.run([sys.executable, tmp_path / "old.py"], capture_output=True, text=True, env={"PYTHONPATH": ROOT / "scripts"})
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith("error: this needs Python 3.11 or later, not X.Y: run it with .venv") == refused, done.stderr
+
+
 def test_every_verb_is_explained(capsys):
     for verb in ("verify", "why", "diff", "rerun", "export", "html"):
         with pytest.raises(SystemExit) as end:

@@ -415,6 +415,19 @@ def test_verify_why_diff_and_html_need_the_standard_library_alone(study, reposit
         assert (done.returncode, done.stderr, done.stdout.splitlines()[-1]) == (0, "", last)
 
 
+@pytest.mark.slow
+def test_results_of_other_settings_are_no_results_of_the_study_that_runs(study, tmp_path, tiny):
+    """--touch, which says that all is up to date, is found whatever the settings are that it passed over."""
+    folder = copied(study[0], tmp_path, snakemake=True, copy=shutil.copy2)
+    write_config(folder / "config.yaml", tiny)
+    for change in ("attacks: {apd: {epsilon: 16}}", "training: {epochs: 7}", "quantizer: {iterations: 3}", "anonymous: true"):
+        (folder / "overlay.yaml").write_text(change)
+        call = ("--configfile", folder / "config.yaml", folder / "overlay.yaml", "--cores", 1)
+        assert snakemake(folder, *call, "--touch", "--", "all").returncode == 0, change
+        done = snakemake(folder, *call, "--", "all")
+        assert done.returncode == 1 and "study.json: has other settings than the study that runs" in done.stderr, change
+
+
 def test_a_forged_memory_of_snakemake_is_found_out(study, tmp_path, monkeypatch, tiny):
     """--touch notes the new settings as if all had been made with them; what verify then says to do helps."""
     folder = copied(study[0], tmp_path, snakemake=True, copy=shutil.copy2)
