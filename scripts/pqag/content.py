@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,10 @@ from pqag.errors import UserError
 #: Raw files of known data sets that are read from a folder, see ``pqag.datasets``.
 _KNOWN = re.compile(r"((data_batch_[1-5]|test_batch)\.bin|.*-idx[13]-ubyte)(\.gz)?")
 _LISTS = ("*.txt", "ImageList/*.txt", "ConceptsList/*.txt", "TrainTestLabels/*.txt", "Groundtruth/*.txt", "Groundtruth/*/*.txt")
+
+
+#: So many files take long to read, which is said.
+MANY = 10_000
 
 
 class Content(NamedTuple):
@@ -40,6 +45,8 @@ def look(name: str, dataset: Mapping[str, Any]) -> Content:
     noted, start = Path(f"data/.{name}.files.json"), os.path.abspath(root)
     before = _noted(noted, start)
     names = list(dict.fromkeys((*lists, *images)))
+    if (new := sum(file not in before for file in names)) >= MANY:
+        print(f"Reading {new} files of {source}, to see later whether they change", file=sys.stderr)
 
     def identified(some: list[str]) -> dict[str, list | None]:
         return {file: _identity(f"{start}/{file}", before.get(file), file in lists) for file in some}

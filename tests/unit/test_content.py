@@ -55,14 +55,16 @@ def test_what_counts_as_a_change(birds, change):
     assert (birds().sha256 != before) == changed, "without the note as well"
 
 
-def test_files_are_only_read_again_if_their_times_changed(birds, monkeypatch):
+def test_files_are_only_read_again_if_their_times_changed(birds, monkeypatch, capsys):
+    monkeypatch.setattr(content, "MANY", 3)
     birds()
+    assert capsys.readouterr().err.startswith("Reading 4 files of birds, to see")
     os.utime("birds/train/owl/2.jpg", (1, 1))
     read, sha256 = [], files.sha256
     monkeypatch.setattr(files, "sha256", lambda path: read.append(os.path.basename(path)) or sha256(path))
     birds()
     birds()
-    assert read == ["2.jpg"]
+    assert read == ["2.jpg"] and not capsys.readouterr().err
 
 
 def test_an_absent_source_has_no_content_and_a_class_without_training_images_is_named(birds):
