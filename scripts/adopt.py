@@ -1,6 +1,6 @@
 """Adopt a network with weights of the user: check it, and measure its accuracy if it classifies the images."""
 
-from pqag import checkpoints, files, names, networks, training, training_run, user_code, victims
+from pqag import checkpoints, files, names, networks, storage, training, training_run, user_code, victims
 from pqag.devices import torch_device
 from pqag.job.step import came_from, log, step
 
