@@ -1,3 +1,4 @@
+# make demo         set up and attack a network that ships with the project: two minutes, no training, no network connection
 # make reproduce    set up and run the default study (STUDY=config/cifar10.yaml: another study; CORES=8: 8 jobs at once)
 # make test         set up and run the tests; .ci/run also runs the long tests
 # make bench        compare the speed with that of other libraries (BENCH="--seconds 5": less time for each; see docs/bench)
@@ -9,12 +10,15 @@ STUDY  ?= config.yaml
 # Call programs through the Python of the environment: this still works after the folder was moved.
 VENV := .venv/bin/python -m
 
-.PHONY: reproduce resume test bench bench-training setup envs docs
+.PHONY: demo reproduce resume test bench bench-training setup envs docs zoo
 .DEFAULT_GOAL := reproduce
 
 reproduce: setup
 	@test -f "$(STUDY)" || { echo "There is no study $(STUDY). There are: config.yaml $(wildcard config/*.yaml)"; exit 1; }
 	@$(VENV) snakemake --configfile "$(STUDY)" --cores $(CORES) all
+
+demo: setup
+	@$(VENV) snakemake --configfile config/demo.yaml --cores $(CORES) all
 
 # The same command continues a killed run; this is another name for it.
 resume: reproduce
@@ -40,6 +44,10 @@ setup: .venv/ready
 bench-training: setup
 	@$(VENV) snakemake --cores $(CORES) results/default/fashion_mnist/images.h5
 	@.venv/bin/python scripts/tools/bench_training.py
+
+# The victim of the demo, from the default study.
+zoo:
+	@.venv/bin/python scripts/tools/zoo.py results/default/fashion_mnist/resnet18-pretrained/seed0 fashion_resnet18
 
 # Generated files that are committed; tests check that they match their source.
 envs:

@@ -16,9 +16,11 @@ with step(snakemake) as settings:
         if weights:
             victims.put_weights(network, victims.read_weights(weights, name, settings["width"]), weights, name)
     else:
-        network = victims.ours(name, settings["width"], weights, images.shape[-1])
+        network = victims.ours(name, settings["width"], str(user_code.file_of(weights)), images.shape[-1])
     for path, digest in digests.items():
         came_from(path, digest)
+    if names.is_of_zoo(weights or ""):  # which has the record of the training
+        came_from(f"{weights}/card.json", files.sha256(user_code.file_of(weights).with_name("card.json")))
     if downloaded:
         came_from(f"{name} {weights}", files.sha256(downloaded))
 

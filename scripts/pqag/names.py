@@ -79,12 +79,17 @@ _ENTRY_POINT = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)*:[a-z_]\w*", re.ASCII | re.IG
 
 def is_entry_point(name: str) -> bool:
     """Whether ``name`` has the form of an entry point, module:function, and is no network of torchvision; see ``pqag.user_code``."""
-    return _ENTRY_POINT.fullmatch(name) is not None and not is_torchvision(name)
+    return _ENTRY_POINT.fullmatch(name) is not None and not is_torchvision(name) and not is_of_zoo(name)
 
 
 def is_torchvision(network: str) -> bool:
     """Whether a network is one of torchvision: torchvision:resnet18."""
     return network.startswith("torchvision:")
+
+
+def is_of_zoo(weights: str) -> bool:
+    """Whether weights are those of a victim that ships with the project: zoo:NAME."""
+    return weights.startswith("zoo:")
 
 
 def is_name_of_weights(weights: str) -> bool:

@@ -2,9 +2,11 @@
 
 An entry point is written ``module:function``. The module is one Python file in the folder where the workflow runs, with dots for folders:
 ``mine.attack:run`` is the function ``run`` of ``mine/attack.py``. It may import installed packages and this library, but no other file of
-the user, so its sha256 covers all of it. Only ``function`` runs the file. Needs only the standard library.
+the user, so its sha256 covers all of it. Only ``function`` runs the file. Weights named ``zoo:NAME`` are those of a victim that ships with
+the project, in ``zoo/NAME``. Needs only the standard library.
 """
 
+import difflib
 import hashlib
 import logging
 import sys
@@ -15,11 +17,16 @@ from pathlib import Path
 
 from pqag import files
 from pqag.errors import UserError
-from pqag.names import is_entry_point
+from pqag.names import is_entry_point, is_of_zoo
+
+#: The trained victims that ship with the project: a folder each, with the weights and a card that says where they come from.
+ZOO = Path(__file__).resolve().parents[2] / "zoo"
 
 
 def file_of(name: str) -> Path:
-    """Return the file of an entry point or of a path of a checkpoint, relative to the folder where the workflow runs."""
+    """Return the file of an entry point or of a path of a checkpoint, relative to the folder where the workflow runs; or of the zoo."""
+    if is_of_zoo(name):
+        return ZOO / name.removeprefix("zoo:") / "weights.safetensors"
     return Path(*name.split(":")[0].split(".")).with_suffix(".py") if is_entry_point(name) else Path(name)
 
 
@@ -31,6 +38,8 @@ def digests(named: Iterable[tuple[str, str]]) -> dict[str, str]:
     found = {}
     for key, name in named:
         path = file_of(name)
+        if is_of_zoo(name):
+            check_of_zoo(key, name)
         if not path.is_file():
             what = f"{path}, the file of {name}," if is_entry_point(name) else str(path)
             raise UserError(f"{key}: {what} does not exist; it must be in {Path.cwd()}, where the workflow runs")
@@ -39,6 +48,17 @@ def digests(named: Iterable[tuple[str, str]]) -> dict[str, str]:
         except OSError as error:
             raise UserError(f"{key}: {path} cannot be read: {error.strerror}") from None
     return found
+
+
+def check_of_zoo(key: str, name: str) -> None:
+    """Raise UserError, with the key of the study, if the zoo has no victim of this name, or if its weights are not those of its card."""
+    card, known = file_of(name).with_name("card.json"), sorted(f"zoo:{card.parent.name}" for card in ZOO.glob("*/card.json"))
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none'}"
+        raise UserError(f"{key}: {name} is not in the zoo; {hint}")
+    if files.sha256(file_of(name)) != files.read_json(card)["files"]["weights.safetensors"]:
+        raise UserError(f"{key}: the weights of {name} are not those that its card describes: restore {file_of(name)}")
 
 
 def function(name: str, sha256: str) -> Callable:

@@ -1,6 +1,8 @@
 """Functions by entry points and files of weights: found, hashed and run, and the sentence that a mistake gets."""
 
 import hashlib
+import re
+import shutil
 import sys
 
 import pytest
@@ -58,6 +60,21 @@ def test_digests_are_those_of_the_files_and_a_missing_file_is_reported_with_the_
         words = str(error.value)
         assert words.startswith("attacks.strong.method: ") and str(user_code.file_of(name)) in words
         assert words.endswith(f"does not exist; it must be in {tmp_path}, where the workflow runs")
+
+
+def test_weights_of_the_zoo_are_those_of_their_cards_and_others_are_refused(tmp_path, monkeypatch):
+    [card] = [user_code.files.read_json(path) for path in user_code.ZOO.glob("fashion_resnet18/card.json")]
+    sha256 = hashlib.sha256(user_code.file_of("zoo:fashion_resnet18").read_bytes()).hexdigest()
+    assert user_code.digests([("models.a.weights", "zoo:fashion_resnet18")]) == {"zoo:fashion_resnet18": sha256}
+    assert card["files"] == {"weights.safetensors": sha256} and not names.is_entry_point("zoo:fashion_resnet18")
+    for name, words in (("fashion_resnet", "did you mean zoo:fashion_resnet18?"), ("x", "there are zoo:"), ("../zoo", "there are zoo:")):
+        with pytest.raises(UserError, match=f"models.a.weights: zoo:{name} is not in the zoo; {re.escape(words)}"):
+            user_code.digests([("models.a.weights", f"zoo:{name}")])
+    shutil.copytree(user_code.ZOO, tmp_path / "zoo")
+    monkeypatch.setattr(user_code, "ZOO", tmp_path / "zoo")
+    user_code.file_of("zoo:fashion_resnet18").write_bytes(b"other")
+    with pytest.raises(UserError, match="the weights of zoo:fashion_resnet18 are not those that its card describes: restore"):
+        user_code.digests([("models.a.weights", "zoo:fashion_resnet18")])
 
 
 def test_the_function_runs_and_its_folder_is_not_imported_from(mine):
