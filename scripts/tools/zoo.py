@@ -2,8 +2,8 @@
 
     python scripts/tools/zoo.py results/default/fashion_mnist/resnet18-pretrained/seed0 fashion_resnet18
 
-Writes the weights in half precision, and a card that says what they are: the record of the training, the accuracy, and the mAP of clean and
-of attacked queries in that study (with weights in full precision).
+Writes the weights, and a card that says what they are: the record of the training, the accuracy, and the mAP of clean and of attacked
+queries in that study. Weights in half precision changed the mAP of 64 attacked queries by up to 0.5 points, so they are not rounded.
 """
 
 import csv
@@ -12,7 +12,6 @@ import re
 import sys
 from pathlib import Path
 
-import torch
 from safetensors.torch import save
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -41,7 +40,7 @@ def add(folder: Path, name: str) -> None:
     saved = checkpoints.load(folder / "weights.pt")
     with (folder / "training.csv").open(encoding="utf-8") as file:
         accuracy = float(list(csv.DictReader(file))[-1]["test_accuracy"])
-    content = save({key: (one.half() if one.is_floating_point() else one).contiguous() for key, one in saved["weights"].items()})
+    content = save({key: one.contiguous() for key, one in saved["weights"].items()})
     target = user_code.ZOO / name
     target.mkdir(parents=True, exist_ok=True)
     files.write_bytes(target / "weights.safetensors", content)
@@ -50,7 +49,6 @@ def add(folder: Path, name: str) -> None:
         "width": saved["width"],
         "classes": saved["classes"],
         "image_size": saved["image_size"],
-        "precision": str(torch.float16).removeprefix("torch."),
         "accuracy": round(100 * accuracy, 1),
         "map": scores(folder),
         "files": {"weights.safetensors": hashlib.sha256(content).hexdigest()},
