@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import uuid
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -24,6 +25,11 @@ for folder in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
     if os.path.isdir(os.path.join(folder, "pqag")):
         if os.path.realpath(folder) != os.path.realpath(Path(workflow.basedir, "scripts")):
             stop(f"PYTHONPATH has {folder}, whose library pqag would compute in place of this workflow's: unset PYTHONPATH.")
+
+# So would a copy that `pip install .` put into this environment. A folder of this name without code, in the working directory, is none.
+found = find_spec("pqag")
+if found and found.origin and os.path.realpath(Path(found.origin).parent) != os.path.realpath(Path(workflow.basedir, "scripts/pqag")):
+    stop(f"A copy of this workflow's library is installed, {found.origin}, and would compute in its place: use `pip install -e .`.")
 
 # For the imports below only: what stays on the path is mounted in a container under another name, and the library would be loaded from there,
 # where neither envs/requirements.txt nor the repository lies beside it.

@@ -22,6 +22,10 @@ from pqag.errors import UserError
 
 __all__ = ["LOSSES", "Codebook", "UserError", "Victim", "attack", "evaluate", "features", "fit_codebook", "load_victim", "search"]
 
+# An installed package has the zoo inside. This is said here, since the digest of every result covers ``user_code.ZOO``.
+if (_zoo := Path(__file__).with_name("zoo")).is_dir():
+    user_code.ZOO = _zoo
+
 #: What ``attack`` accepts besides its own parameters, with the values of a study that does not name them.
 OPTIONS = {"step": 2.55, "iterations": 5} | {
     one.name: one.default for one in fields(attacks.Attack) if one.default is not MISSING and one.name != "feature"

@@ -171,7 +171,7 @@ def test_it_holds_the_small_results_the_records_the_config_and_the_code(exported
 
 def test_hidden_and_compiled_files_are_no_code(repository):
     before = set(exporting._code())
-    for name in ("scripts/.secret", "scripts/__pycache__/audit.pyc", "profiles/.cache/x"):
+    for name in ("scripts/.secret", "scripts/__pycache__/audit.pyc", "profiles/.cache/x", "scripts/pqag.egg-info/PKG-INFO"):
         (records.REPOSITORY / name).parent.mkdir(parents=True, exist_ok=True)
         (records.REPOSITORY / name).touch()
     (records.REPOSITORY / "scripts/new.py").touch()

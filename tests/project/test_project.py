@@ -24,9 +24,12 @@ def pins():
 def test_every_requirement_is_pinned_exactly_and_installed_so():
     for name, version in pins().items():
         assert importlib.metadata.version(name) == version, name
-    generate = runpy.run_path(str(ROOT / "envs/generate.py"))["conda_environment"]
+    generate = runpy.run_path(str(ROOT / "envs/generate.py"))
+    requirements, project = (ROOT / "envs/requirements.txt").read_text(), (ROOT / "pyproject.toml").read_text()
     written = (ROOT / "envs/steps.yaml").read_text()
-    assert written == generate((ROOT / "envs/requirements.txt").read_text()), "run `make envs`"
+    assert written == generate["conda_environment"](requirements), "run `make envs`"
+    assert project == generate["with_dependencies"](project, requirements), "run `make envs`"
+    assert generate["compatible"]("torch==2.14.1") == "torch>=2.14.1,<3" and generate["compatible"]("a==0.2.3") == "a>=0.2.3,<0.3"
     packages = yaml.safe_load(written)["dependencies"][-1]["pip"]
     assert {"torch", "torchvision", "advertorch", "h5py", "faiss-cpu"} <= {package.split("==")[0] for package in packages}
     assert all(pins()[name] == version for name, version in (package.split("==") for package in packages))

@@ -7,6 +7,7 @@ module.
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +55,8 @@ def export(folder: Path, output: Path | None = None, everything: bool = False, f
 def _code() -> dict[str, Path]:
     """Return the files of ``CODE`` by their names in the crate."""
     found = {path.relative_to(records.REPOSITORY): path for pattern in CODE for path in records.REPOSITORY.glob(pattern) if path.is_file()}
-    return {str(name): path for name, path in found.items() if not any(part.startswith((".", "__pycache__")) for part in name.parts)}
+    made = re.compile(r"\..*|__pycache__.*|.*\.egg-info")
+    return {str(name): path for name, path in found.items() if not any(map(made.fullmatch, name.parts))}
 
 
 def _configs(study: Study) -> dict[str, Path]:
