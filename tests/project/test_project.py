@@ -117,3 +117,8 @@ def test_imports_go_one_way():
     assert {other.name for one, other in found if (room(one), room(other)) == ("study", "job")} == {"provenance.py"}
     read = {other.name for one, other in found if (room(one), room(other)) == ("audit", "science")}
     assert read == {"checkpoints.py", "content.py", "storage.py", "user_code.py"}
+
+
+def test_schema_of_the_study_file_is_up_to_date():
+    schema = runpy.run_path(str(ROOT / "scripts/tools/schema.py"))
+    assert (ROOT / "config/study.schema.json").read_text(encoding="utf-8") == schema["text"](), "run `make docs`"
