@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import fcntl
-import io
 import itertools
 import logging
 import os
@@ -152,7 +151,7 @@ def _has_the_bar() -> bool:
     global _bar
     if not _terminal.isatty():
         return False
-    with contextlib.suppress(io.UnsupportedOperation):  # a terminal without a file
+    with contextlib.suppress(OSError):  # a terminal without a file, or one that may not be opened
         _bar = _bar or open(os.ttyname(_terminal.fileno()), "wb", buffering=0)  # noqa: SIM115 (its lock is held until the process ends)
         try:
             fcntl.flock(_bar, fcntl.LOCK_EX | fcntl.LOCK_NB)
