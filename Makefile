@@ -57,3 +57,4 @@ docs: setup
 	@.venv/bin/python scripts/tools/rulegraph.py
 	@.venv/bin/python scripts/tools/staleness.py
 	@.venv/bin/python scripts/tools/jobs.py
+	@.venv/bin/python scripts/tools/schema.py

@@ -1,5 +1,7 @@
 """Adopt a network with weights of the user: check it, and measure its accuracy if it classifies the images."""
 
+from pathlib import Path
+
 from pqag import checkpoints, files, names, networks, storage, training, training_run, user_code, victims
 from pqag.devices import torch_device
 from pqag.job.step import came_from, log, step
@@ -8,19 +10,21 @@ with step(snakemake) as settings:
     device = torch_device(settings)
     name, weights, digests = settings["network"], settings["weights"], settings.get("brought", {})
     images, labels = next(training_run.held_out(snakemake.input[0], device))
-    downloaded = None
+    downloaded, path = None, weights
+    if names.is_of_zoo(weights or ""):
+        path = str(user_code.file_of(weights))
+        card = Path(path).with_name("card.json")  # which has the record of the training
+        came_from(f"{weights}/card.json", files.sha256(card))
     if names.is_torchvision(name):
-        network, downloaded = victims.of_torchvision(name, weights)
+        network, downloaded = victims.of_torchvision(name, path)
     elif names.is_entry_point(name):
         network = victims.by_user(user_code.function(name, digests[name]), name)
-        if weights:
-            victims.put_weights(network, victims.read_weights(weights, name, settings["width"]), weights, name)
+        if path:
+            victims.put_weights(network, victims.read_weights(path, name, settings["width"]), path, name)
     else:
-        network = victims.ours(name, settings["width"], str(user_code.file_of(weights)), images.shape[-1])
-    for path, digest in digests.items():
-        came_from(path, digest)
-    if names.is_of_zoo(weights or ""):  # which has the record of the training
-        came_from(f"{weights}/card.json", files.sha256(user_code.file_of(weights).with_name("card.json")))
+        network = victims.ours(name, settings["width"], path, images.shape[-1])
+    for brought, digest in digests.items():
+        came_from(brought, digest)
     if downloaded:
         came_from(f"{name} {weights}", files.sha256(downloaded))
 

@@ -2,11 +2,13 @@
 
 import ast
 import importlib.metadata
+import json
 import re
 import runpy
 import subprocess
 import sys
 
+import jsonschema
 import pytest
 import yaml
 
@@ -128,3 +130,13 @@ def test_imports_go_one_way():
     assert {other.name for one, other in found if (room(one), room(other)) == ("study", "job")} == {"provenance.py"}
     read = {other.name for one, other in found if (room(one), room(other)) == ("audit", "science")}
     assert read == {"checkpoints.py", "content.py", "storage.py", "user_code.py"}
+
+
+def test_the_schema_of_study_files_is_the_models_and_takes_every_study():
+    text = (ROOT / "config/study.schema.json").read_text(encoding="utf-8")
+    assert text == runpy.run_path(str(ROOT / "scripts/tools/schema.py"))["text"](), "run `make docs`"
+    schema = jsonschema.Draft202012Validator(json.loads(text))
+    studies = [yaml.safe_load(path.read_text()) for path in (ROOT / "config.yaml", *(ROOT / "config").glob("*.yaml"))]
+    assert len(studies) > 5 and [list(schema.iter_errors(study)) for study in studies] == [[]] * len(studies)
+    for change in ({"bit": [16]}, {"bits": ["16"]}, {"datasets": {"mine": {"kind": "imagefolder"}}}, {"attacks": {"a": {"loss": 5}}}):
+        assert not schema.is_valid(studies[0] | change), change

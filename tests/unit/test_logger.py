@@ -59,11 +59,13 @@ def test_snakemake_finds_the_plugin_by_its_name_and_it_takes_the_place_of_the_co
     assert handler.writes_to_stream and not handler.writes_to_file and not handler.needs_rulegraph
 
 
-def test_every_job_is_a_line_with_its_number_and_message(tell, handler):
+def test_every_job_is_a_line_with_the_number_of_finished_jobs_and_its_message(tell, handler):
     assert run_info(tell, attack=2, quantize=1) == "3 jobs to do\n"
-    assert job_info(tell) == "[1/3] Attacking alexnet\n"
-    assert job_info(tell, message="Attacking vgg16") == "[2/3] Attacking vgg16\n"
-    assert job_info(tell, rule="quantize", message=None) == "[3/3] quantize\n"
+    assert job_info(tell) == "[0/3 done, 0:00:00] Attacking alexnet\n"
+    assert job_info(tell, message="Attacking vgg16") == "[0/3 done, 0:00:00] Attacking vgg16\n"
+    tell("Finished jobid: 3", LogEvent.JOB_FINISHED, job_id=3)
+    handler.began -= 3725
+    assert job_info(tell, rule="quantize", message=None) == "[1/3 done, 1:02:05] quantize\n"
     assert run_info(tell, attack=2) == "", "it is not repeated after a dry run"
     handler.__init__(None, None)
     assert run_info(tell, table1=1) == "1 job to do\n"

@@ -1,6 +1,7 @@
 """What every script shares: its log, its errors, its record, its end, its device, its progress bar."""
 
 import datetime
+import fcntl
 import hashlib
 import io
 import logging
@@ -379,3 +380,18 @@ def test_progress_is_shown_on_a_terminal_and_not_in_the_log(monkeypatch, snakema
     assert all((part in words) == is_terminal for part in ("training alexnet", "2/8", "8/8"))
     assert "\n" not in words, "a bar leaves no lines behind"
     assert log_of(snakemake) == ""
+
+
+def test_one_of_several_jobs_on_a_terminal_shows_its_bar(monkeypatch):
+    """Another holder of the lock is a second opening of the terminal, as another process has."""
+    reader, end = os.openpty()
+    with open(end, "w") as terminal, open(os.ttyname(end), "wb", buffering=0) as other:
+        monkeypatch.setattr(module, "_terminal", terminal)
+        monkeypatch.setattr(module, "_bar", None)
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert progress(8, "training alexnet").disable
+        fcntl.flock(other, fcntl.LOCK_UN)
+        with progress(8, "training alexnet") as bar:
+            assert not bar.disable
+        module._bar.close()
+    os.close(reader)

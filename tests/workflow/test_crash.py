@@ -101,7 +101,7 @@ def test_killed_at_random_moments_it_goes_on_and_ends_in_the_same_bits(folder, t
     done = Counter()
     while sum(done.values()) < KILLS:
         run = start(folder, "all")
-        while not re.search(r"\[\d+/\d+\]", (folder / "printed.txt").read_text()) and run.poll() is None:
+        while not re.search(r"\[\d+/\d+ done", (folder / "printed.txt").read_text()) and run.poll() is None:
             time.sleep(0.05)
         time.sleep(random.uniform(0, 4))
         whom = ("snakemake", "job", "group")[sum(done.values()) % 3]

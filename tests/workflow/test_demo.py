@@ -5,13 +5,14 @@ import re
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from pqag import files
 from pqag.job import records
 from pqag.user_code import ZOO
 
-from .conftest import ROOT, snakemake
+from .conftest import ROOT, snakemake, write_config
 
 IMAGES = ROOT / "demo/fashion_mnist"
 
@@ -41,3 +42,11 @@ def test_the_demo_prints_what_the_readme_shows(tmp_path):
     of_weights = json.loads(card.read_text())["files"]["weights.safetensors"]
     expected = {"zoo:fashion_resnet18": of_weights, "zoo:fashion_resnet18/card.json": files.sha256(card)}
     assert records.dependencies(record, "raw") == expected
+
+    # A network of another kind reads the same file, which does not fit it.
+    study = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    study["models"] = {"other": {"network": "torchvision:resnet18", "weights": "zoo:fashion_resnet18"}}
+    write_config(tmp_path / "other.yaml", study)
+    target = "results/demo/fashion_mnist_small/other-pretrained/seed0/weights.pt"
+    done = snakemake(tmp_path, "--configfile", tmp_path / "other.yaml", "--cores", 1, target)
+    assert f"{card.with_name('weights.safetensors')} does not fit torchvision:resnet18: " in done.stderr

@@ -94,7 +94,7 @@ def test_what_a_person_sees(table1):
     _, done = table1
     lines = done.stderr.splitlines()
     jobs = int(re.search(r"^(\d+) jobs to do$", done.stderr, re.MULTILINE)[1])
-    assert any(re.fullmatch(rf"\[\d+/{jobs}\] Fetching the images of synthetic", line) for line in lines)
+    assert any(re.fullmatch(rf"\[\d+/{jobs} done, [\d:]+\] Fetching the images of synthetic", line) for line in lines)
     assert sum(line.startswith("[") for line in lines) == jobs
     assert len(lines) < jobs + 5, "one line a job, and no walls of text"
     assert "Traceback" not in done.stderr

@@ -12,7 +12,9 @@ import importlib.util
 import logging
 import re
 import sys
+import time
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import snakemake.common.configfile
@@ -68,7 +70,8 @@ class LogHandler(LogHandlerBase):
     needs_rulegraph = False
 
     def __post_init__(self) -> None:
-        self.started = 0
+        self.started = self.done = 0
+        self.began = time.monotonic()
         self.total = 0
         self.logs: dict[int, list[str]] = {}
 
@@ -79,6 +82,10 @@ class LogHandler(LogHandlerBase):
             # Erase the rest of a progress bar on this line.
             print(("\r\033[K" if sys.stderr.isatty() else "") + words, file=sys.stderr, flush=True)
 
+    def _elapsed(self) -> str:
+        """The time since the start, as h:mm:ss."""
+        return str(timedelta(seconds=int(time.monotonic() - self.began)))
+
     def _words(self, record: logging.LogRecord) -> str | None:
         match getattr(record, "event", None):
             case LogEvent.RUN_INFO:
@@ -87,8 +94,9 @@ class LogHandler(LogHandlerBase):
             case LogEvent.JOB_INFO:
                 self.started += 1
                 self.logs[record.jobid] = record.log
-                return f"[{self.started}/{self.total}] {record.rule_msg or record.rule_name}"
+                return f"[{self.done}/{self.total} done, {self._elapsed()}] {record.rule_msg or record.rule_name}"
             case LogEvent.JOB_FINISHED:
+                self.done += 1
                 return _warnings(self.logs.pop(record.job_id, []))
             case LogEvent.JOB_ERROR if getattr(record, "indent", False):
                 return None  # part of a group; GROUP_ERROR has reported it

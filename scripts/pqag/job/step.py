@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import itertools
 import logging
 import os
@@ -22,6 +23,7 @@ from pqag.job.provenance import LIBRARY
 
 #: The terminal, kept from before the log takes over.
 _terminal = sys.stderr
+_bar = None
 
 log = logging.getLogger("pqag")
 
@@ -144,7 +146,21 @@ def _sentence(error: Exception, path: str) -> str:
     return f"{type(error).__name__}: {_one_line(error) or 'no further words'}"
 
 
+def _has_the_bar() -> bool:
+    """Whether the terminal is free for this process's bar: one job at a time shows one, since bars would overwrite each other."""
+    global _bar
+    if not _terminal.isatty():
+        return False
+    with contextlib.suppress(OSError):  # a terminal without a file, or one that may not be opened
+        _bar = _bar or open(os.ttyname(_terminal.fileno()), "wb", buffering=0)  # noqa: SIM115 (its lock is held until the process ends)
+        try:
+            fcntl.flock(_bar, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
 def progress(total: int, words: str, done: int = 0, unit: str = "batch") -> tqdm:
-    """A bar with an estimate on the terminal, and nothing where the terminal is none."""
-    quiet = not _terminal.isatty()
+    """A bar with an estimate on the terminal, and nothing where there is no terminal or another job shows its bar."""
+    quiet = not _has_the_bar()
     return tqdm(total=total, initial=done, desc=words, unit=unit, file=_terminal, disable=quiet, leave=False, dynamic_ncols=True)
