@@ -330,6 +330,10 @@ def load_victim(source: str | Path, bits: int | None = None) -> Victim:
         user_code.check_of_zoo("load_victim", str(source))
         weights = user_code.file_of(str(source))
         card = files.read_json(weights.with_name("card.json"))
+        if names.is_entry_point(card["network"]):
+            raise UserError(f"{source} is for a network built by {card['network']}: build it, load {weights}, and make a Victim of it")
+        if names.is_torchvision(card["network"]):
+            return Victim(victims.of_torchvision(card["network"], str(weights))[0].eval())
         return Victim(victims.ours(card["network"], card["width"], str(weights), card["image_size"]).eval())
     weights = Path(source, "weights.pt") if Path(source).is_dir() else Path(source)
     if not weights.is_file():

@@ -31,6 +31,7 @@ def test_every_requirement_is_pinned_exactly_and_installed_so():
     written = (ROOT / "envs/steps.yaml").read_text()
     assert written == generate["conda_environment"](requirements), "run `make envs`"
     assert project == generate["with_dependencies"](project, requirements), "run `make envs`"
+    assert f'version = "{yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]}"\n' in project
     assert generate["compatible"]("torch==2.14.1") == "torch>=2.14.1,<3" and generate["compatible"]("a==0.2.3") == "a>=0.2.3,<0.3"
     packages = yaml.safe_load(written)["dependencies"][-1]["pip"]
     assert {"torch", "torchvision", "advertorch", "h5py", "faiss-cpu"} <= {package.split("==")[0] for package in packages}
