@@ -46,7 +46,7 @@ bench-training: setup
 	@.venv/bin/python scripts/tools/bench_training.py
 
 # The victim of the demo, from the default study.
-zoo:
+zoo: setup
 	@.venv/bin/python scripts/tools/zoo.py results/default/fashion_mnist/resnet18-pretrained/seed0 fashion_resnet18
 
 # Generated files that are committed; tests check that they match their source.
