@@ -75,6 +75,26 @@ def test_a_large_data_set_is_read_in_random_windows(monkeypatch, tmp_path):
             np.testing.assert_array_equal(training.read_rows(file["images"], window), images[window])
 
 
+@pytest.mark.parametrize("window", [1, 40, 1000])
+def test_every_epoch_has_every_image_once_with_its_own_label(monkeypatch, window):
+    """Image and label number n consist of n, in whatever windows they are read."""
+    monkeypatch.setattr(training, "WINDOW", window * 3072)
+    numbers = torch.arange(100, dtype=torch.uint8)
+    images = numbers[:, None, None, None].expand(100, 3, 32, 32).numpy()
+    data = training.Data(images, numbers[:, None], lambda: [(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), numbers[:1, None])], False, "")
+    network, seen = torch.nn.Conv2d(3, 1, 1), []
+
+    def objective(x, y, epoch):
+        assert torch.equal((255 * x[:, 0, 0, 0]).round(), y[:, 0])
+        seen.append((epoch, y[:, 0].int().tolist()))
+        return network(x).mean(), torch.zeros(len(x), 1)
+
+    monkeypatch.setattr(training, "accuracy", lambda network, batches: 0.0)
+    list(training.train(network, objective, data, replace(RECIPE, epochs=2, batch_size=8, crop=0, flip=False), 0))
+    epochs = [[one for number, batch in seen if number == epoch for one in batch] for epoch in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(100)) and epochs[0] != epochs[1]
+
+
 def test_held_out_are_the_images_that_are_not_trained_on(tmp_path):
     """Of the database 3, 4 and 7 the 4 is trained on; the image and the label of number n consist of n."""
     arrays = {}
