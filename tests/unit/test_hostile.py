@@ -103,6 +103,7 @@ BAD = [
     ("code", tiny("study: tiny", f"study: ?{CODE}"), ["?__import__", NAMES]),
     ("code", TINY + "pathvars: {results: /tmp}\n", ["line 32: pathvars would have Snakemake move the results"]),
     ("code", tiny("study: tiny", "study: !study tiny"), ["line 2: the tag !study is not allowed", PLAIN]),
+    ("code", tiny("study: tiny", "!study study: tiny"), ["line 2: the tag !study is not allowed", PLAIN]),
     ("code", tiny("[16]", "!!set {16}"), ["line 20: the tag !!set is not allowed", PLAIN]),
     ("bomb", laughs(9, 9), ["more than 10,000 values with aliases expanded"]),
     ("bomb", laughs(9, 9, merge=True), ["more than 10,000 values with aliases expanded"]),

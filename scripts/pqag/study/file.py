@@ -194,7 +194,7 @@ def _check_keys(path, node) -> None:
         line = key_node.start_mark.line + 1
         if not isinstance(key_node.value, str):
             raise _refused(path, line, "a list or a mapping is in the place of a key, but keys are texts")
-        key, kind = key_node.value, key_node.tag.rsplit(":", 1)[1]
+        key, kind = key_node.value, key_node.tag.rsplit(":", 1)[-1]
         if kind in _KINDS:
             raise _refused(path, line, f"the key {key!r} is read by YAML as {_KINDS[kind]}, but keys are texts: put it in quotes")
         if key in first:
@@ -210,6 +210,6 @@ def _value(path, loader, node) -> Any:
             raise ValueError
         return value
     except (ArithmeticError, AttributeError, LookupError, ValueError):
-        kind = _KINDS.get(node.tag.rsplit(":", 1)[1], "a value")
+        kind = _KINDS.get(node.tag.rsplit(":", 1)[-1], "a value")
         words = f"{node.value[:40]} looks like {kind} to YAML, but cannot be read as that; put a text in quotes"
         raise _refused(path, node.start_mark.line + 1, words) from None
