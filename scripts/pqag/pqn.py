@@ -107,7 +107,7 @@ class ProductQuantizationNetwork(nn.Module):
         count = max(IMAGES_OF_START, FOR_EACH_CODEWORD * self.joint.codewords)
         rows, places = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].sort()
         batches = (read_rows(images, batch).to(self.free_codewords.device) for batch in rows.split(batch_size))
-        features = [normalise(self.backbone.features(pixels(batch)), self.joint.groups) for batch in batches]
+        features = [normalise(self.backbone.features(pixels(batch, self.backbone.image_size)), self.joint.groups) for batch in batches]
         points = torch.cat(features).float().cpu()[places.argsort()].numpy()
         fit = quantizer.fit(points, self.joint.subspaces, self.joint.codewords, seed, self.joint.iterations)
         self.free_codewords.copy_(torch.from_numpy(np.ascontiguousarray(fit.codewords)))

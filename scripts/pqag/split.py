@@ -19,15 +19,25 @@ class Split:
 
 
 def split(
-    official: int, total: int, train: int | None, database: int | None, queries: int, seed: int, database_from: str = "test"
+    official: int,
+    total: int,
+    train: int | None,
+    database: int | None,
+    queries: int,
+    seed: int,
+    database_from: str = "test",
+    validation: bool = False,
 ) -> Split:
     """Draw queries and database without overlap from the test images, and training images, by ``seed``.
 
     PQ-AG, Datasets: "the test set is randomly divided into 9000 images as a database and 1000 images as queries". Of the ``total`` images
     the first ``official`` are training images; ``train`` of these are used for training (None: all). The database is drawn from the test
-    images that are no queries, or, with ``database_from`` "all", from those and all training images (None: all of them). Raises UserError
-    if the request exceeds the number of images.
+    images that are no queries, or, with ``database_from`` "all", from those and all training images (None: all of them). With
+    ``validation`` queries and database are drawn from the training images, which are then not used for training, and the test images are
+    not used at all. Raises UserError if the request exceeds the number of images.
     """
+    if validation:
+        return _validation(official, train, database or 0, queries, seed)
     tests = total - official
     if train is not None and train > official:
         raise UserError(f"{train} training images were requested, but there are {official}")
@@ -44,6 +54,16 @@ def split(
     parts = Split(*(np.sort(ids).astype(np.int64) for ids in (train_ids, rest[:database], query)))
     assert not np.isin(parts.query, np.concatenate([parts.train, parts.database])).any(), "queries must be new"
     return parts
+
+
+def _validation(official: int, train: int | None, database: int, queries: int, seed: int) -> Split:
+    held = database + queries
+    if held + (train or 1) > official:
+        wanted = f"{queries} queries, {database} database and {train or 'some'} training images were requested for validation"
+        raise UserError(f"{wanted}, but there are {official} training images")
+    drawn = np.random.default_rng([seed, 3]).permutation(official)
+    rest = drawn[held:] if train is None else drawn[held : held + train]
+    return Split(*(np.sort(ids).astype(np.int64) for ids in (rest, drawn[queries:held], drawn[:queries])))
 
 
 def copies(some: np.ndarray, others: np.ndarray, hashes: np.ndarray) -> list[tuple[int, int]]:

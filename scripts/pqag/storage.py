@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import h5py
@@ -77,15 +77,21 @@ def append(dataset: h5py.Dataset, rows: np.ndarray) -> None:
     dataset[len(dataset) - len(rows) :] = rows
 
 
-def copy_rows(file: h5py.File, name: str, source: h5py.Dataset, rows: np.ndarray) -> None:
-    """Add the ``rows`` (sorted numbers) of ``source``, a dataset of another file, as in ``write_dataset``, about 64 MiB at a time."""
-    size = chunk_rows(int(np.prod(source.shape[1:])) * source.dtype.itemsize)
-    shape = (len(rows), *source.shape[1:])
-    target = file.create_dataset(name, shape, source.dtype, chunks=(min(size, len(rows)), *source.shape[1:]), fletcher32=True)
+def copy_rows(
+    file: h5py.File, name: str, source: h5py.Dataset, rows: np.ndarray, change: Callable[[np.ndarray], np.ndarray] | None = None
+) -> None:
+    """Add the ``rows`` (sorted numbers) of ``source``, a dataset of another file, as in ``write_dataset``, about 64 MiB at a time.
+
+    ``change`` turns rows into as many of another shape.
+    """
+    shape = source.shape[1:] if change is None else change(source[:1]).shape[1:]
+    size = chunk_rows(int(np.prod(shape)) * source.dtype.itemsize)
+    target = file.create_dataset(name, (len(rows), *shape), source.dtype, chunks=(min(size, len(rows)), *shape), fletcher32=True)
     for start in range(0, len(source), 64 * size):
         first, last = np.searchsorted(rows, [start, start + 64 * size])
         if first < last:
-            target[first:last] = source[start : start + 64 * size][rows[first:last] - start]
+            some = source[start : start + 64 * size][rows[first:last] - start]
+            target[first:last] = some if change is None else change(some)
 
 
 def write_hdf5(path: str | Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, object] | None = None) -> None:

@@ -45,7 +45,8 @@ class Data:
 
     images: training images, uint8 (N, 3, H, W), an array or an HDF5 dataset, which is read in windows. labels: multi-hot labels, uint8
     (N, C), on the device of the training. held_out: yields batches of held-out images and labels on that device. multilabel: whether an
-    image may have several labels. digest: a hash of all of these.
+    image may have several labels. digest: a hash of all of these. image_size: pixels on a side to which ``images`` are enlarged, batch by
+    batch; None where they have the size of the network's images.
     """
 
     images: np.ndarray | h5py.Dataset
@@ -53,6 +54,7 @@ class Data:
     held_out: Callable[[], Iterable[tuple[Tensor, Tensor]]]
     multilabel: bool
     digest: str
+    image_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,7 @@ def train(
                 window = read_rows(data.images, rows).to(device)
             window_labels = labels[rows.to(device)].float()
             for batch in torch.randperm(len(rows), generator=generator).to(device).split(recipe.batch_size):
-                x = pixels(augmented(window[batch], recipe.crop, recipe.flip, generator))
+                x = pixels(augmented(window[batch], recipe.crop, recipe.flip, generator), data.image_size)
                 y = window_labels[batch]
                 loss, logits = objective(x, y, epoch)
                 optimizer.zero_grad(set_to_none=True)

@@ -32,7 +32,8 @@ def read(path: str | Path, device: torch.device) -> training.Data:
         raise UserError(f"the class {unseen!r} has test images, but no training images, so nothing can be trained on this data set")
     file = h5py.File(path)
     labels = torch.from_numpy(file["train/labels"][()]).to(device)
-    return training.Data(file["train/images"], labels, partial(held_out, path, device), attributes["multilabel"], files.sha256(path))
+    size = file["query/images"].shape[-1]
+    return training.Data(file["train/images"], labels, partial(held_out, path, device), attributes["multilabel"], files.sha256(path), size)
 
 
 def held_out(path: str | Path, device: torch.device, batch_size: int = 250) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -54,7 +55,7 @@ def new_network(settings: dict[str, Any], data: training.Data, seed: int) -> net
     """The network that the settings of a job describe, before training, on the device of ``data``."""
     torch.manual_seed(seed)
     mean, std = training.channel_statistics(data.images)
-    network = networks.build(settings["network"], data.labels.shape[1], settings["width"], mean, std, data.images.shape[-1])
+    network = networks.build(settings["network"], data.labels.shape[1], settings["width"], mean, std, data.image_size)
     training.identity_initialisation(network)
     return network.to(data.labels.device)
 

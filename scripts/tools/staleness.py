@@ -29,6 +29,8 @@ CHANGES: dict[str, Any] = {
     "datasets.synthetic.database_from": "all",
     "datasets.synthetic.queries": 61,
     "datasets.synthetic.split_seed": 1,
+    "datasets.synthetic.validation": True,
+    "datasets.synthetic.image_size": 64,
     "models.vgg16.width": 0.25,
     **{f"{section}.method": "opq" for section in ("quantizer", "models.vgg16.quantizer")},
     **{f"{section}.subspaces": 2 for section in ("quantizer", "models.vgg16.quantizer")},

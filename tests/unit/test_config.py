@@ -63,7 +63,7 @@ def sentence(study, origin="config.yaml"):
 RECIPE = {"epochs": 16, "batch_size": 128, "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0005, "label_smoothing": 0.1}
 RECIPE |= {"crop": 4, "flip": True, "precision": "auto"}
 CIFAR10 = {"kind": "cifar10", "source": None, "sha256": None, "train": None, "database": 9000, "database_from": "test"}
-CIFAR10 |= {"queries": 1000, "split_seed": 0}
+CIFAR10 |= {"queries": 1000, "split_seed": 0, "validation": False, "image_size": None}
 QUANTIZER = {"method": "pq", "subspaces": 4, "iterations": 25}
 PQN = {"alpha": 5, "loss": "sigmoid", "margin": 1, "intra_normalisation": True, "classification": 1, "warm_up": 0.5}
 UNSET = {"network": None, "width": 1.0, "weights": None, "like": None, "pqn": dict.fromkeys(PQN)}
@@ -247,7 +247,11 @@ WRONG = [
     ("datasets.nuswide", {"source": "x", "concepts": 21}, ["datasets.nuswide.concepts is 21", "another name and kind: nuswide"]),
     ("datasets.nuswide", {"source": "x", "concepts": 1}, ["datasets.nuswide.concepts is 1", "at least 2"]),
     ("datasets.nuswide", {"source": "x", "concepts": 82}, ["datasets.nuswide.concepts is 82", "at most 81"]),
-    ("datasets.synthetic.image_size", 64, ["datasets.synthetic.image_size is no key", "source, sha256, train, database"]),
+    ("datasets.synthetic.image_size", 16, ["datasets.synthetic.image_size is 16", "at least 32"]),
+    ("datasets.synthetic.validation", 1, ["datasets.synthetic.validation is 1", "must be true or false"]),
+    ("datasets.synthetic", {"validation": True, "database": 1990}, ["datasets.synthetic: for validation", "from 2000 training images"]),
+    ("datasets.birds", {"kind": "imagefolder", "source": "x", "validation": True}, ["datasets.birds.database is missing: with validation"]),
+    ("datasets.cifar10", {"validation": True, "database_from": "all"}, ["the database consists of training images: leave database_from"]),
     ("datasets.synthetic.database_from", "train", ["datasets.synthetic.database_from is 'train'", "'test' or 'all'"]),
     ("datasets.synthetic", None, ["datasets.synthetic is empty", "must be a mapping of keys to values"]),
     ("datasets.synthetic.sourc", "x", ["datasets.synthetic.sourc", "did you mean source?", "source, sha256, train, database"]),

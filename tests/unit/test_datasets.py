@@ -678,6 +678,15 @@ def test_training_images_join_the_database():
     assert some[1] == sorted(order[:50])
 
 
+def test_validation_holds_out_training_images_and_leaves_the_test_images_alone():
+    order = np.random.default_rng([4, 3]).permutation(40).tolist()
+    assert ids_of(split(40, 80, None, 9, 5, 4, validation=True)) == [sorted(order[14:]), sorted(order[5:14]), sorted(order[:5])]
+    assert ids_of(split(40, 80, 26, 9, 5, 4, validation=True))[0] == sorted(order[14:])
+    for train, database in ((None, 35), (27, 9)):
+        with pytest.raises(UserError, match="were requested for validation, but there are 40 training images"):
+            split(40, 80, train, database, 5, 4, validation=True)
+
+
 def ids_of(parts):
     return [part.tolist() for part in (parts.train, parts.database, parts.query)]
 

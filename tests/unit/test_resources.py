@@ -121,10 +121,10 @@ def test_more_bits_a_rotation_and_a_network_of_the_user_ask_for_more():
 @pytest.mark.parametrize(
     ("name", "section", "before", "side", "stored"),
     [
-        ("photos", STUDY["datasets"]["photos"] | {"database": 5000}, (resources.UNKNOWN, resources.UNKNOWN, 5000, 100_000, 96), 96, 7),
-        ("cifar10", {"train": 40_000}, (60_000, 40_000, 9000, 1000, 32), 32, None),
-        ("cifar10", {"database_from": "all", "database": 59_000}, (60_000, 50_000, 59_000, 1000, 32), 32, None),
-        ("nuswide", {"source": "NUS-WIDE", "image_size": 64}, (161_789 + 107_859, 161_789, 107_859, 1000, 64), 64, 500),
+        ("photos", STUDY["datasets"]["photos"] | {"database": 5000}, (resources.UNKNOWN, resources.UNKNOWN, 5000, 100_000, 96, 96), 96, 7),
+        ("cifar10", {"train": 40_000}, (60_000, 40_000, 9000, 1000, 32, 32), 32, None),
+        ("cifar10", {"database_from": "all", "database": 59_000, "image_size": 128}, (60_000, 50_000, 59_000, 1000, 128, 32), 128, None),
+        ("nuswide", {"source": "NUS-WIDE", "image_size": 64}, (161_789 + 107_859, 161_789, 107_859, 1000, 64, 64), 64, 500),
     ],
 )
 def test_images_are_those_of_the_data_set_and_at_most_those_in_its_file(tmp_path, monkeypatch, name, section, before, side, stored):

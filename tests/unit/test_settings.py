@@ -18,7 +18,15 @@ SWEEP = {"epsilon": [2, 4], "iterations": [3]}
 STUDY = {
     "study": "small",
     "datasets": {
-        "cifar10": {"source": "a/folder", "train": 40_000, "database": 8000, "queries": 500, "split_seed": 7},
+        "cifar10": {
+            "source": "a/folder",
+            "train": 30_000,
+            "database": 8000,
+            "queries": 500,
+            "split_seed": 7,
+            "validation": True,
+            "image_size": 96,
+        },
         "fashion_mnist": {"source": "b/folder", "sha256": "ab" * 32, "queries": 300},
         "my_scenes": {"kind": "nuswide", "source": "c/folder", "image_size": 64, "missing": 0.1, "concepts": 21, "database_from": "all"},
     },
@@ -45,7 +53,8 @@ TRAINS = RECIPE | {"network": "alexnet", "width": 0.25, "threads": 6, "device": 
 STRONG = {"loss": "apd", "method": "pgd", "epsilon": 16, "step": 2.55, "iterations": 5, "random_start": True, "decay": 1}
 STRONG |= {"feature": "normalised", "assignment": "inner_product", "temperature": 0.5}
 BASIC = STRONG | {"loss": "basic", "epsilon": 8, "step": 1, "iterations": 9, "temperature": 1}
-PARTS = {"train": None, "database": 9000, "database_from": "test", "queries": 1000, "split_seed": 0}
+PARTS = {"train": None, "database": 9000, "database_from": "test", "queries": 1000, "split_seed": 0, "validation": False}
+CIFAR_PARTS = PARTS | {"train": 30_000, "database": 8000, "queries": 500, "split_seed": 7, "validation": True, "image_size": 96}
 SCENES = {"kind": "nuswide", "sha256": None, "source": "c/folder", "image_size": 64, "missing": 0.1, "concepts": 21}
 QUANTIZER = {"method": "pq", "subspaces": 8, "iterations": 11}
 PQN = {"alpha": 3, "loss": "hinge", "margin": 0.25, "intra_normalisation": False, "classification": 0.125, "warm_up": 0.75}
@@ -79,8 +88,8 @@ BY_HAND = [
     ("fetch", {"dataset": "cifar10"}, {"kind": "cifar10", "sha256": None, "source": "a/folder"}),
     ("fetch", {"dataset": "fashion_mnist"}, {"kind": "fashion_mnist", "sha256": "ab" * 32, "source": None}),
     ("fetch", {"dataset": "my_scenes"}, SCENES),
-    ("prepare", {"dataset": "cifar10"}, PARTS | {"train": 40_000, "database": 8000, "queries": 500, "split_seed": 7}),
-    ("prepare", {"dataset": "fashion_mnist"}, PARTS | {"queries": 300}),
+    ("prepare", {"dataset": "cifar10"}, CIFAR_PARTS),
+    ("prepare", {"dataset": "fashion_mnist"}, PARTS | {"queries": 300, "image_size": None}),
     ("prepare", {"dataset": "my_scenes"}, PARTS | {"database": None, "database_from": "all"}),
     ("pretrain", VICTIM, TRAINS | {"epochs": 3, "flip": False, "network": "vgg16", "width": 0.5}),
     ("pretrain", VICTIM | {"model": "alexnet"}, TRAINS),

@@ -163,6 +163,9 @@ def test_copied_rows_are_those_of_the_array_and_stored_as_if_written_at_once(tmp
     with storage.writing_hdf5(folder / "copied.h5") as file, h5py.File(folder / "source.h5") as source:
         storage.copy_rows(file, "part/x", source["x"], rows)
     storage.write_hdf5(folder / "whole.h5", {"part/x": array[rows]})
+    with storage.writing_hdf5(folder / "doubled.h5") as file, h5py.File(folder / "source.h5") as source:
+        storage.copy_rows(file, "x", source["x"], rows, lambda some: some.repeat(2, axis=2))
+    np.testing.assert_array_equal(storage.read_hdf5(folder / "doubled.h5", "x")[0], array[rows].repeat(2, axis=2))
     np.testing.assert_array_equal(storage.read_hdf5(folder / "copied.h5", "part/x")[0], array[rows])
     assert (folder / "copied.h5").read_bytes() == (folder / "whole.h5").read_bytes()
 

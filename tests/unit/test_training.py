@@ -95,6 +95,26 @@ def test_every_epoch_has_every_image_once_with_its_own_label(monkeypatch, window
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(100)) and epochs[0] != epochs[1]
 
 
+def test_training_images_are_enlarged_batch_by_batch(data):
+    """To twice the size: between neighbours a and b of a row lie 3/4 a + 1/4 b and 1/4 a + 3/4 b."""
+    images, labels = (values[:8] for values in data)
+    sized = replace(in_memory((images, labels)), image_size=64)
+    network, seen = torch.nn.Conv2d(3, 1, 1), []
+
+    def objective(x, y, epoch):
+        seen.append(x)
+        return network(x).mean(), torch.zeros(len(x), labels.shape[1])
+
+    next(training.train(network, objective, sized, replace(RECIPE, epochs=2, batch_size=8, crop=0, flip=False), 0))
+    [x] = seen
+    assert x.shape == (8, 3, 64, 64)
+    first = {image[0, 0, 0].item(): image for image in (255 * x)}
+    for image in images.double():
+        rows = 0.75 * image[:, :, :-1] + 0.25 * image[:, :, 1:]
+        match = next(one for key, one in first.items() if abs(key - image[0, 0, 0]) < 1e-3)
+        np.testing.assert_allclose(match[:, 0, 1:-1:2], rows[:, 0], atol=1e-3)
+
+
 def test_held_out_are_the_images_that_are_not_trained_on(tmp_path):
     """Of the database 3, 4 and 7 the 4 is trained on; the image and the label of number n consist of n."""
     arrays = {}
@@ -104,6 +124,7 @@ def test_held_out_are_the_images_that_are_not_trained_on(tmp_path):
         arrays[f"{part}/images"] = np.broadcast_to(numbers[:, None, None, None], (len(ids), 3, 32, 32))
     storage.write_hdf5(tmp_path / "images.h5", arrays, {"multilabel": False})
     data = training_run.read(tmp_path / "images.h5", torch.device("cpu"))
+    assert data.image_size == 32
     assert data.images[:, 0, 0, 0].tolist() == data.labels[:, 0].tolist() == [1, 4]
     for batches, sizes in ((data.held_out(), [2, 1]), (training_run.held_out(tmp_path / "images.h5", torch.device("cpu"), 1), [1, 1, 1])):
         images, labels = zip(*batches)

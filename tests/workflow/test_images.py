@@ -8,8 +8,10 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from PIL import Image
+from torch.nn.functional import interpolate
 
 from .conftest import ROOT, plan, snakemake, write_config
 
@@ -93,6 +95,22 @@ def test_an_edited_manifest_is_fetched_again_and_an_absent_one_is_not(birds):
     assert plan(birds, study, "data/my_list.h5") == []
     (birds / "birds").rename(birds / "elsewhere")
     assert plan(birds, study, "data/my_list.h5") == []
+
+
+def test_known_images_are_enlarged_and_training_images_held_out(tmp_path):
+    """Queries and database are stored as torch enlarges them, to a rounding; training images as they are."""
+    study = yaml.safe_load(EXAMPLE) | {"bits": [16]}
+    study["datasets"] = {"synthetic": {"database": 50, "queries": 7, "image_size": 48, "validation": True}}
+    done = fetched(tmp_path, study, "synthetic")
+    assert done.returncode == 0, done.stderr
+    with h5py.File(tmp_path / "data/synthetic.h5") as raw, h5py.File(tmp_path / "results/birds/synthetic/images.h5") as file:
+        assert file.attrs["title"] == "Synthetic patterns, enlarged to 48 pixels, training images held out"
+        ids = {part: file[f"{part}/ids"][()] for part in ("train", "database", "query")}
+        assert sorted(np.concatenate(list(ids.values()))) == list(range(2000))
+        np.testing.assert_array_equal(file["train/images"], raw["images"][ids["train"]])
+        for part in ("database", "query"):
+            wanted = interpolate(torch.from_numpy(raw["images"][ids[part]]).float(), (48, 48), mode="bilinear").numpy()
+            assert np.abs(file[f"{part}/images"][()] - wanted).max() < 1.01
 
 
 def test_classes_without_training_images_are_fetched_for_networks_that_are_not_trained(birds):

@@ -63,6 +63,8 @@ class Dataset(_Section):
     database_from: Literal["test", "all"] = "test"
     queries: Annotated[int, Field(ge=1)] = 1000
     split_seed: Seed = 0
+    validation: bool = False
+    image_size: Annotated[int, Field(ge=32, le=512)] | None = None
 
 
 class Images(Dataset):
@@ -465,10 +467,21 @@ class Study(_Section):
     def _splits_fit(self) -> "Study":
         """Checks the known data sets; others are checked once their images were counted, in ``pqag.split``."""
         for name, dataset in self.datasets.items():
+            if dataset.validation and dataset.database_from == "all":
+                raise ValueError(f"datasets.{name}: with validation, the database consists of training images: leave database_from out")
+            if dataset.validation and dataset.database is None:
+                raise ValueError(f"datasets.{name}.database is missing: with validation, say how many training images the database takes")
             if (known := DATASETS.get(dataset.kind)) is None:
                 continue
             if dataset.source is not None and known.generated:
                 raise ValueError(f"datasets.{name}.source: the images of {dataset.kind} are generated, so there is no source to name")
+            if dataset.validation:
+                if dataset.database + dataset.queries + (dataset.train or 1) > known.train:
+                    raise ValueError(
+                        f"datasets.{name}: for validation, queries ({dataset.queries}), database ({dataset.database}) and train "
+                        f"({dataset.train or 'the rest'}) are drawn from {known.train} training images, so their sum may not exceed that"
+                    )
+                continue
             there, of = known.test, f"{known.test} test images"
             if dataset.database_from == "all":
                 there, of = known.test + known.train, f"{of} and {known.train} training images"

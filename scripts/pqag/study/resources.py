@@ -79,33 +79,39 @@ class Work(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Numbers of images of a data set, and pixels on a side."""
+    """Numbers of images of a data set, and pixels on a side, of those that networks see and of those that are fetched."""
 
     every: int
     train: int
     database: int
     queries: int
     side: int
+    fetched: int
 
     def mb(self, count: int) -> float:
         """MiB of ``count`` images of bytes."""
         return count * 3 * self.side**2 / MIB
 
+    def fetched_mb(self, count: int) -> float:
+        """MiB of ``count`` images of bytes, as they are fetched and trained on."""
+        return count * 3 * self.fetched**2 / MIB
+
 
 def images(wildcards: Mapping[str, str], study: Mapping[str, Any]) -> Images:
     """The images of the data set of a job; at most so many where they are not counted yet."""
-    dataset, side = study["datasets"][wildcards["dataset"]], 32
+    dataset, fetched = study["datasets"][wildcards["dataset"]], 32
     if (known := DATASETS.get(dataset["kind"])) is not None:
         every, train, searched = known.train + known.test, known.train, known.test
     else:
-        side, released = dataset["image_size"], RELEASED.values() if dataset["kind"] == "nuswide" else ()
+        fetched, released = dataset["image_size"], RELEASED.values() if dataset["kind"] == "nuswide" else ()
         try:
-            every = os.stat(f"data/{wildcards['dataset']}.h5").st_size // (3 * side**2)
+            every = os.stat(f"data/{wildcards['dataset']}.h5").st_size // (3 * fetched**2)
         except FileNotFoundError:
             every = sum(released) or UNKNOWN
         train, searched = [min(every, count) for count in released] or (every, every)
     searched = every if dataset["database_from"] == "all" else searched
-    return Images(every, min(dataset["train"] or train, train), min(dataset["database"] or searched, searched), dataset["queries"], side)
+    trained, database = min(dataset["train"] or train, train), min(dataset["database"] or searched, searched)
+    return Images(every, trained, database, dataset["queries"], dataset["image_size"] or fetched, fetched)
 
 
 class Network(NamedTuple):
@@ -139,12 +145,12 @@ def fetch(wildcards, study):
     """Known data are decoded in memory, images of the user's a few at a time, some hundred files a second."""
     there = images(wildcards, study)
     known = study["datasets"][wildcards["dataset"]]["kind"] in DATASETS
-    return Work(80 + 2 * there.mb(there.every), 15) if known else Work(200, there.every / 100)
+    return Work(80 + 2 * there.fetched_mb(there.every), 15) if known else Work(200, there.every / 100)
 
 
 def prepare(wildcards, study):
     there = images(wildcards, study)
-    return Work(160, there.mb(there.every) / 20)
+    return Work(300, there.fetched_mb(there.train) / 20 + there.mb(there.database + there.queries) / 20)
 
 
 def _networking(it: Network, at_once: float, passes: float, held: float, copies: int = 1) -> Work:
@@ -158,7 +164,7 @@ def pretrain(wildcards, study):
     there, recipe = images(wildcards, study), study["models"][wildcards["model"]]["training"]
     it, tested = network(wildcards, study, study["threads"]["pretrain"]), there.database + there.queries
     at_once = max(1.6 * recipe["batch_size"], 0.42 * min(250, tested))
-    held = min(2 * there.mb(there.train), WINDOWS_MB)
+    held = min(2 * there.fetched_mb(there.train), WINDOWS_MB)
     return _networking(it, at_once, recipe["epochs"] * 3 * there.train + tested, held, copies=6)
 
 

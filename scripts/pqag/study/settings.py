@@ -7,7 +7,7 @@ the study has no such data set, model or attack. Needs only the standard library
 from collections.abc import Mapping
 from typing import Any
 
-from pqag.names import PQN, codewords, is_entry_point, is_torchvision
+from pqag.names import DATASETS, PQN, codewords, is_entry_point, is_torchvision
 from pqag.study.scores import CONCLUSIONS, TABLES, counterpart, table_models, transfers, victims, white_box
 
 
@@ -31,8 +31,12 @@ def _pick(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: section[key] for key in keys}
 
 
-#: Keys of a data set that say how it is split; all others say what its images are.
-_SPLIT = ("train", "database", "database_from", "queries", "split_seed")
+#: Keys of a data set that say how it is split; all others say what its images are. Known data sets are fetched as they are published.
+_SPLIT = ("train", "database", "database_from", "queries", "split_seed", "validation")
+
+
+def _split(dataset: Mapping[str, Any]) -> tuple[str, ...]:
+    return (*_SPLIT, "image_size") if dataset["kind"] in DATASETS else _SPLIT
 
 
 def _brought(study: Mapping[str, Any], *names: str | None) -> dict[str, Any]:
@@ -46,12 +50,13 @@ def fetch(wildcards, study):
     what the source contains, see ``pqag.content``."""
     name = wildcards["dataset"]
     content = study.get("contents", {}).get(name)
-    settings = {key: value for key, value in study["datasets"][name].items() if key not in _SPLIT}
+    settings = {key: value for key, value in study["datasets"][name].items() if key not in _split(study["datasets"][name])}
     return settings | ({"content": content} if content else {})
 
 
 def prepare(wildcards, study):
-    return _pick(study["datasets"][wildcards["dataset"]], *_SPLIT)
+    dataset = study["datasets"][wildcards["dataset"]]
+    return _pick(dataset, *_split(dataset))
 
 
 def pretrain(wildcards, study):
