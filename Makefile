@@ -45,9 +45,10 @@ bench-training: setup
 	@$(VENV) snakemake --cores $(CORES) results/default/fashion_mnist/images.h5
 	@.venv/bin/python scripts/tools/bench_training.py
 
-# The victim of the demo, from the default study.
+# The trained networks of a study; of the default one only the victim of the demo (MODELS="alexnet vgg16": these).
+MODELS ?= $(if $(filter config.yaml,$(STUDY)),resnet18)
 zoo: setup
-	@.venv/bin/python scripts/tools/zoo.py results/default/fashion_mnist/resnet18-pretrained/seed0 fashion_resnet18
+	@.venv/bin/python scripts/tools/zoo.py "$(STUDY)" $(MODELS)
 
 # Generated files that are committed; tests check that they match their source.
 envs:
