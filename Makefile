@@ -10,7 +10,7 @@ STUDY  ?= config.yaml
 # Call programs through the Python of the environment: this still works after the folder was moved.
 VENV := .venv/bin/python -m
 
-.PHONY: demo reproduce resume test bench bench-training setup envs docs zoo
+.PHONY: demo reproduce resume test bench bench-training setup lock envs docs zoo
 .DEFAULT_GOAL := reproduce
 
 reproduce: setup
@@ -31,12 +31,14 @@ bench: setup
 
 setup: .venv/ready
 
-.venv/ready: envs/requirements.txt Makefile
+# TORCH: auto, cpu or cuda, see envs/install.py.
+TORCH ?= auto
+.venv/ready: envs/lock.txt envs/install.py Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or later is needed, but $(PYTHON) is $$($(PYTHON) --version). Use PYTHON=… for another one."; exit 1; }
-	@echo "Setting up .venv from envs/requirements.txt (several GB, a few minutes)"
+	@echo "Setting up .venv from envs/lock.txt (several GB, a few minutes)"
 	@$(PYTHON) -m venv .venv
-	@$(VENV) pip install --quiet --disable-pip-version-check --requirement envs/requirements.txt
+	@.venv/bin/python envs/install.py --torch $(TORCH)
 	@echo "../../../../profiles/console" > "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pqag.pth"
 	@touch $@
 
@@ -45,9 +47,16 @@ bench-training: setup
 	@$(VENV) snakemake --cores $(CORES) results/default/fashion_mnist/images.h5
 	@.venv/bin/python scripts/tools/bench_training.py
 
-# The victim of the demo, from the default study.
+# The trained networks of a study; of the default one only the victim of the demo (MODELS="alexnet vgg16": these).
+MODELS ?= $(if $(filter config.yaml,$(STUDY)),resnet18)
 zoo: setup
-	@.venv/bin/python scripts/tools/zoo.py results/default/fashion_mnist/resnet18-pretrained/seed0 fashion_resnet18
+	@.venv/bin/python scripts/tools/zoo.py "$(STUDY)" $(MODELS)
+
+# The versions that are there stay, where they still fit; delete envs/lock.txt for the newest.
+lock:
+	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
+	@cd envs && uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+		--custom-compile-command "make lock" requirements.txt --output-file lock.txt
 
 # Generated files that are committed; tests check that they match their source.
 envs:

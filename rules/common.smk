@@ -13,6 +13,7 @@ from pqag.job.shards import number
 from pqag.names import DATASETS, JOINT, PRETRAINED
 from pqag.study import paths
 from pqag.study.model import parse_study, read_config
+from pqag.study.resources import START_SECONDS
 from pqag.study.rules import FIGURES, RULES, jobs, settings, work
 from pqag.study.scores import CONCLUSIONS, TABLES, heat_maps, held_against, rows_of, tables
 from pqag.study.settings import maker_of
@@ -129,6 +130,10 @@ localrules:
     all,
 
 
+#: Rules of which a job asks for more memory than there is, which is said once.
+LARGE = set()
+
+
 def settings_of(rule):
     """The one ``params`` entry of a rule: exactly the config it depends on, and the digest of the code it runs."""
     return lambda wildcards: settings(rule, wildcards, RESOLVED)
@@ -140,7 +145,15 @@ def needs(rule):
     def asked(what):
         return lambda wildcards, attempt: getattr(work(rule, wildcards, WORKLOAD, bool(GPUS)), what)(attempt)
 
-    found = {what: asked(what) for what in ("mem_mb", "runtime")}
+    def memory(wildcards, attempt):
+        """Snakemake lowers it to the limit of the run, so that the job is started all the same, alone."""
+        needed, limit = asked("mem_mb")(wildcards, attempt), workflow.global_resources.get("mem_mb").value
+        if limit and needed > limit and rule not in LARGE:
+            LARGE.add(rule)
+            logger.warning(f"{rule} asks for {needed:,} MiB of memory, but only {limit:,} MiB are there: it runs alone, and may be killed.")
+        return needed
+
+    found = {"mem_mb": memory, "runtime": asked("runtime")}
     if getattr(RULES.get(rule), "network", False):  # a job that only joins shards runs none
         found["gpu"] = lambda wildcards: GPUS * work(rule, wildcards, WORKLOAD).network
     return found

@@ -39,7 +39,7 @@ sys.path.extend(OWN)
 from pqag.job import records
 from pqag.job.shards import is_shard
 from pqag.job.step import superseded
-from pqag_snakemake import replace, unsupported
+from pqag_snakemake import EXPECTED, memory_mb, replace, unsupported
 
 for folder in OWN:
     sys.path.remove(folder)
@@ -52,6 +52,7 @@ if unsupported():
 from snakemake.jobs import Job
 from snakemake.persistence import PersistenceBase
 from snakemake.spawn_jobs import SpawnedJobArgsFactory
+from snakemake.workflow import Workflow
 
 # Snakemake puts this path into the command line of every script as it is, so a blank in the name of a folder above would break them all.
 if os.path.exists(sys.executable):  # not quoted yet
@@ -145,6 +146,19 @@ def keep_going(every):
     return arguments
 
 
+def within_the_memory(every):
+    """Run jobs of this machine side by side only if they ask for no more memory than it has, or than `--resources mem_mb=` says."""
+
+    def execute(workflow, **options):
+        local = options["executor_plugin"].common_settings.local_exec and workflow.is_main_process
+        if local and workflow.global_resources.get("mem_mb").value is None:
+            workflow.register_resource("mem_mb", memory_mb())
+        return every(workflow, **options)
+
+    return execute
+
+
+replace(Workflow, "execute", within_the_memory, "the memory of the machine as the limit of local runs")
 replace(PersistenceBase, "lock", lambda every: only_run, "a lock that ends with the process that holds it")
 replace(PersistenceBase, "_input", input_but_shards, "inputs that make nothing stale")
 replace(Job, "cleanup", clean_up_but_results, "finished steps of a failed group that stay")

@@ -38,6 +38,14 @@ def everything(wildcards):
     return files_of(*RULES.keys() - left_out)(wildcards)
 
 
+def expect_times():
+    """Tell the console how long each job of this run should take, by the constants of ``pqag.study.resources``."""
+    at_once = workflow.cores or workflow.nodes or 1
+    for job in workflow.dag.needrun_jobs():
+        seconds = START_SECONDS + work(job.rule.name, job.wildcards_dict, WORKLOAD, bool(GPUS)).seconds
+        EXPECTED[job.jobid] = seconds * min(job.threads, at_once) / at_once
+
+
 def show_results():
     """Print the tables that this run made, and where they and the gallery lie, when it ends well."""
     folder = Path(paths.results(RESOLVED))

@@ -80,6 +80,27 @@ rule adopt:
         "../scripts/adopt.py"
 
 
+# The same for a network of the zoo that was trained together with its codebook, for one code length.
+use rule adopt as adopt_joint with:
+    output:
+        weights="<results>/{dataset}/{model}-joint{bits}/seed{seed}/weights.pt",
+        codewords="<results>/{dataset}/{model}-joint{bits}/seed{seed}/codewords.h5",
+        history="<results>/{dataset}/{model}-joint{bits}/seed{seed}/training.csv",
+        record="<results>/{dataset}/{model}-joint{bits}/seed{seed}/weights.prov.json",
+    log:
+        "<logs>/adopt_joint/{dataset}/{model}/seed{seed}/{bits}bits.log",
+    benchmark:
+        "<benchmarks>/adopt_joint/{dataset}/{model}/seed{seed}/{bits}bits.jsonl"
+    wildcard_constraints:
+        model=models_made_by("adopt_joint"),
+    resources:
+        **needs("adopt_joint"),
+    params:
+        settings=settings_of("adopt_joint"),
+    message:
+        "Taking over {wildcards.model} with its {wildcards.bits}-bit codebook for {wildcards.dataset} (seed {wildcards.seed})"
+
+
 # The weights of another model of the study, for a victim that differs from it in its quantizer.
 rule borrow:
     input:

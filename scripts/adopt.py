@@ -1,9 +1,11 @@
-"""Adopt a network with weights of the user: check it, and measure its accuracy if it classifies the images."""
+"""Adopt a network with weights of the user, or with weights and a codebook of the zoo: check it, and measure its accuracy if it classifies
+the images."""
 
 from pathlib import Path
 
 from pqag import checkpoints, files, names, networks, storage, training, training_run, user_code, victims
 from pqag.devices import torch_device
+from pqag.errors import UserError
 from pqag.job.step import came_from, log, step
 
 with step(snakemake) as settings:
@@ -14,8 +16,14 @@ with step(snakemake) as settings:
     if names.is_of_zoo(weights or ""):
         path = str(user_code.file_of(weights))
         card = Path(path).with_name("card.json")  # which has the record of the training
-        came_from(f"{weights}/card.json", files.sha256(card))
-    if names.is_torchvision(name):
+        came_from(f"{weights.partition('/')[0]}/card.json", files.sha256(card))
+    if "codewords" in settings:
+        network, codewords = victims.joint(name, settings["width"], path, images.shape[-1])
+        if codewords.shape[:2] != (settings["subspaces"], settings["codewords"]):
+            study = f"{settings['codewords']} codewords in {settings['subspaces']} sub-spaces"
+            raise UserError(f"{weights} has {codewords.shape[1]} codewords in {codewords.shape[0]} sub-spaces, but the study needs {study}")
+        storage.write_hdf5(snakemake.output.codewords, {"codewords": codewords})
+    elif names.is_torchvision(name):
         network, downloaded = victims.of_torchvision(name, path)
     elif names.is_entry_point(name):
         network = victims.by_user(user_code.function(name, digests[name]), name)

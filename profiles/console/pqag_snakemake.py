@@ -3,16 +3,36 @@
 Set-up puts the folder of this file on the path of the virtual environment; ``rules/patches.smk``, which makes all later changes, adds it.
 """
 
+import contextlib
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import snakemake
 
 #: The versions of Snakemake that this workflow runs with: from the first on, below the second.
 SUPPORTED = ("9.27", "10")
+
+#: Seconds that each job of this run is expected to take of the whole run, by its number in Snakemake; for the console.
+EXPECTED: dict[int, float] = {}
+
+
+def memory_mb(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """MiB of memory that this process may use: those of the machine, or the lowest limit of its control groups, as containers have."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with contextlib.suppress(OSError):
+        for line in (proc / "self/cgroup").read_text().splitlines():
+            _, kinds, name = line.split(":", 2)
+            root, file = (groups, "memory.max") if not kinds else (groups / "memory", "memory.limit_in_bytes")
+            own = root / name.lstrip("/")
+            for folder in (own, *own.parents) if kinds in ("", "memory") else ():
+                with contextlib.suppress(OSError, ValueError):  # there is none, or it says "max"
+                    limits.append(int((folder / file).read_text()))
+    return min(limits) // 2**20
 
 
 def unsupported(version: str = snakemake.__version__) -> str | None:

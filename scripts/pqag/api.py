@@ -324,12 +324,15 @@ def load_victim(source: str | Path, bits: int | None = None) -> Victim:
     """A victim of the workflow, on the CPU: ``source`` is a ``weights.pt`` in ``results/``, its folder, or ``zoo:NAME``.
 
     One from results has the codebook of ``bits`` (of its only one if None) and the labels of its database. One from the zoo has weights
-    alone; ``fit_codebook`` gives it a database. Raises UserError if there is no such victim, or if its files are damaged.
+    alone, and ``fit_codebook`` gives it a database; if it was trained with codebooks, it has the codewords of ``bits``. Raises UserError if
+    there is no such victim, or if its files are damaged.
     """
     if names.is_of_zoo(str(source)):
-        user_code.check_of_zoo("load_victim", str(source))
-        weights = user_code.file_of(str(source))
+        user_code.check_of_zoo("load_victim", name := str(source) if bits is None else f"{source}/{bits}bits")
+        weights = user_code.file_of(name)
         card = files.read_json(weights.with_name("card.json"))
+        if bits is not None:
+            return Victim(*victims.joint(card["network"], card["width"], str(weights), card["image_size"]))
         if names.is_entry_point(card["network"]):
             raise UserError(f"{source} is for a network built by {card['network']}: build it, load {weights}, and make a Victim of it")
         if names.is_torchvision(card["network"]):

@@ -3,7 +3,7 @@
 An entry point is written ``module:function``. The module is one Python file in the folder where the workflow runs, with dots for folders:
 ``mine.attack:run`` is the function ``run`` of ``mine/attack.py``. It may import installed packages and this library, but no other file of
 the user, so its sha256 covers all of it. Only ``function`` runs the file. Weights named ``zoo:NAME`` are those of a victim that ships with
-the project, in ``zoo/NAME``. Needs only the standard library.
+the project, in ``zoo/NAME``, and ``zoo:NAME/16bits`` those that were trained with a codebook of 16 bits. Needs only the standard library.
 """
 
 import difflib
@@ -26,7 +26,8 @@ ZOO = Path(__file__).resolve().parents[2] / "zoo"
 def file_of(name: str) -> Path:
     """Return the file of an entry point or of a path of a checkpoint, relative to the folder where the workflow runs; or of the zoo."""
     if is_of_zoo(name):
-        return ZOO / name.removeprefix("zoo:") / "weights.safetensors"
+        victim, _, bits = name.removeprefix("zoo:").partition("/")
+        return ZOO / victim / f"{bits or 'weights'}.safetensors"
     return Path(*name.split(":")[0].split(".")).with_suffix(".py") if is_entry_point(name) else Path(name)
 
 
@@ -52,13 +53,21 @@ def digests(named: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 def check_of_zoo(key: str, name: str) -> None:
     """Raise UserError, with the key of the study, if the zoo has no victim of this name, or if its weights are not those of its card."""
-    card, known = file_of(name).with_name("card.json"), sorted(f"zoo:{card.parent.name}" for card in ZOO.glob("*/card.json"))
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
+    path, known = file_of(name), sorted(f"zoo:{card.parent.name}" for card in ZOO.glob("*/card.json"))
+    victim, _, wanted = name.partition("/")
+    if victim not in known:
+        near = difflib.get_close_matches(victim, known, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none'}"
-        raise UserError(f"{key}: {name} is not in the zoo; {hint}")
-    if files.sha256(file_of(name)) != files.read_json(card)["files"]["weights.safetensors"]:
-        raise UserError(f"{key}: the weights of {name} are not those that its card describes: restore {file_of(name)}")
+        raise UserError(f"{key}: {victim} is not in the zoo; {hint}")
+    there = files.read_json(path.with_name("card.json"))["files"]
+    if path.name not in there:
+        if "weights.safetensors" in there:
+            raise UserError(f"{key}: {victim} was trained without a codebook, so leave out what asks for one: the quantizer pqn, or bits")
+        lengths = ", ".join(sorted(file.removesuffix("bits.safetensors") for file in there))
+        asked = f"but {wanted.removesuffix('bits')} bits are wanted" if wanted else "but the quantizer of the model is another"
+        raise UserError(f"{key}: {victim} was trained with its codebook, for codes of these bits: {lengths}; {asked}")
+    if not path.is_file() or files.sha256(path) != there[path.name]:
+        raise UserError(f"{key}: the weights of {name} are not those that its card describes: restore {path}")
 
 
 def function(name: str, sha256: str) -> Callable:

@@ -7,6 +7,7 @@ import urllib.error
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -128,9 +129,28 @@ def _useless(theirs: Tensor, ours: Tensor) -> str | None:
 
 def ours(name: str, width: float, path: str, image_size: int = 32) -> networks.Backbone:
     """Return a built-in network for images of ``image_size`` pixels with weights from a file; raises UserError if they do not fit."""
+    return _built(read_weights(path, name, width, image_size), name, width, path, image_size)
+
+
+def joint(name: str, width: float, path: str, image_size: int = 32) -> tuple[networks.Backbone, np.ndarray]:
+    """Return the same for a network of the zoo that was trained with its codebook, and its codewords, float32 (M, K, D/M)."""
+    from safetensors import safe_open
+
+    weights = _read_safetensors(path)
+    codewords = weights.pop("codewords").float().numpy()
+    network = _built(weights, name, width, path, image_size)
+    with safe_open(path, "pt") as file:
+        network.feature_groups = int(file.metadata()["feature_groups"])
+    if codewords.shape[0] * codewords.shape[2] != network.feature_size:
+        words = f"the {network.feature_size} numbers of a feature of {name} of width {width:g}"
+        raise UserError(f"{path} has codewords {codewords.shape}, which do not fit {words}")
+    return network, codewords
+
+
+def _built(weights: Mapping[str, Tensor], name: str, width: float, path: str, image_size: int) -> networks.Backbone:
     with torch.device("meta"):
         own = networks.build(name, 1, width, image_size=image_size).state_dict()
-    weights = mended(read_weights(path, name, width, image_size), own.keys())
+    weights = mended(weights, own.keys())
     network = networks.build(name, _classes(weights, own, "head", path), width, image_size=image_size)
     put_weights(network, weights, path, f"{name} of width {width:g}")
     return network

@@ -1,5 +1,6 @@
 """What this workflow changes in Snakemake: only through one helper, once, and with a sentence where it cannot."""
 
+import os
 import re
 import subprocess
 import sys
@@ -84,3 +85,28 @@ def test_nothing_else_changes_snakemake():
             r"^\s*(?:PersistenceBase|Job|SpawnedJobArgsFactory|plugin|snakemake[\w.]*)\.\w+ = .*", path.read_text(), re.MULTILINE
         )
         assert not found, f"{path}: {found}"
+
+
+def test_the_memory_of_a_machine_is_the_lowest_limit_around_the_process(tmp_path):
+    proc, groups = tmp_path / "proc", tmp_path / "groups"
+    machine = pqag_snakemake.memory_mb(tmp_path, groups)
+    assert machine == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
+    (proc / "self").mkdir(parents=True)
+    (groups / "user/job").mkdir(parents=True)
+    (groups / "memory/old").mkdir(parents=True)
+    (proc / "self/cgroup").write_text("5:cpu:/\n0::/user/job\n")
+    assert pqag_snakemake.memory_mb(proc, groups) == machine
+    (groups / "user/job/memory.max").write_text("max\n")
+    (groups / "user/memory.max").write_text(f"{512 * 2**20}\n")
+    (groups / "memory/old/memory.limit_in_bytes").write_text(f"{256 * 2**20}\n")
+    assert pqag_snakemake.memory_mb(proc, groups) == 512
+    (proc / "self/cgroup").write_text("5:memory:/old\n0::/user/job\n")
+    assert pqag_snakemake.memory_mb(proc, groups) == 256
+
+
+def test_a_job_that_asks_for_more_memory_than_there_is_starts_with_a_warning(tmp_path):
+    files = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(ROOT / "config/tiny.yaml")]
+    done = run(tmp_path, *files, "-n", "--resources", "mem_mb=900", "--", "table1")
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("pretrain asks for ")]
+    assert line.endswith(" MiB of memory, but only 900 MiB are there: it runs alone, and may be killed.")
+    assert done.returncode == 0 and "Training vgg16" in done.stderr

@@ -11,21 +11,71 @@ import sys
 import jsonschema
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from pqag.job.provenance import LIBRARY, _imports, modules_of
 from pqag.study.rules import RULES
 
 from ..workflow.conftest import ROOT
 
-
-def pins():
-    lines = (ROOT / "envs/requirements.txt").read_text().splitlines()
-    return dict(line.split(" ;")[0].split("==") for line in lines if line and not line.startswith("#"))
+TORCH = next(line for line in (ROOT / "envs/requirements.txt").read_text().splitlines() if line.startswith("torch=="))
+INSTALL = runpy.run_path(str(ROOT / "envs/install.py"))
 
 
-def test_every_requirement_is_pinned_exactly_and_installed_so():
-    for name, version in pins().items():
-        assert importlib.metadata.version(name) == version, name
+def pins(text):
+    """The version of each package that this machine needs by its name, of a file of requirements."""
+    named = (Requirement(line.removesuffix(" \\")) for line in text.splitlines() if line and line[0].isalpha())
+    return {canonicalize_name(one.name): str(one.specifier)[2:] for one in named if one.marker is None or one.marker.evaluate()}
+
+
+def closure(names):
+    """The packages and what they need in turn, as far as it is installed, by what each says of itself."""
+    found, pending = set(), [(name, frozenset()) for name in names]
+    while pending:
+        name, extras = pending.pop()
+        if (name, extras) in found or INSTALL["CUDA"].match(name):
+            continue
+        found.add((name, extras))
+        for one in map(Requirement, importlib.metadata.requires(name) or []):
+            if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+                pending.append((canonicalize_name(one.name), frozenset(one.extras)))
+    return {name for name, _ in found}
+
+
+def test_the_lock_is_that_of_the_requirements_and_installed():
+    """With the sha256 of each package; the CUDA libraries are in it, but not on every machine."""
+    direct, lock = pins((ROOT / "envs/requirements.txt").read_text()), (ROOT / "envs/lock.txt").read_text()
+    locked = {name: version for name, version in pins(lock).items() if not INSTALL["CUDA"].match(name)}
+    assert locked.items() >= direct.items() and locked.keys() == closure(direct), "run `make lock`"
+    assert all("--hash=sha256:" in block for block in INSTALL["blocks"](lock))
+    for name, version in locked.items():
+        assert importlib.metadata.version(name).split("+")[0] == version, name
+
+
+MACHINES = [(True, "Linux", True), (False, "Linux", True), (False, "Linux", False), (False, "Darwin", True)]
+
+
+@pytest.mark.parametrize("gpu, system, reached", MACHINES)
+def test_a_machine_without_a_gpu_gets_what_it_can_use(monkeypatch, gpu, system, reached):
+    """triton, which only a GPU needs, and cublas, a library that the usual build of PyTorch cannot be loaded without."""
+    asked = []
+
+    def pip(*arguments, packages=(), **options):
+        asked.extend([*arguments, *packages])
+        return reached or "--index-url" not in arguments
+
+    monkeypatch.setitem(INSTALL["install"].__globals__, "pip", pip)
+    monkeypatch.setattr("platform.system", lambda: system)
+    assert INSTALL["install"](gpu)
+    usual, triton, cublas = (any(one.startswith(name) for one in asked) for name in (f"{TORCH} ", "triton=", "nvidia-cublas="))
+    everything = gpu or system != "Linux"
+    assert (f"{TORCH}+cpu" in asked) == (not everything)
+    assert usual == (everything or not reached) and triton == everything and cublas == (everything or not reached)
+    assert any(one.startswith("snakemake==") for one in asked)
+
+
+def test_generated_files_have_the_pins():
     generate = runpy.run_path(str(ROOT / "envs/generate.py"))
     requirements, project = (ROOT / "envs/requirements.txt").read_text(), (ROOT / "pyproject.toml").read_text()
     written = (ROOT / "envs/steps.yaml").read_text()
@@ -34,8 +84,9 @@ def test_every_requirement_is_pinned_exactly_and_installed_so():
     assert f'version = "{yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]}"\n' in project
     assert generate["compatible"]("torch==2.14.1") == "torch>=2.14.1,<3" and generate["compatible"]("a==0.2.3") == "a>=0.2.3,<0.3"
     packages = yaml.safe_load(written)["dependencies"][-1]["pip"]
+    direct = dict(line.split("==") for line in requirements.splitlines() if "==" in line)
     assert {"torch", "torchvision", "advertorch", "h5py", "faiss-cpu"} <= {package.split("==")[0] for package in packages}
-    assert all(pins()[name] == version for name, version in (package.split("==") for package in packages))
+    assert all(direct[name] == version for name, version in (package.split("==") for package in packages))
 
 
 def test_the_rule_graph_is_the_workflows():

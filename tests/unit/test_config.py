@@ -429,6 +429,14 @@ def test_a_model_trained_with_its_codebook_is_only_in_table_2_by_default():
     assert "pqn" not in resolved["models"]["alexnet"] and "pqn" not in resolved
     assert parse_study(resolved).resolved() == resolved
 
+    del models["joint"]["pqn"]
+    models["joint"]["weights"] = "zoo:any"
+    study = parse_study(changed("models", models))
+    assert study.brings() == [("models.joint.weights", f"zoo:any/{bits}bits") for bits in study.bits]
+    resolved = study.resolved()
+    assert maker_of(resolved["models"]["joint"]) == "adopt_joint" and not {"pqn", "training"} & resolved["models"]["joint"].keys()
+    assert parse_study(resolved).resolved() == resolved
+
 
 JOINTLY = {"method": "pqn"}
 #: (entries of models beside those of ``OWN``, what the sentence must hold)

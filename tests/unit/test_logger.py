@@ -73,6 +73,20 @@ def test_every_job_is_a_line_with_the_number_of_finished_jobs_and_its_message(te
     assert tell("Job stats", LogEvent.RUN_INFO, stats={"attack": 3, "fetch": 1}) == "4 jobs to do\n"
 
 
+def test_the_time_left_is_what_is_expected_corrected_by_what_is_done(tell, handler, monkeypatch):
+    """Of 1,000 s expected 100 are done, after 200: (200 + 130) / (100 + 130) of the 900 left is 21.5 minutes."""
+    monkeypatch.setattr(plugin, "EXPECTED", {3: 100.0, 4: 880.0, 5: 20.0})
+    run_info(tell, attack=3)
+    assert job_info(tell) == "[0/3 done, 0:00:00] Attacking alexnet\n"
+    handler.began -= 200
+    tell("Finished jobid: 3", LogEvent.JOB_FINISHED, job_id=3)
+    assert job_info(tell) == "[1/3 done, 0:03:20, about 22 min left] Attacking alexnet\n"
+    tell("Finished jobid: 4", LogEvent.JOB_FINISHED, job_id=4)
+    assert job_info(tell) == "[2/3 done, 0:03:20, nearly done] Attacking alexnet\n"
+    monkeypatch.setattr(plugin, "EXPECTED", {3: 980.0, 4: 20000.0})
+    assert ", about 4 h left]" in job_info(tell)
+
+
 def test_the_warnings_of_a_job_are_shown_when_it_has_finished(tell, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job.log").write_text("2026-11-26 17:00:00,123 warning: 2 images\n2026-11-26 17:00:01,000 a warning: no\n")

@@ -96,6 +96,11 @@ BY_HAND = [
     ("train_pqn", VICTIM | {"model": "joint", "bits": "24"}, TRAINS | PQN | {"subspaces": 8, "iterations": 11, "codewords": 8}),
     ("encode", VICTIM | {"training": "joint24", "bits": "24"}, {}),
     ("adopt", VICTIM, {"network": "vgg16", "width": 0.5, "weights": None} | RUNS),  # of a victim that has weights, see below
+    (
+        "adopt_joint",
+        VICTIM | {"model": "joint", "bits": "24"},
+        {"network": "alexnet", "width": 0.25, "weights": "None/24bits", "subspaces": 8, "codewords": 8} | RUNS,
+    ),
     ("borrow", VICTIM, {"like": None}),
     ("extract", VICTIM, RUNS),
     ("extract_shard", VICTIM | {"shard": "1", "shards": "2"}, RUNS),
@@ -185,6 +190,10 @@ def test_what_the_user_brings_is_in_the_settings_of_the_rules_that_use_it():
     for network in ("net:make", "torchvision:resnet18"):
         assert maker_of(study["models"]["vgg16"] | {"network": network}) == "adopt", "even without weights"
     assert maker_of(study["models"]["vgg16"] | {"weights": "w.pt"}) == "adopt", "a network of ours too"
+    of_zoo = study["models"]["vgg16"] | {"weights": "zoo:one", "quantizer": {"method": "pqn", "subspaces": 8}}
+    assert maker_of(of_zoo) == "adopt_joint"
+    of_zoo = study | {"models": {"joint": of_zoo}, "brought": {"zoo:one/16bits": "16", "zoo:one/24bits": "24"}}
+    assert settings("adopt_joint", {"model": "joint", "bits": "24"}, of_zoo)["brought"] == {"zoo:one/24bits": "24"}
     assert settings("quantize", {"model": "mine_opq", "bits": "24"}, study)["method"] == "opq"
     assert settings("borrow", {"model": "mine_opq"}, study)["like"] == "mine"
     with pytest.raises(KeyError):
@@ -230,8 +239,8 @@ def test_rules_and_scripts_are_those_of_the_workflow():
         assert RULES[rule].path == ROOT / f"scripts/{script}.py" and RULES[rule].path.is_file()
     text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))
     asked = set(re.findall(r'settings=settings_of\("(\w+)"\)', text))
-    assert asked == {rule for rule in RULES if not RULES[rule].script}
+    assert asked == {rule for rule in RULES if not RULES[rule].script} | {"adopt_joint"}
     study = parse_study(STUDY).resolved()
     everything = VICTIM | SOURCE | {"bits": "24", "attack": "strong"}
-    for rule, other in ((rule, one.script) for rule, one in RULES.items() if one.script):
+    for rule, other in ((rule, RULES[rule].script) for rule in RULES.keys() - asked):
         assert settings(rule, everything, study) == settings(other, everything, study)

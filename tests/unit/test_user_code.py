@@ -67,11 +67,24 @@ def test_weights_of_the_zoo_are_those_of_their_cards_and_others_are_refused(tmp_
     sha256 = hashlib.sha256(user_code.file_of("zoo:fashion_resnet18").read_bytes()).hexdigest()
     assert user_code.digests([("models.a.weights", "zoo:fashion_resnet18")]) == {"zoo:fashion_resnet18": sha256}
     assert card["files"] == {"weights.safetensors": sha256} and not names.is_entry_point("zoo:fashion_resnet18")
-    for name, words in (("fashion_resnet", "did you mean zoo:fashion_resnet18?"), ("x", "there are zoo:"), ("../zoo", "there are zoo:")):
+    for name, words in (("fashion_resnet", "did you mean zoo:fashion_resnet18?"), ("x", "there are zoo:"), ("..", "there are zoo:")):
         with pytest.raises(UserError, match=f"models.a.weights: zoo:{name} is not in the zoo; {re.escape(words)}"):
             user_code.digests([("models.a.weights", f"zoo:{name}")])
     shutil.copytree(user_code.ZOO, tmp_path / "zoo")
     monkeypatch.setattr(user_code, "ZOO", tmp_path / "zoo")
+    joint = tmp_path / "zoo/joint"
+    joint.mkdir()
+    (joint / "16bits.safetensors").write_bytes(b"16")
+    user_code.files.write_json(joint / "card.json", {"files": {"16bits.safetensors": hashlib.sha256(b"16").hexdigest()}})
+    [digest] = user_code.digests([("models.a.weights", "zoo:joint/16bits")]).values()
+    assert digest == hashlib.sha256(b"16").hexdigest()
+    for name, words in (
+        ("zoo:joint", "for codes of these bits: 16; but the quantizer of the model is another"),
+        ("zoo:joint/24bits", "for codes of these bits: 16; but 24 bits are wanted"),
+        ("zoo:fashion_resnet18/16bits", "was trained without a codebook, so leave out what asks for one"),
+    ):
+        with pytest.raises(UserError, match=re.escape(words)):
+            user_code.digests([("models.a.weights", name)])
     user_code.file_of("zoo:fashion_resnet18").write_bytes(b"other")
     with pytest.raises(UserError, match="the weights of zoo:fashion_resnet18 are not those that its card describes: restore"):
         user_code.digests([("models.a.weights", "zoo:fashion_resnet18")])

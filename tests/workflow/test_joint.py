@@ -1,14 +1,17 @@
 """config/joint.yaml at the size of the tiny study: a network that is trained with its codebook is a victim like any other."""
 
 import csv
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import yaml
 
-from pqag import checkpoints
+from pqag import api, checkpoints, files, storage, user_code, victims
+from pqag.errors import UserError
 from pqag.show.tables import KEYS
+from pqag.study.model import parse_study
 
 from .conftest import ROOT, mean_average_precision, plan, snakemake, write_config
 
@@ -87,6 +90,37 @@ def test_a_cell_recomputed_from_the_network_and_its_codewords(joint):
     found = mean_average_precision(z.reshape(len(z), -1), items, labels, gallery)
     [row] = [r for r in rows(joint[0], "table2") if (r["target_bits"], r["attack"], r["distance"]) == ("16", "clean", "ADC")]
     assert float(row["map_worst"]) - 0.01 <= found <= float(row["map_best"]) + 0.01
+
+
+def test_it_goes_into_the_zoo_and_comes_back(joint, tmp_path, monkeypatch):
+    import zoo
+
+    folder, study = joint
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(user_code, "ZOO", tmp_path / "zoo")
+    zoo.main("config.yaml", "alexnet_pqn")
+    card = files.read_json(tmp_path / "zoo/synthetic_alexnet_pqn/card.json")
+    assert card["files"].keys() == card["record"].keys() == {"16bits.safetensors", "24bits.safetensors"}
+    allowed = 0.051 + (card["precision"] == "float16") * zoo.ALLOWED
+    for bits, attack, kind in ((16, "clean", "ADC"), (24, "basic", "SDC"), (24, "apd", "ADC")):
+        own = "" if attack == "clean" else f".alexnet_pqn-joint{bits}-{bits}bits"
+        scored = files.read_json(Path(VICTIM.replace("16", str(bits)), f"{bits}bits/metrics/{attack}{own}.json"))
+        assert card["map"][f"{bits}bits"][attack][kind] == pytest.approx(100 * scored[kind]["map"], abs=allowed)
+    victim, trained = api.load_victim("zoo:synthetic_alexnet_pqn", 16), checkpoints.load_network(f"{VICTIM}/weights.pt")
+    [codewords] = storage.read_hdf5(f"{VICTIM}/codewords.h5", "codewords")
+    np.testing.assert_allclose(victim.codebook.codewords, codewords, atol=1e-3)
+    images = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
+    np.testing.assert_allclose(api.features(victim, images), api.features(api.Victim(trained), images), atol=1e-2)
+    with pytest.raises(UserError, match="does not fit vgg16 of width 0.125: "):
+        victims.joint("vgg16", 0.125, str(user_code.file_of("zoo:synthetic_alexnet_pqn/16bits")))
+
+    monkeypatch.setitem(study["models"]["alexnet_pqn"], "weights", "zoo:synthetic_alexnet_pqn")
+    assert user_code.digests(parse_study(study).brings())
+    zoo.main("config.yaml", "alexnet")
+    assert files.read_json(tmp_path / "zoo/synthetic_alexnet/card.json")["files"].keys() == {"weights.safetensors"}
+    (folder / "results/joint/synthetic/alexnet-pretrained/seed0/weights.pt").rename(folder / "aside.pt")
+    zoo.main("config.yaml", "alexnet")  # says that it is not trained, and goes on
+    (folder / "aside.pt").rename(folder / "results/joint/synthetic/alexnet-pretrained/seed0/weights.pt")
 
 
 def test_another_alpha_trains_it_again_and_nothing_else(joint):

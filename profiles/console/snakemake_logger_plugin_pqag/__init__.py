@@ -19,7 +19,7 @@ from pathlib import Path
 
 import snakemake.common.configfile
 import snakemake.settings.types
-from pqag_snakemake import replace
+from pqag_snakemake import EXPECTED, replace
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -71,6 +71,7 @@ class LogHandler(LogHandlerBase):
 
     def __post_init__(self) -> None:
         self.started = self.done = 0
+        self.expected_done = 0.0
         self.began = time.monotonic()
         self.total = 0
         self.logs: dict[int, list[str]] = {}
@@ -86,6 +87,19 @@ class LogHandler(LogHandlerBase):
         """The time since the start, as h:mm:ss."""
         return str(timedelta(seconds=int(time.monotonic() - self.began)))
 
+    def _left(self) -> str:
+        """An estimate of the time that is left, in words: what is expected of the other jobs, corrected by how long those took that are
+        done. They count the more, the more of the run they are; nothing before the first or where nothing is expected."""
+        total = sum(EXPECTED.values())
+        if not self.expected_done:
+            return ""
+        usual = 30 + 0.1 * total
+        pace = (time.monotonic() - self.began + usual) / (self.expected_done + usual)
+        minutes = round((total - self.expected_done) * pace / 60)
+        if minutes < 1:
+            return ", nearly done"
+        return f", about {minutes} min left" if minutes < 120 else f", about {round(minutes / 60)} h left"
+
     def _words(self, record: logging.LogRecord) -> str | None:
         match getattr(record, "event", None):
             case LogEvent.RUN_INFO:
@@ -94,9 +108,10 @@ class LogHandler(LogHandlerBase):
             case LogEvent.JOB_INFO:
                 self.started += 1
                 self.logs[record.jobid] = record.log
-                return f"[{self.done}/{self.total} done, {self._elapsed()}] {record.rule_msg or record.rule_name}"
+                return f"[{self.done}/{self.total} done, {self._elapsed()}{self._left()}] {record.rule_msg or record.rule_name}"
             case LogEvent.JOB_FINISHED:
                 self.done += 1
+                self.expected_done += EXPECTED.get(record.job_id, 0)
                 return _warnings(self.logs.pop(record.job_id, []))
             case LogEvent.JOB_ERROR if getattr(record, "indent", False):
                 return None  # part of a group; GROUP_ERROR has reported it

@@ -396,7 +396,7 @@ def caption(
         quantizer = settings["quantizers"][model]
         if (network != model and model not in names) or quantizer != "pq":
             built = "" if names.get(model) == network else f"network {model_name(network)}, "
-            how = pqn_in_words(model, settings["pqn"][model], setting) if quantizer == "pqn" else ""
+            how = pqn_in_words(model, settings["pqn"][model], setting) if model in settings.get("pqn", {}) else ""
             sentences.append(f"{shown(model)}: {built}quantizer {QUANTIZER_NAMES.get(quantizer, quantizer)}{how}.")
     narrow = [
         f"{shown(model)} {setting(f'width/{model}', width, 'widths', model)}" for model, width in settings["widths"].items() if width != 1

@@ -29,6 +29,7 @@ from pqag.names import (
     feature_size,
     is_entry_point,
     is_name_of_weights,
+    is_of_zoo,
     is_torchvision,
 )
 from pqag.study.file import Refused, printable, read
@@ -389,10 +390,12 @@ class Study(_Section):
             raise ValueError(f"{key}.width: only networks of ours have a width; leave the key out")
         if model.pqn != PqnOverride() and not self.is_joint(name):
             raise ValueError(f"{key}.pqn: only a model with the quantizer {PQN} uses it; leave the key out, or set {key}.quantizer.method")
-        if self.is_joint(name) and (model.like or model.weights or network not in NETWORKS):
+        if model.pqn != PqnOverride() and model.weights:
+            raise ValueError(f"{key}.pqn: it is not trained here, since its weights are given; leave the key out")
+        if self.is_joint(name) and (model.like or network not in NETWORKS or not is_of_zoo(model.weights or "zoo:")):
             raise ValueError(
-                f"{key}: the quantizer {PQN} is trained with the network, but its weights are given; leave like and weights out, or set "
-                f"{key}.quantizer.method to another"
+                f"{key}: the quantizer {PQN} is trained with the network, but its weights are given; leave like and weights out, name "
+                f"weights of the zoo that were trained with a codebook, or set {key}.quantizer.method to another"
             )
 
     def _check_like(self, name: str, model: Model) -> None:
@@ -417,7 +420,12 @@ class Study(_Section):
         named = [(f"attacks.{name}.{key}", getattr(attack, key)) for name, attack in self.attacks.items() for key in ("loss", "method")]
         named += [(f"models.{name}.network", self.network_of(name)) for name in self.models]
         named += [(f"{key}.method", method) for key, method in self._quantizers()]
-        weights = [(f"models.{name}.weights", model.weights) for name, model in self.models.items() if model.weights]
+        weights = [
+            (f"models.{name}.weights", file)
+            for name, model in self.models.items()
+            if model.weights
+            for file in ([f"{model.weights}/{bits}bits" for bits in self.bits] if self.is_joint(name) else [model.weights])
+        ]
         files = [(key, name) for key, name in weights if not is_name_of_weights(name)]
         return [(key, name) for key, name in named if is_entry_point(name)] + files
 
@@ -512,6 +520,8 @@ class Study(_Section):
             for name, dataset in self.datasets.items():
                 known = DATASETS.get(dataset.kind)
                 count, images = dataset.database, "database images"
+                if self.models[model].weights and self.is_joint(model):
+                    continue
                 if self.is_joint(model):
                     count, images = dataset.train or (known.train if known else None), "training images"
                 if count is not None and codewords(bits, subspaces) > count:

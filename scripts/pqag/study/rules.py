@@ -65,6 +65,7 @@ RULES = {
         Rule("pretrain", "network", needs.pretrain, asks.pretrain, network=True),
         Rule("train_pqn", "network and code length", needs.train_pqn, asks.train_pqn, network=True),
         Rule("adopt", "network", needs.adopt, asks.adopt, network=True),
+        Rule("adopt_joint", "network and code length", needs.adopt_joint, asks.adopt, script="adopt", network=True),
         Rule("borrow", "network", needs.borrow, asks.light, local=True),
         Rule("extract", "victim", needs.extract, asks.extract, network=True, group="features"),
         Rule("extract_shard", "victim", needs.extract, asks.extract, script="extract", network=True),

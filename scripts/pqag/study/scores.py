@@ -67,7 +67,7 @@ def counterpart(study: Mapping[str, Any], model: str) -> str | None:
         lender = study["models"][name]["like"]
         return study["models"][lender if lender and key == "training" else name].get(key)
 
-    for name, other in study["models"].items():
+    for name, other in study["models"].items() if held(model, "training") else ():  # nothing says how weights of the zoo compare
         same_code = other["quantizer"]["subspaces"] == study["models"][model]["quantizer"]["subspaces"]
         if (
             other["quantizer"]["method"] == "pq"

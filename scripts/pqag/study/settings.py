@@ -17,13 +17,13 @@ def as_config(study: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def maker_of(model: Mapping[str, Any]) -> str:
-    """The rule that makes the weights of a model of a resolved study: ``borrow`` takes another model's, ``adopt`` those of the user;
-    ``train_pqn`` trains them with a codebook, ``pretrain`` without."""
+    """The rule that makes the weights of a model of a resolved study: ``borrow`` takes another model's, ``adopt`` those of the user,
+    ``adopt_joint`` those of the zoo that were trained with a codebook; ``train_pqn`` trains them with a codebook, ``pretrain`` without."""
     if model["like"]:
         return "borrow"
     own = is_entry_point(model["network"]) or is_torchvision(model["network"])
     if model["weights"] or own:
-        return "adopt"
+        return "adopt_joint" if model["quantizer"]["method"] == PQN else "adopt"
     return "train_pqn" if model["quantizer"]["method"] == PQN else "pretrain"
 
 
@@ -77,6 +77,14 @@ def adopt(wildcards, study):
     model = study["models"][wildcards["model"]]
     run = {"threads": study["threads"]["attack"], "device": study["device"]}
     return _pick(model, "network", "width", "weights") | run | _brought(study, model["network"], model["weights"])
+
+
+def adopt_joint(wildcards, study):
+    """The weights of one code length, see ``pqag.user_code``, and the codewords that they should have."""
+    model, bits = study["models"][wildcards["model"]], wildcards["bits"]
+    weights, subspaces = f"{model['weights']}/{bits}bits", model["quantizer"]["subspaces"]
+    own = {"weights": weights, "subspaces": subspaces, "codewords": codewords(int(bits), subspaces)}
+    return adopt(wildcards, study) | own | _brought(study, weights)
 
 
 def borrow(wildcards, study):
