@@ -15,7 +15,8 @@ with step(snakemake) as settings:
     if not given.metrics:
         raise UserError(f"the study has no Table {number}: give tables.{name}.models at least one model")
     counterparts = settings.get("counterparts", {})
-    names = tables.network_names({model: settings["networks"][model] for model in counterparts})
+    of_paper = tables.in_the_paper(settings)
+    names = tables.network_names(of_paper)
     metrics = tables.renamed({path: files.read_json(path) for path in given.metrics}, names)
     titles = storage.titles(given.images)
     histories = {}
@@ -26,8 +27,9 @@ with step(snakemake) as settings:
     table = cells.Cells(name, metrics | read | {record: tables.record_with(settings)})
     rows = tables.tidy(metrics.values(), number)
     files.write_text(snakemake.output.csv, rows.to_csv(index=False, lineterminator="\n"))
-    networks = {names[model]: settings["networks"][model] for model in counterparts}
-    compared = tables.against_paper(tables.as_in_the_paper(rows, settings["quantizers"]), settings["attacks"], networks)
+    networks = {names[model]: network for model, network in of_paper.items()}
+    quantizers = settings["quantizers"] | {names[model]: settings["quantizers"][model] for model in counterparts}
+    compared = tables.against_paper(tables.as_in_the_paper(rows, quantizers), settings["attacks"], networks)
     files.write_text(snakemake.output.paper, compared.to_csv(index=False, lineterminator="\n"))
 
     marked = tables.with_cells(rows, metrics, table, settings["bits"], record)

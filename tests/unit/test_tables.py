@@ -338,10 +338,12 @@ def test_table_2_names_its_models_after_their_networks():
     assert tables.network_names({"a": "alexnet", "b": "alexnet", "c": "vgg16"}) == {"a": "a", "b": "b", "c": "vgg16"}
     [renamed] = tables.renamed({"x": metrics(source_model="mine", target_model="mine")}, {"mine": "alexnet"}).values()
     assert (renamed["source_model"], renamed["target_model"]) == ("alexnet", "alexnet")
-    ours = [metrics(), metrics(target_model="vgg16"), metrics(training="joint")]
-    kept = tables.as_in_the_paper(tables.tidy(ours, 2), {"mine": "pqn", "alexnet": "pq", "vgg16": "opq"})
-    assert kept["target_model"].tolist() == ["alexnet"] * 4 and kept["training"].tolist() == ["pretrained"] * 2 + ["joint"] * 2
-    assert set(tables.as_in_the_paper(tables.tidy(ours, 2), {"alexnet": "opq"})["training"]) == {"joint"}
+    ours = [metrics(), metrics(target_model="vgg16")] + [metrics(training="joint", target_model=name) for name in ("mine", "signs")]
+    quantizers = {"mine": "pqn", "signs": "csq", "alexnet": "pq", "vgg16": "opq"}
+    kept = tables.as_in_the_paper(tables.tidy(ours, 2), quantizers)
+    assert kept["target_model"].tolist() == ["alexnet"] * 2 + ["mine"] * 2, "neither OPQ, nor what is trained by CSQ"
+    settings = {"networks": dict.fromkeys(quantizers, "vgg11"), "quantizers": quantizers, "counterparts": {"mine": None, "signs": None}}
+    assert tables.in_the_paper(settings) == {"mine": "vgg11", "signs": "signs"}
 
 
 def rows_of_paper(number):

@@ -100,9 +100,14 @@ def against_paper(rows: pd.DataFrame, attacks: dict[str, dict], networks: Mappin
 
 
 def as_in_the_paper(rows: pd.DataFrame, quantizers: Mapping[str, str]) -> pd.DataFrame:
-    """Those ``rows`` whose victims are quantized as in the paper; ``quantizers`` by model. Jointly trained ones are, whatever the table
-    calls them: no other quantizer than pqn is trained with the network."""
-    return rows[(rows["training"] == "joint") | (rows["target_model"].map(quantizers) == "pq")]
+    """Those ``rows`` whose victims are quantized as in the paper: by PQN if they are jointly trained, otherwise by PQ. ``quantizers`` by
+    model, as the table calls it."""
+    return rows[rows["target_model"].map(quantizers) == rows["training"].map({"joint": "pqn", "pretrained": "pq"})]
+
+
+def in_the_paper(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The network of each jointly trained model of a table that the paper has too, PQN; every other stands for itself."""
+    return {one: settings["networks"][one] if settings["quantizers"][one] == "pqn" else one for one in settings.get("counterparts", {})}
 
 
 def network_names(networks: Mapping[str, str]) -> dict[str, str]:
@@ -397,6 +402,8 @@ def caption(
         if (network != model and model not in names) or quantizer != "pq":
             built = "" if names.get(model) == network else f"network {model_name(network)}, "
             how = pqn_in_words(model, settings["pqn"][model], setting) if quantizer == "pqn" else ""
+            if model in settings.get("joint", {}):
+                how = joint_in_words(model, settings["joint"][model], setting)
             sentences.append(f"{shown(model)}: {built}quantizer {QUANTIZER_NAMES.get(quantizer, quantizer)}{how}.")
     narrow = [
         f"{shown(model)} {setting(f'width/{model}', width, 'widths', model)}" for model, width in settings["widths"].items() if width != 1
@@ -428,6 +435,14 @@ def pqn_in_words(model: str, pqn: Mapping[str, Any], setting: Callable[..., str]
     beside = f" and {number('classification')} times the classification loss" if pqn["classification"] else ""
     begin = f", after a share of {number('warm_up')} of the epochs with the classification loss alone" if pqn["warm_up"] else ""
     return f" ({pqn['loss']} triplet loss{margin}{beside}{begin}; alpha {number('alpha')}; {parts} normalised)"
+
+
+def joint_in_words(model: str, joint: Mapping[str, Any], setting: Callable[..., str]) -> str:
+    """The same for the methods that begin with a trained network."""
+    epochs, rate, weight, *rest = (setting(f"joint/{model}/{key}", value, "joint", model, key) for key, value in joint.items())
+    terms = dict(zip(list(joint)[3:], rest))
+    quantization = f", {terms['quantization']} times its quantization term" if "quantization" in terms else ""
+    return f" ({epochs} epochs from the trained network, learning rate {rate}, {weight} times the classification loss{quantization})"
 
 
 #: Where a record keeps the settings of its job.

@@ -14,7 +14,7 @@ from pqag.names import CLEAN
 from pqag.study import resources as asks
 from pqag.study import settings as needs
 from pqag.study.resources import Work
-from pqag.study.scores import CONCLUSIONS, Score, heat_maps, is_joint, scores, tables, training_of, with_lender
+from pqag.study.scores import CONCLUSIONS, Score, heat_maps, is_fine_tuned, is_joint, scores, tables, training_of, with_lender
 from pqag.study.settings import maker_of
 
 #: The wildcards that tell the jobs of a rule apart, by what there is one job for. Most have a dataset and a seed besides.
@@ -63,7 +63,7 @@ RULES = {
         Rule("fetch", "data set", needs.fetch, asks.fetch, local=True),
         Rule("prepare", "data set", needs.prepare, asks.prepare),
         Rule("pretrain", "network", needs.pretrain, asks.pretrain, network=True),
-        Rule("train_pqn", "network and code length", needs.train_pqn, asks.train_pqn, network=True),
+        Rule("train_joint", "network and code length", needs.train_joint, asks.train_joint, network=True),
         Rule("adopt", "network", needs.adopt, asks.adopt, network=True),
         Rule("borrow", "network", needs.borrow, asks.light, local=True),
         Rule("extract", "victim", needs.extract, asks.extract, network=True, group="features"),
@@ -133,6 +133,8 @@ def jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
     def victim(its: dict[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
         for model in with_lender(study, its["model"]):
             yield job(maker_of(study["models"][model]), **its | {"model": model})
+        if is_fine_tuned(study["models"][its["model"]]):
+            yield job("train_joint", **its)
         yield job("extract", **its)
         yield job("encode" if is_joint(study, its["model"]) else "quantize", **its)
 

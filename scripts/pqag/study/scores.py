@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pqag.names import CLEAN, JOINT, PQN, PRETRAINED
+from pqag.names import CLEAN, FINE_TUNED, JOINT, PQN, PRETRAINED
 
 
 class Score(NamedTuple):
@@ -24,9 +24,16 @@ class Score(NamedTuple):
         return (self.source_model, self.source_training) != (self.model, self.training)
 
 
+def is_fine_tuned(model: Mapping[str, Any]) -> bool:
+    """Whether a model of a resolved study, given by its entry, is trained together with its codebook from trained weights. A method of the
+    user's is if the entry has the section ``joint``."""
+    return model["quantizer"]["method"] in FINE_TUNED or "joint" in model
+
+
 def is_joint(study: Mapping[str, Any], model: str) -> bool:
     """Whether a model of a resolved study is trained together with its codebook."""
-    return study["models"][model]["quantizer"]["method"] == PQN
+    one = study["models"][model]
+    return one["quantizer"]["method"] == PQN or is_fine_tuned(one)
 
 
 def training_of(study: Mapping[str, Any], model: str, bits: int) -> str:
