@@ -45,6 +45,8 @@ RELEASED = {"Train": 161_789, "Test": 107_859}
 
 #: Clean queries among attacks; how a network came by its weights, as folders are named: ``joint16`` was trained with a 16-bit codebook.
 CLEAN = "clean"
+#: The clean queries as their farthest codes, among attacks: no attack on the distance to its own code can do much more.
+FARTHEST = "farthest"
 PRETRAINED = "pretrained"
 JOINT = "joint"
 
@@ -116,7 +118,7 @@ MODEL_NAMES = {
 FAMILY_NAMES = {"alexnet": "AlexNet", "vgg": "VGG", "resnet": "ResNet"}
 QUANTIZER_NAMES = {"pq": "PQ", "opq": "OPQ", "pqn": "PQN", "csq": "CSQ", "dpsh": "DPSH", "hashnet": "HashNet", "dqn": "DQN"}
 METHOD_NAMES = {"fgsm": "FGSM", "momentum_pgd": "momentum PGD"}
-ATTACK_NAMES = {"clean": "Clean", "basic": "Basic", "apd": "APD", "aod": "AOD"}
+ATTACK_NAMES = {"clean": "Clean", "basic": "Basic", "apd": "APD", "aod": "AOD", "farthest": "Farthest codes"}
 
 
 def model_name(name: str) -> str:

@@ -150,6 +150,12 @@ def encode(features: np.ndarray, codewords: np.ndarray) -> np.ndarray:
     return np.concatenate(blocks) if blocks else np.empty((0, subspaces), dtype)
 
 
+def farthest(codes: np.ndarray, codewords: np.ndarray) -> np.ndarray:
+    """The codes (N, M) of the codewords that are farthest from those of ``codes`` (N, M) in each sub-space; of a hypercube the opposite."""
+    far = squared_distances(codewords.transpose(1, 0, 2), codewords).argmax(2)  # (K, M)
+    return np.take_along_axis(far, codes.astype(np.int64), 0).astype(codes.dtype)
+
+
 def decode(codes: np.ndarray, codewords: np.ndarray) -> np.ndarray:
     """Reconstructions, float32 (N, D), of ``codes`` (N, M): the concatenation of their codewords."""
     return np.concatenate([codewords[m][codes[:, m]] for m in range(len(codewords))], axis=1)

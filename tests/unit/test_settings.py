@@ -108,6 +108,7 @@ BY_HAND = [
     ("attack_shard", VICTIM | {"bits": "24", "attack": "basic", "shard": "3", "shards": "3"}, BASIC | RUNS),
     ("evaluate", VICTIM | SOURCE | {"bits": "24", "attack": "strong"}, {}),
     ("evaluate_clean", VICTIM | {"bits": "24"}, {}),
+    ("evaluate_farthest", VICTIM | {"bits": "24"}, {}),
     ("table", {"table": "table1"}, TABLE | of(VGG16, ALEXNET) | {"victims": [["vgg16", "pretrained"], ["alexnet", "pretrained"]]}),
     (
         "table",

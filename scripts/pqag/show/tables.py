@@ -1,5 +1,6 @@
 """The tables: tidy rows from metrics, LaTeX in the paper's layout, and the comparison with the paper's own numbers."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,6 +47,7 @@ LAYOUTS = {
         ("distance", "made_for"),
         ("dataset", "model"),
     ),
+    5: Layout("Systems: mAP (%) under white-box attacks", "tab:systems", ("model", "attack"), ("dataset", "bits", "distance")),
 }
 
 
@@ -353,6 +355,101 @@ def with_cells(rows: pd.DataFrame, metrics: Mapping[str, dict], cells: Cells, bi
     return rows.assign(map=marks, bits=rows["target_bits"].map(heads), made_for_bits=rows["source_bits"].map(heads))
 
 
+def strongest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of the rows of Table 5 the mAP (%) of ``clean`` queries, and ``attacked``, the lowest of any attack, and ``floor``, of the farthest
+    codes; a row for each distance, model and code length."""
+    keys = ["distance", "target_model", "target_bits"]
+    special = rows["attack"].isin(["clean", "farthest"])
+    clean, floor = (rows[rows["attack"] == name].set_index(keys)["map"] for name in ("clean", "farthest"))
+    attacked = rows[~special].groupby(keys, sort=False)["map"].min()
+    return pd.DataFrame({"clean": clean, "attacked": attacked, "floor": floor}).reindex(clean.index).reset_index()
+
+
+#: Points of mAP by which an attack at a raised temperature is much stronger than at its own; by which a system may stay behind plain PQ.
+MUCH, BEHIND = 5, 2
+
+
+def with_systems(
+    rows: pd.DataFrame,
+    marked: pd.DataFrame,
+    metrics: Mapping[str, dict],
+    healths: Mapping[str, dict],
+    attacks: Mapping[str, dict],
+    cells: Cells,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """``rows`` of Table 5 with the columns ``distinct_codes`` of the database and ``zero_gradients``, the share of exact zeros in the first
+    gradient of the attack (%); and ``marked``, see ``with_cells``, with a row of each for every victim.
+
+    ``metrics`` are the files of the scores, by path, ``healths`` those of the attacks, in the order of their metrics. The row of zero
+    gradients is that of the first of ``attacks`` with the loss APD, or else of the first. All are files of ``cells``.
+    """
+    keys = ["dataset", "target_model", "target_bits", "attack"]
+
+    def key(one: Mapping[str, Any]) -> tuple:
+        return tuple(one[name] for name in keys)
+
+    codes, zeros = {}, {}
+    attacked = [one for one in metrics.values() if one["attack"] in attacks]
+    for path, one in metrics.items():
+        codes.setdefault(key(one), []).append(path)
+    for path, one in zip(healths, attacked, strict=True):
+        if healths[path]["zero_gradients"] is not None:
+            zeros.setdefault(key(one), []).append(path)
+    means = [[float(np.mean([metrics[path]["distinct_database_codes"] for path in codes[tuple(row)]])) for row in rows[keys].to_numpy()]]
+    means += [
+        [
+            100 * float(np.mean([healths[path]["zero_gradients"] for path in zeros.get(tuple(row), [])] or [np.nan]))
+            for row in rows[keys].to_numpy()
+        ]
+    ]
+    rows = rows.assign(distinct_codes=means[0], zero_gradients=means[1])
+    shown = next((name for name, attack in attacks.items() if attack["loss"] == "apd"), next(iter(attacks)))
+    extra = []
+    for row in marked[(marked["attack"] == "clean") & (marked["distance"] == DISTANCES[0])].itertuples(index=False):
+        victim = f"{row.dataset}/{row.target_model}/{row.target_bits}"
+        sources = [(path, "/distinct_database_codes") for path in codes[row.dataset, row.target_model, row.target_bits, "clean"]]
+        extra.append(row._asdict() | {"attack": "Distinct codes", "map": cells.put(f"codes/{victim}", sources, ".0f")})
+        if paths := zeros.get((row.dataset, row.target_model, row.target_bits, shown)):
+            mark = cells.put(f"zeros/{victim}", [(path, "/zero_gradients") for path in paths], ".1f", 100)
+            extra.append(row._asdict() | {"attack": f"Zero gradients, {attack_name(shown)} (%)", "map": mark})
+    return rows, pd.concat([marked, pd.DataFrame(extra)], ignore_index=True)
+
+
+def systems_in_words(rows: pd.DataFrame, marked: pd.DataFrame, settings: Mapping[str, Any], setting: Callable[..., str]) -> str:
+    """What a reader must know of Table 5: which attacks differ in their temperature alone, where the hotter is much stronger, and which
+    systems stay behind plain product quantization on clean queries (SDC). ``rows`` are of ``tidy``, ``marked`` the same with marks."""
+    keys, sentences = ["dataset", "target_model", "target_bits", "distance", "attack"], []
+    values = {tuple(key): value for *key, value in rows[[*keys, "map"]].to_numpy()}
+    marks = {tuple(key): mark for *key, mark in marked[[*keys, "map"]].to_numpy()}
+    lengths = dict(zip(marked["target_bits"], marked["bits"]))
+    for one, other in itertools.permutations(settings["attacks"], 2):
+        cool, hot = settings["attacks"][one], settings["attacks"][other]
+        if cool | {"temperature": hot["temperature"]} != hot or cool["temperature"] >= hot["temperature"]:
+            continue
+        stronger = [
+            f"{model_name(key[1])} at {lengths[key[2]]} by {key[3]} ({marks[(*key[:4], other)]} instead of {marks[key]})"
+            for key, value in values.items()
+            if key[4] == one and values[(*key[:4], other)] < value - MUCH
+        ]
+        found = "by more than five points stronger for no system"
+        if stronger:
+            found = f"by more than five points stronger for {', '.join(stronger)}: saturation passed for robustness to {attack_name(one)}"
+        warm = setting(f"temperature/{other}", hot["temperature"], "attacks", other, "temperature")
+        sentences.append(f"{attack_name(other)}, which is {attack_name(one)} at temperature {warm}, is {found}.")
+    plain = next((model for model, quantizer in settings["quantizers"].items() if quantizer == "pq"), None)
+    clean = DISTANCES[0], "clean"
+    behind = [
+        f"{model_name(key[1])} at {lengths[key[2]]}"
+        for key, value in values.items()
+        if plain and key[3:] == clean and value < values[key[0], plain, key[2], *clean] - BEHIND
+    ]
+    if behind:
+        sentences.append(
+            f"Of clean queries the mAP by {DISTANCES[0]} is more than two points below that of {model_name(plain)} for {', '.join(behind)}."
+        )
+    return " ".join(sentences)
+
+
 def caption(
     what: str,
     cells: Cells,
@@ -371,9 +468,7 @@ def caption(
     of the table's own record, holds; ``names``, what the table calls its models, where that is not their name. All files are files of
     ``cells``.
     """
-
-    def setting(name: str, value: float, *path: str | int) -> str:
-        return cells.put(name, [(record, "/".join((_SETTINGS, *map(str, path))))], "d" if isinstance(value, int) else "g")
+    setting = functools.partial(setting_of, cells, record)
 
     def shown(model: str) -> str:
         return model_name(names.get(model, model))
@@ -422,6 +517,11 @@ def caption(
     seeds = [setting(f"seed/{seed}", seed, "seeds", i) for i, seed in enumerate(settings["seeds"])]
     sentences.append(f"Seed {seeds[0]}." if len(seeds) == 1 else f"Mean ± standard deviation over seeds {', '.join(seeds)}.")
     return " ".join(sentences)
+
+
+def setting_of(cells: Cells, record: str, name: str, value: float, *path: str | int) -> str:
+    """The mark of a setting of a table, which is at ``path`` of the settings in its ``record``."""
+    return cells.put(name, [(record, "/".join((_SETTINGS, *map(str, path))))], "d" if isinstance(value, int) else "g")
 
 
 def pqn_in_words(model: str, pqn: Mapping[str, Any], setting: Callable[..., str]) -> str:

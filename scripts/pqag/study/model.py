@@ -19,6 +19,7 @@ from pqag.errors import UserError
 from pqag.names import (
     DATASETS,
     DQN,
+    FARTHEST,
     FINE_TUNED,
     HADAMARD,
     HASHING,
@@ -191,7 +192,7 @@ class Attack(_Section):
 
 
 class WhiteBox(_Section):
-    """Tables 1 and 2."""
+    """Tables 1, 2 and 5."""
 
     models: list[str] | None = None
 
@@ -215,6 +216,7 @@ class Tables(_Section):
     table2: WhiteBox = WhiteBox()
     table3: Transfer = Transfer()
     table4: ModelTransfer = ModelTransfer()
+    table5: WhiteBox = WhiteBox()
 
 
 class Sweep(_Section):
@@ -333,6 +335,7 @@ class Study(_Section):
             "table2": filled(given["table2"], joint),
             "table3": filled(given["table3"], table1["models"]),
             "table4": filled(given["table4"], others),
+            "table5": filled(given["table5"], []),
         }
         figures = filled(figures, table1["models"])
         figures["sweep"] = filled(figures["sweep"], figures["models"][:1])
@@ -387,6 +390,8 @@ class Study(_Section):
         for name, attack in self.attacks.items():
             if name == "clean":
                 raise ValueError('attacks.clean: "clean" stands for the queries as they are; give the attack another name')
+            if name == FARTHEST:
+                raise ValueError(f'attacks.{name}: "{name}" stands for the farthest codes in Table 5; give the attack another name')
             if name == "all":
                 raise ValueError('attacks.all: "all" stands for all attacks together in Table 2; give the attack another name')
             _check_known_or_own(f"attacks.{name}.loss", attack.loss, LOSSES)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pqag.job.provenance import LIBRARY, code_digest
-from pqag.names import CLEAN
+from pqag.names import CLEAN, FARTHEST
 from pqag.study import resources as asks
 from pqag.study import settings as needs
 from pqag.study.resources import Work
@@ -75,6 +75,7 @@ RULES = {
         Rule("extract_transfer", "source", needs.extract_transfer, asks.extract_transfer, network=True, group="transfers"),
         Rule("evaluate", "score", needs.nothing, asks.evaluate, group="scores"),
         Rule("evaluate_clean", "codebook", needs.nothing, asks.evaluate, script="evaluate", group="scores"),
+        Rule("evaluate_farthest", "codebook", needs.nothing, asks.evaluate, script="evaluate", group="scores"),
         Rule("robustness", "table", needs.robustness, asks.light, group="paper"),
         Rule("drops", "table", needs.drops, asks.light, group="paper"),
         Rule("table", "table", needs.table, asks.light, group="paper"),
@@ -160,8 +161,8 @@ def jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
     for score in scores(study):
         its = score._asdict()
         yield from victim(its)
-        if score.attack == CLEAN:
-            yield job("evaluate_clean", **its)
+        if score.attack in (CLEAN, FARTHEST):
+            yield job(f"evaluate_{score.attack}", **its)
             continue
         source = {"model": score.source_model, "training": score.source_training, "bits": score.source_bits}
         yield job("attack", **its | source)
