@@ -16,6 +16,7 @@ from pqag.study.model import parse_study, read_config
 from pqag.study.resources import START_SECONDS
 from pqag.study.rules import FIGURES, RULES, jobs, settings, work
 from pqag.study.scores import CONCLUSIONS, TABLES, heat_maps, held_against, rows_of, tables
+from pqag.study.scores import is_fine_tuned
 from pqag.study.settings import maker_of
 from pqag.user_code import digests
 
@@ -69,7 +70,9 @@ def fetched_from(name):
 # stale: its images are those that were fetched.
 if workflow.exec_mode == workflow.exec_mode.DEFAULT:
     found = {name: content.look(name, dataset) for name, dataset in RESOLVED["datasets"].items() if dataset["source"]}
-    trained = next((name for name, model in RESOLVED["models"].items() if maker_of(model) in ("pretrain", "train_pqn")), None)
+    trained = next(
+        (name for name, model in RESOLVED["models"].items() if maker_of(model) in ("pretrain", "train_joint") or is_fine_tuned(model)), None
+    )
     for name, (sha256, unseen) in found.items():
         if unseen and trained:
             stop(
@@ -182,7 +185,14 @@ def shards_of(rule):
 
 def models_made_by(rule):
     """The models whose weights ``rule`` makes, as a constraint of its wildcard."""
-    return "|".join(name for name, model in RESOLVED["models"].items() if maker_of(model) == rule) or "none, since names have no blanks"
+    made = {name: [maker_of(model), *["train_joint"] * is_fine_tuned(model)] for name, model in RESOLVED["models"].items()}
+    return "|".join(name for name, makers in made.items() if rule in makers) or "none, since names have no blanks"
+
+
+def start_of_joint(wildcards):
+    """The weights that a joint training begins with; none for PQN."""
+    path = f"{paths.results(RESOLVED)}/{{dataset}}/{{model}}-{PRETRAINED}/seed{{seed}}/weights.pt"
+    return path if is_fine_tuned(RESOLVED["models"][wildcards.model]) else []
 
 
 def like(name):

@@ -38,3 +38,20 @@ use rule evaluate as evaluate_clean with:
         "<benchmarks>/evaluate/<of_victim>/{bits}bits/clean.jsonl"
     message:
         "Scoring the clean queries on {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} (seed {wildcards.seed})"
+
+
+# The clean queries as the codes that are farthest from their own.
+use rule evaluate as evaluate_farthest with:
+    input:
+        queries="<victim>/features/query.h5",
+        database="<victim>/features/database.h5",
+        codebook="<victim>/{bits}bits/codebook.h5",
+    output:
+        "<victim>/{bits}bits/metrics/farthest.json",
+        record="<victim>/{bits}bits/metrics/farthest.prov.json",
+    log:
+        "<logs>/evaluate/<of_victim>/{bits}bits/farthest.log",
+    benchmark:
+        "<benchmarks>/evaluate/<of_victim>/{bits}bits/farthest.jsonl"
+    message:
+        "Scoring the farthest codes on {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} (seed {wildcards.seed})"

@@ -1,4 +1,5 @@
 # The paper's tables: 1, white-box attacks; 2, the same on jointly trained networks; 3, transfer between code lengths; 4, transfer between networks.
+# Table 5, which the paper does not have, puts systems side by side.
 rule table:
     input:
         metrics=metrics_of(rows_of),
@@ -6,6 +7,7 @@ rule table:
         histories=lambda wildcards: paths.histories(RESOLVED, wildcards.table),
         robustness=conclusion("robustness"),
         drops=conclusion("drops"),
+        healths=lambda wildcards: paths.healths(RESOLVED, wildcards.table),
     output:
         csv=report("<results>/tables/{table}.csv", caption="../report/table.rst", category="Tables", labels={"table": "{table}"}),
         tex="<results>/tables/{table}.tex",

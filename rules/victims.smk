@@ -25,32 +25,33 @@ rule pretrain:
         "../scripts/pretrain.py"
 
 
-# A network that is trained together with its codebook, for one code length.
-rule train_pqn:
+# A network that is trained together with its codebook, for one code length: a new one, or the model's trained one.
+rule train_joint:
     input:
-        "<results>/{dataset}/images.h5",
+        images="<results>/{dataset}/images.h5",
+        start=start_of_joint,
     output:
         weights="<results>/{dataset}/{model}-joint{bits}/seed{seed}/weights.pt",
         codewords="<results>/{dataset}/{model}-joint{bits}/seed{seed}/codewords.h5",
         history="<results>/{dataset}/{model}-joint{bits}/seed{seed}/training.csv",
         record="<results>/{dataset}/{model}-joint{bits}/seed{seed}/weights.prov.json",
     log:
-        "<logs>/train_pqn/{dataset}/{model}/seed{seed}/{bits}bits.log",
+        "<logs>/train_joint/{dataset}/{model}/seed{seed}/{bits}bits.log",
     benchmark:
-        "<benchmarks>/train_pqn/{dataset}/{model}/seed{seed}/{bits}bits.jsonl"
+        "<benchmarks>/train_joint/{dataset}/{model}/seed{seed}/{bits}bits.jsonl"
     wildcard_constraints:
-        model=models_made_by("train_pqn"),
+        model=models_made_by("train_joint"),
     conda:
         "../envs/steps.yaml"
     threads: STUDY.threads.pretrain
     resources:
-        **needs("train_pqn"),
+        **needs("train_joint"),
     params:
-        settings=settings_of("train_pqn"),
+        settings=settings_of("train_joint"),
     message:
         "Training {wildcards.model} with its {wildcards.bits}-bit codebook on {wildcards.dataset} (seed {wildcards.seed})"
     script:
-        "../scripts/train_pqn.py"
+        "../scripts/train_joint.py"
 
 
 # A network with the weights that the user has.

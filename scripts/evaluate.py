@@ -1,11 +1,13 @@
 """Score one query set on one victim."""
 
+from pathlib import Path
+
 import numpy as np
 
-from pqag import codebooks, files, retrieval, storage
+from pqag import codebooks, files, quantizer, retrieval, storage
 from pqag.errors import UserError
 from pqag.job.step import log, step
-from pqag.names import kind_of
+from pqag.names import FARTHEST, kind_of
 
 with step(snakemake):
     wildcards = snakemake.wildcards
@@ -24,9 +26,13 @@ with step(snakemake):
         "target_model": wildcards.model,
         "source_bits": int(wildcards.get("source_bits", wildcards.bits)),
         "target_bits": int(wildcards.bits),
-        "attack": wildcards.get("attack", "clean"),
+        "attack": Path(snakemake.output[0]).name.split(".")[0],
         "seed": int(wildcards.seed),
     }
-    scores = retrieval.evaluate(codebook.rotated(queries), query_labels, codebook.codewords, codebook.codes, database_labels)
+    queries = codebook.rotated(queries)
+    if cell["attack"] == FARTHEST:
+        codes = quantizer.farthest(quantizer.encode(queries, codebook.codewords), codebook.codewords)
+        queries = quantizer.decode(codes, codebook.codewords)
+    scores = retrieval.evaluate(queries, query_labels, codebook.codewords, codebook.codes, database_labels)
     log.info("mAP %s", {kind: scores[kind]["map"] for kind in retrieval.DISTANCES})
     files.write_json(snakemake.output[0], cell | scores | {"definitions": retrieval.DEFINITIONS})

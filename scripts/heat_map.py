@@ -1,4 +1,4 @@
-"""Plot a panel of a table of transfer as a heat map, from the rows of the table."""
+"""Plot a panel of a table from its rows: of a table of transfer as a heat map, of Table 5 clean mAP against mAP under attack."""
 
 import pandas as pd
 
@@ -9,9 +9,13 @@ from pqag.show import figures, tables
 
 with step(snakemake):
     titles = storage.titles(snakemake.input.images)
-    rows, values, clean = tables.transfer_grid(pd.read_csv(snakemake.input.table), snakemake.wildcards.panel)
-    first = rows.iloc[0]
-    attack = attack_name(first["attack"])
-    names = (list(dict.fromkeys(rows[end])) for end in ("source", "target"))
-    figure = figures.heat_map(values, *names, f"{attack} queries, {titles[first['dataset']]}, {first['where']}", clean)
+    table, panel = pd.read_csv(snakemake.input.table), snakemake.wildcards.panel
+    if snakemake.wildcards.table == "table5":
+        figure = figures.systems(tables.strongest(table[table["dataset"] == panel]), f"Systems, {titles[panel]}")
+    else:
+        rows, values, clean = tables.transfer_grid(table, panel)
+        first = rows.iloc[0]
+        attack = attack_name(first["attack"])
+        names = (list(dict.fromkeys(rows[end])) for end in ("source", "target"))
+        figure = figures.heat_map(values, *names, f"{attack} queries, {titles[first['dataset']]}, {first['where']}", clean)
     figures.save(figure, snakemake.output.pdf, snakemake.output.png)

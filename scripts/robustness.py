@@ -6,11 +6,12 @@ from pqag.show import tables
 
 with step(snakemake) as settings:
     counterparts = settings["counterparts"]
-    names = tables.network_names({model: settings["networks"][model] for model in counterparts})
+    of_paper = tables.in_the_paper(settings)
+    names = tables.network_names(of_paper)
     joint = tables.renamed({path: files.read_json(path) for path in snakemake.input.metrics}, names).values()
     pretrained = [files.read_json(path) for path in snakemake.input.pretrained]
     pairs = {names[model]: other for model, other in counterparts.items() if other}
-    networks = {names[model]: settings["networks"][model] for model in counterparts}
+    networks = {names[model]: network for model, network in of_paper.items()}
 
     number = int(snakemake.wildcards.table.removeprefix("table"))
 

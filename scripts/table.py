@@ -2,6 +2,7 @@
 
 import itertools
 import textwrap
+from functools import partial
 
 from pqag import files, storage
 from pqag.errors import UserError
@@ -15,22 +16,27 @@ with step(snakemake) as settings:
     if not given.metrics:
         raise UserError(f"the study has no Table {number}: give tables.{name}.models at least one model")
     counterparts = settings.get("counterparts", {})
-    names = tables.network_names({model: settings["networks"][model] for model in counterparts})
+    of_paper = tables.in_the_paper(settings)
+    names = tables.network_names(of_paper)
     metrics = tables.renamed({path: files.read_json(path) for path in given.metrics}, names)
     titles = storage.titles(given.images)
     histories = {}
     for (dataset, victim, _), path in zip(itertools.product(titles, settings["victims"], settings["seeds"]), given.histories):
         histories.setdefault((dataset, *victim), []).append(path)
 
+    healths = {path: files.read_json(path) for path in given.healths}
     read = {path: cells.read(path) for path in (*given.histories, *given.robustness, *given.drops)}
-    table = cells.Cells(name, metrics | read | {record: tables.record_with(settings)})
+    table = cells.Cells(name, metrics | healths | read | {record: tables.record_with(settings)})
     rows = tables.tidy(metrics.values(), number)
+    marked = tables.with_cells(rows, metrics, table, settings["bits"], record)
+    if healths:
+        rows, marked = tables.with_systems(rows, marked, metrics, healths, settings["attacks"], table)
     files.write_text(snakemake.output.csv, rows.to_csv(index=False, lineterminator="\n"))
-    networks = {names[model]: settings["networks"][model] for model in counterparts}
-    compared = tables.against_paper(tables.as_in_the_paper(rows, settings["quantizers"]), settings["attacks"], networks)
+    networks = {names[model]: network for model, network in of_paper.items()}
+    quantizers = settings["quantizers"] | {names[model]: settings["quantizers"][model] for model in counterparts}
+    compared = tables.against_paper(tables.as_in_the_paper(rows, quantizers), settings["attacks"], networks)
     files.write_text(snakemake.output.paper, compared.to_csv(index=False, lineterminator="\n"))
 
-    marked = tables.with_cells(rows, metrics, table, settings["bits"], record)
     attack = ", ".join(attack_name(name) for name in settings["attacks"])
     title = tables.LAYOUTS[number].title.format(attack=attack, bits=marked["bits"].iloc[0].removesuffix(" bits"))
     shown = names | {other: f"pretrained {model_name(other)}" for other in counterparts.values() if other}
@@ -40,6 +46,9 @@ with step(snakemake) as settings:
         caption += " " + tables.robustness_in_words(path, table, titles, alone)
     for path in given.drops:
         caption += " " + tables.drops_in_words(path, table, titles)
+
+    if healths:
+        caption += " " + tables.systems_in_words(rows, marked, settings, partial(tables.setting_of, table, record))
 
     layout = tables.in_paper_layout(marked, titles)
     files.write_text(snakemake.output.tex, tables.as_latex(layout, caption, tables.LAYOUTS[number].label, table))

@@ -50,10 +50,14 @@ def load(path: str | Path) -> dict:
 
 def save_network(path: str | Path, network: nn.Module, model: str, width: float, classes: int | None) -> None:
     """Write the weights of ``network`` and how to build it: its name or entry point, its width, its numbers of logits and of pixels, the
-    number of parts in which its features are normalised, and how it enlarges images where that is not ``networks.ENLARGED``."""
-    built = {"model": model, "width": width, "classes": classes, "image_size": getattr(network, "image_size", None)}
-    if getattr(network, "enlarged", None) not in (None, networks.ENLARGED):
-        built["enlarged"] = network.enlarged
+    number of parts in which its features are normalised, how it enlarges images where that is not ``networks.ENLARGED``, and the sizes of a
+    bottleneck around it. ``classes`` is the number of logits of the network within the bottleneck."""
+    trunk = network.trunk if isinstance(network, networks.Bottleneck) else network
+    built = {"model": model, "width": width, "classes": classes, "image_size": getattr(trunk, "image_size", None)}
+    if getattr(trunk, "enlarged", None) not in (None, networks.ENLARGED):
+        built["enlarged"] = trunk.enlarged
+    if trunk is not network:
+        built["bottleneck"] = [network.layer.in_features, network.layer.out_features, network.head.out_features]
     save(path, built | {"feature_groups": networks.groups_of(network), "weights": network.state_dict()})
 
 
@@ -73,6 +77,8 @@ def load_network(path: str | Path, digests: Mapping[str, str] | None = None) -> 
             enlarged = saved.get("enlarged", networks.ENLARGED)
             network = networks.build(saved["model"], saved["classes"], saved["width"], image_size=saved["image_size"], enlarged=enlarged)
             network.feature_groups = saved["feature_groups"]
+        if "bottleneck" in saved:
+            network = networks.Bottleneck(network, *saved["bottleneck"])
         network.load_state_dict(saved["weights"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} does not contain the weights of a network of this workflow: {str(error).splitlines()[0]}") from error

@@ -9,12 +9,17 @@ from typing import NamedTuple
 # ------------------------------------------------------------------------------------------------------------------------ registries
 
 NETWORKS = ("alexnet", "vgg11", "vgg13", "vgg16", "resnet18", "resnet34", "resnet50")
-#: Losses of an attack, its methods, quantizers that are fitted to features, and the quantizer whose codebook is trained with the network.
+#: Losses of an attack, its methods, and quantizers that are fitted to features.
 LOSSES = ("basic", "apd", "aod")
 METHODS = ("pgd", "fgsm", "momentum_pgd")
 FITTED = ("pq", "opq")
-PQN = "pqn"
-QUANTIZERS = (*FITTED, PQN)
+#: Quantizers that are trained with the network. PQN begins with a new network, all others with a trained one, see ``pqag.joint``.
+PQN, HASHING, DQN = "pqn", ("csq", "dpsh", "hashnet"), "dqn"
+FINE_TUNED = (*HASHING, DQN)
+QUANTIZERS = (*FITTED, PQN, *FINE_TUNED)
+#: The code lengths that CSQ has a Hadamard matrix for, see ``pqag.joint.hadamard``; and the largest K of a hypercube.
+HADAMARD = tuple(bits for bits in range(4, 65, 4) if bits != 52)
+HYPERCUBE = 2**16
 TRIPLET_LOSSES = ("sigmoid", "hinge", "softplus")
 
 
@@ -40,6 +45,8 @@ RELEASED = {"Train": 161_789, "Test": 107_859}
 
 #: Clean queries among attacks; how a network came by its weights, as folders are named: ``joint16`` was trained with a 16-bit codebook.
 CLEAN = "clean"
+#: The clean queries as their farthest codes, among attacks: no attack on the distance to its own code can do much more.
+FARTHEST = "farthest"
 PRETRAINED = "pretrained"
 JOINT = "joint"
 
@@ -109,9 +116,9 @@ MODEL_NAMES = {
     "resnet50": "ResNet50",
 }
 FAMILY_NAMES = {"alexnet": "AlexNet", "vgg": "VGG", "resnet": "ResNet"}
-QUANTIZER_NAMES = {"pq": "PQ", "opq": "OPQ", "pqn": "PQN"}
+QUANTIZER_NAMES = {"pq": "PQ", "opq": "OPQ", "pqn": "PQN", "csq": "CSQ", "dpsh": "DPSH", "hashnet": "HashNet", "dqn": "DQN"}
 METHOD_NAMES = {"fgsm": "FGSM", "momentum_pgd": "momentum PGD"}
-ATTACK_NAMES = {"clean": "Clean", "basic": "Basic", "apd": "APD", "aod": "AOD"}
+ATTACK_NAMES = {"clean": "Clean", "basic": "Basic", "apd": "APD", "aod": "AOD", "farthest": "Farthest codes"}
 
 
 def model_name(name: str) -> str:

@@ -70,6 +70,22 @@ class Backbone(nn.Module):
         return self.head(self.features(images))
 
 
+class Bottleneck(nn.Module):
+    """A trained network with a shorter feature: a linear layer from its own features, ``inputs`` numbers, to ``size``; and a new head."""
+
+    def __init__(self, trunk: nn.Module, inputs: int, size: int, classes: int):
+        super().__init__()
+        self.trunk, self.layer, self.head = trunk, nn.Linear(inputs, size), nn.Linear(size, classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Outputs of the linear layer, float (N, size), not normalised; ``images`` float (N, 3, H, W) in [0, 1]."""
+        return self.layer(self.trunk.features(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, float (N, classes); ``images`` float (N, 3, H, W) in [0, 1]."""
+        return self.head(self.features(images))
+
+
 def pixels(images: Tensor, size: int | None = None) -> Tensor:
     """uint8 (N, 3, H, W) to float32 in [0, 1], channels last in memory (a fifth faster than channels first on CPU).
 

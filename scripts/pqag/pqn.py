@@ -80,6 +80,30 @@ def triplet_loss(z: Tensor, quantized: Tensor, labels: Tensor, loss: str, margin
     return (costs * triplets).sum() / triplets.sum().clamp(min=1)
 
 
+@torch.no_grad()
+def start_of_codebook(
+    network: nn.Module,
+    images: np.ndarray | h5py.Dataset,
+    sizes: tuple[int, int],
+    seed: int,
+    iterations: int,
+    groups: int = 1,
+    image_size: int | None = None,
+) -> Tensor:
+    """The centroids, float32 (M, K, D/M), of k-means on the features of ``network``, which is in evaluation mode, normalised in ``groups``.
+
+    ``images``, uint8 (N, 3, H, W): the first 10,000, or 20 for each codeword, in an order drawn by ``seed``, enlarged to ``image_size``
+    pixels on a side. ``sizes``: M and K. Raises ValueError for fewer images than codewords.
+    """
+    device = next(network.parameters()).device
+    count = max(IMAGES_OF_START, FOR_EACH_CODEWORD * sizes[1])
+    rows, places = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].sort()
+    batches = (read_rows(images, batch).to(device) for batch in rows.split(500))
+    features = [normalise(network.features(pixels(batch, image_size)), groups) for batch in batches]
+    points = torch.cat(features).float().cpu()[places.argsort()].numpy()
+    return torch.from_numpy(np.ascontiguousarray(quantizer.fit(points, *sizes, seed, iterations).codewords))
+
+
 class ProductQuantizationNetwork(nn.Module):
     """A backbone with a codebook that is learned with it; called like the backbone, it gives logits."""
 
@@ -99,24 +123,19 @@ class ProductQuantizationNetwork(nn.Module):
         """The codewords, float32 (M, K, D/M), of norm 1 under intra-normalisation."""
         return F.normalize(self.free_codewords, dim=2) if self.joint.intra_normalisation else self.free_codewords
 
-    @torch.no_grad()
-    def start_codebook(self, images: np.ndarray | h5py.Dataset, seed: int, batch_size: int = 500) -> None:
-        """Let the codewords be the centroids of k-means on the network's own features of ``images``, uint8 (N, 3, H, W): the first
-        10,000, or 20 for each codeword, in an order drawn by ``seed``. Raises ValueError for fewer images than codewords."""
+    def start_codebook(self, images: np.ndarray | h5py.Dataset, seed: int, image_size: int | None = None) -> None:
+        """Let the codewords be those of ``start_of_codebook``."""
         self.eval()
-        count = max(IMAGES_OF_START, FOR_EACH_CODEWORD * self.joint.codewords)
-        rows, places = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].sort()
-        batches = (read_rows(images, batch).to(self.free_codewords.device) for batch in rows.split(batch_size))
-        features = [normalise(self.backbone.features(pixels(batch, self.backbone.image_size)), self.joint.groups) for batch in batches]
-        points = torch.cat(features).float().cpu()[places.argsort()].numpy()
-        fit = quantizer.fit(points, self.joint.subspaces, self.joint.codewords, seed, self.joint.iterations)
-        self.free_codewords.copy_(torch.from_numpy(np.ascontiguousarray(fit.codewords)))
+        kept = self.joint
+        with torch.no_grad():
+            sizes = kept.subspaces, kept.codewords
+            self.free_codewords.copy_(start_of_codebook(self.backbone, images, sizes, seed, kept.iterations, kept.groups, image_size))
 
-    def begin(self, epoch: int, recipe: Recipe, images: np.ndarray | h5py.Dataset, seed: int) -> None:
-        """Start the codebook on ``images``, see ``start_codebook``, if this is the epoch in which it begins: for ``training.train``, which
-        calls it before each."""
+    def begin(self, epoch: int, recipe: Recipe, images: np.ndarray | h5py.Dataset, seed: int, image_size: int | None = None) -> None:
+        """Start the codebook on ``images``, see ``start_of_codebook``, if this is the epoch in which it begins. Called before each epoch,
+        and after the last."""
         if epoch == self.begins_at(recipe):
-            self.start_codebook(images, seed)
+            self.start_codebook(images, seed, image_size)
 
     def begins_at(self, recipe: Recipe) -> int:
         """The first epoch in which the codebook is trained; those before, at least one if it warms up, only classify."""

@@ -111,16 +111,16 @@ def by_user(function: Callable, name: str, features: np.ndarray, subspaces: int,
     (M, K, D/M), and ``rotation``, (D, D) or None. Raises UserError, with its ``name``, if it returns anything else."""
     size = features.shape[1]
     result = function(features.copy(), subspaces, codewords, seed, iterations)
-    words = _checked(name, "codewords", getattr(result, "codewords", None), (subspaces, codewords, size // subspaces))
+    words = checked(name, "codewords", getattr(result, "codewords", None), (subspaces, codewords, size // subspaces))
     if (rotation := getattr(result, "rotation", None)) is None:
         return fitted(features, words)
-    rotation = _checked(name, "rotation", rotation, (size, size))
+    rotation = checked(name, "rotation", rotation, (size, size))
     if (off := float(np.abs(rotation.astype(np.float64) @ rotation.T - np.eye(size)).max())) > 1e-3:
         raise UserError(f"the quantizer {name} returned a rotation that is not orthogonal: R R^T differs from 1 by {off:.2g}")
     return replace(fitted(features @ rotation.T, words), rotation=rotation)
 
 
-def _checked(name: str, what: str, array: object, shape: tuple[int, ...]) -> np.ndarray:
+def checked(name: str, what: str, array: object, shape: tuple[int, ...]) -> np.ndarray:
     """Return an array of the user as float32; raises UserError unless it has this shape and finite numbers."""
     if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype.kind != "f":
         got = f"an array {array.shape} of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
@@ -148,6 +148,12 @@ def encode(features: np.ndarray, codewords: np.ndarray) -> np.ndarray:
     parts = split(features, subspaces)
     blocks = [squared_distances(parts[i : i + 4096], codewords).argmin(2).astype(dtype) for i in range(0, len(parts), 4096)]
     return np.concatenate(blocks) if blocks else np.empty((0, subspaces), dtype)
+
+
+def farthest(codes: np.ndarray, codewords: np.ndarray) -> np.ndarray:
+    """The codes (N, M) of the codewords that are farthest from those of ``codes`` (N, M) in each sub-space; of a hypercube the opposite."""
+    far = squared_distances(codewords.transpose(1, 0, 2), codewords).argmax(2)  # (K, M)
+    return np.take_along_axis(far, codes.astype(np.int64), 0).astype(codes.dtype)
 
 
 def decode(codes: np.ndarray, codewords: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ def read_weights(path: str | Path, network: str, width: float, image_size: int |
     ``width``, or if that network reduces images of ``image_size`` pixels differently. Nothing in the file runs.
     """
     content = _read_safetensors(path) if Path(path).suffix.lower() == ".safetensors" else checkpoints.load(path)
-    if isinstance(content, dict) and content.keys() - {"enlarged"} == {
+    if isinstance(content, dict) and content.keys() - {"enlarged", "bottleneck"} == {
         "model",
         "width",
         "classes",
@@ -44,7 +44,7 @@ def read_weights(path: str | Path, network: str, width: float, image_size: int |
             raise UserError(f"{path} contains the weights of {theirs}, but the study says {network} of width {width:g}")
         if image_size and networks.reduction(content["image_size"]) != networks.reduction(image_size):
             raise UserError(f"{path} is for images of {content['image_size']} pixels, but those of the study have {image_size}")
-        if content["feature_groups"] > 1:
+        if content["feature_groups"] > 1 or "bottleneck" in content:
             raise UserError(f"{path} contains a network trained with its codebook, which is useless without it: use other weights")
         content = content["weights"]
     if not isinstance(content, Mapping) or not content or not all(isinstance(value, Tensor) for value in content.values()):

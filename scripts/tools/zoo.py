@@ -168,10 +168,10 @@ def main(path: str, *models: str) -> None:
     for dataset in study["datasets"]:
         for model in models or study["models"]:
             maker, lengths = maker_of(study["models"][model]), study["bits"]
-            if maker not in ("pretrain", "train_pqn"):
+            if maker not in ("pretrain", "train_joint"):
                 print(f"{model}: not trained by this study, left out")
                 continue
-            parts = [Trained(study, dataset, model, bits) for bits in (lengths if maker == "train_pqn" else [None])]
+            parts = [Trained(study, dataset, model, bits) for bits in (lengths if maker == "train_joint" else [None])]
             missing = [part for part in parts if not part.is_finished()]
             if missing:
                 print(f"{model} on {dataset}: not trained yet, left out ({missing[0].folder})")

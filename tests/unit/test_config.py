@@ -66,7 +66,8 @@ CIFAR10 = {"kind": "cifar10", "source": None, "sha256": None, "train": None, "da
 CIFAR10 |= {"queries": 1000, "split_seed": 0, "validation": False, "image_size": None}
 QUANTIZER = {"method": "pq", "subspaces": 4, "iterations": 25}
 PQN = {"alpha": 5, "loss": "sigmoid", "margin": 1, "intra_normalisation": True, "classification": 1, "warm_up": 0.5}
-UNSET = {"network": None, "width": 1.0, "weights": None, "like": None, "pqn": dict.fromkeys(PQN)}
+JOINT = {"epochs": 4, "learning_rate": 0.02, "classification": 1, "quantization": None, "size": 64}
+UNSET = {"network": None, "width": 1.0, "weights": None, "like": None, "pqn": dict.fromkeys(PQN), "joint": dict.fromkeys(JOINT)}
 SWEEP = {"queries": 250, "epsilon": [0, 1, 2, 4, 8, 12, 16], "iterations": [1, 2, 5, 10, 20, 50]}
 ATTACK = {"loss": "aod", "method": "pgd", "epsilon": 8, "step": 2.55, "iterations": 5, "random_start": True, "feature": "normalised"}
 ATTACK |= {"assignment": "inner_product", "temperature": 1.0, "decay": 1.0}
@@ -83,11 +84,13 @@ def test_what_is_left_out_is_filled_in():
         "models": {"vgg16": UNSET | {"training": dict.fromkeys(config.Training.model_fields), "quantizer": dict.fromkeys(QUANTIZER)}},
         "training": RECIPE,
         "pqn": PQN,
+        "joint": JOINT,
         "tables": {
             "table1": {"models": None},
             "table2": {"models": None},
             "table3": {"models": None, "attack": None},
             "table4": {"models": None, "attack": None, "bits": None},
+            "table5": {"models": None},
         },
         "figures": {"models": None, "attack": None, "bits": None, "sweep": SWEEP | {"models": None}, "gallery": {"queries": 100}},
         "shards": {"attack": 1, "extract": 1},
@@ -153,6 +156,7 @@ def test_resolved_is_all_that_results_depend_on():
             "table2": {"models": []},
             "table3": {"models": ["vgg16"], "attack": "x"},
             "table4": {"models": ["vgg16"], "attack": "x", "bits": 16},
+            "table5": {"models": []},
         },
         "figures": {"models": ["vgg16"], "attack": "x", "bits": 16, "sweep": SWEEP | {"models": ["vgg16"]}, "gallery": {"queries": 100}},
     }
@@ -312,10 +316,12 @@ WRONG = [
     ("training.optimizer", "adam", ["training.optimizer", "epochs, batch_size, learning_rate, momentum, weight_decay, label_smoothing"]),
     ("quantizer.subspaces", 3, ["quantizer.subspaces: 3", "512", "alexnet", "0.125", "1, 2, 4, 8, 16, 32, 64"]),
     ("quantizer.subspaces", 0, ["quantizer.subspaces is 0", "at least 1"]),
-    ("tables.table5", {}, ["tables.table5 is no key", "allowed are table1, table2, table3, table4"]),
+    ("tables.table6", {}, ["tables.table6 is no key", "allowed are table1, table2, table3, table4, table5"]),
     ("tables.table2.models", ["vgg16"], ["tables.table2.models: vgg16 is not trained with its codebook", "models.vgg16.quantizer.method"]),
     ("models.vgg16.pqn", {"alpha": 2}, ["models.vgg16.pqn: only a model with the quantizer pqn uses it"]),
     ("models.vgg16.quantizer", {"method": "pqn", "subspaces": 1}, ["bits: 16 bits in 1 sub-spaces need K = 65536", "2000 training images"]),
+    ("models.vgg16.joint", {"epochs": 2}, ["models.vgg16.joint: only a model with the quantizer csq, dpsh, hashnet, dqn, or a"]),
+    ("joint.epochs", 0, ["joint.epochs is 0", "at least 1"]),
     ("pqn.alpha", 0, ["pqn.alpha is 0", "greater than 0"]),
     ("pqn.loss", "triplet", ["pqn.loss is 'triplet'", "'sigmoid', 'hinge' or 'softplus'"]),
     ("pqn.warm_up", 1, ["pqn.warm_up is 1", "less than 1"]),
@@ -423,7 +429,7 @@ def test_victims_that_users_bring():
 def test_a_model_trained_with_its_codebook_is_only_in_table_2_by_default():
     models = {"alexnet": {"width": 0.125}, "joint": {"network": "alexnet", "quantizer": {"method": "pqn"}, "pqn": {"alpha": 20}}}
     resolved = parse_study(changed("models", models)).resolved()
-    assert [table["models"] for table in resolved["tables"].values()] == [["alexnet"], ["joint"], ["alexnet"], ["alexnet"]]
+    assert [table["models"] for table in resolved["tables"].values()] == [["alexnet"], ["joint"], ["alexnet"], ["alexnet"], []]
     assert resolved["figures"]["models"] == ["alexnet"]
     assert resolved["models"]["joint"]["pqn"] == PQN | {"alpha": 20} and resolved["models"]["joint"]["training"] == RECIPE
     assert "pqn" not in resolved["models"]["alexnet"] and "pqn" not in resolved
@@ -438,7 +444,7 @@ def test_a_model_trained_with_its_codebook_is_only_in_table_2_by_default():
     assert parse_study(resolved).resolved() == resolved
 
 
-JOINTLY = {"method": "pqn"}
+JOINTLY, CSQ = {"method": "pqn"}, {"method": "csq"}
 #: (entries of models beside those of ``OWN``, what the sentence must hold)
 WRONG_VICTIMS = [
     ({"Mine": {"network": "vgg16"}}, ["models.Mine", NAMES]),
@@ -456,10 +462,17 @@ WRONG_VICTIMS = [
     ({"other": {"like": "twin", "weights": "a.pt"}}, ["models.other.weights: its weights are those of twin"]),
     ({"other": {"like": "twin", "width": 0.5}}, ["models.other: its network and width are those of twin"]),
     ({"other": {"like": "twin", "network": "vgg11"}}, ["models.other: its network and width are those of twin"]),
-    ({"other": {"like": "twin", "quantizer": {"method": "qp"}}}, ["models.other.quantizer.method: 'qp'", "pq, opq, pqn, or a function"]),
+    ({"other": {"like": "twin", "quantizer": {"method": "qp"}}}, ["pq, opq, pqn, csq, dpsh, hashnet, dqn, or a function"]),
     ({"other": {"like": "twin", "quantizer": {"method": "pqn"}}}, ["models.other: the quantizer pqn is trained with the network"]),
     ({"other": {"network": "vgg11", "weights": "a.pt", "quantizer": JOINTLY}}, ["models.other: the quantizer pqn", "weights out"]),
     ({"other": {"network": "vgg11", "quantizer": JOINTLY}, "twin": {"like": "other"}}, ["models.twin.like: other has other weights"]),
+    ({"other": {"like": "twin", "quantizer": CSQ | {"subspaces": 3}}}, ["bits: 16 is no multiple of models.other.quantizer.subspaces = 3"]),
+    ({"other": {"like": "twin", "quantizer": CSQ | {"subspaces": 1}}}, ["K = 16777216 sign patterns", "at most 65536 are allowed"]),
+    ({"other": {"like": "twin", "quantizer": CSQ, "joint": {"size": 8}}}, ["models.other.joint.size: the quantizer csq does not use it"]),
+    ({"other": {"like": "twin", "quantizer": {"method": "hashnet"}, "joint": {"quantization": 1}}}, ["quantization: the quantizer"]),
+    ({"other": {"like": "twin", "quantizer": {"method": "dqn"}, "joint": {"size": 30}}}, ["joint.size: 4 sub-spaces do not divide the 30"]),
+    ({"other": {"like": "twin", "quantizer": CSQ}, "more": {"like": "other"}}, ["models.more.like: ", "allowed are"]),
+    ({"other": {"network": "vgg11", "quantizer": CSQ}, "more": {"like": "other"}}, ["other has other weights", "the quantizer csq"]),
     ({"other": {"like": "twin", "quantizer": {"subspaces": 3}}}, ["models.other.quantizer.subspaces: 3 does not divide the 512 numbers"]),
     ({"other": {"like": "mine", "quantizer": {"subspaces": 3}}}, ["bits: 16 is no multiple of models.other.quantizer.subspaces = 3"]),
     ({"other": {"like": "twin", "quantizer": {"subspaces": 1}}}, ["K = 65536", "300 database images"]),
@@ -511,3 +524,55 @@ def test_reading_the_config_loads_neither_torch_nor_pandas(python):
     """It is read whenever Snakemake reads the workflow."""
     code = "import sys, pqag.study.model; print({'torch', 'pandas', 'faiss', 'h5py'} & set(sys.modules))"
     assert python(code, capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+HASHES = {"like": "alexnet", "quantizer": {"method": "csq"}}
+
+
+@pytest.mark.parametrize(
+    ("bits", "dataset", "words"),
+    [
+        ([26], {}, "bits: 26 is no multiple of quantizer.subspaces = 4"),
+        ([16, 52], {}, "bits: csq has no Hadamard matrix for the 52 bits of hashes; allowed are 4, 8"),
+        ([4], {}, "bits: datasets.one has 10 classes, but csq has 8 centres for 4 bits; allowed are at least 8 bits"),
+        (
+            [16, 36],
+            {"kind": "nuswide", "source": "a", "concepts": 81},
+            "81 classes, but csq has 32 centres for 16 bits; allowed are at least 44",
+        ),
+    ],
+)
+def test_what_csq_has_no_centres_for_is_told_before_anything_runs(bits, dataset, words):
+    models = {"alexnet": {}, "hashes": HASHES}
+    study = SMALL | {"datasets": {"one": {"kind": "cifar10"} | dataset}, "models": models, "bits": bits}
+    assert words in sentence(study)
+    parse_study(study | {"bits": [48]})
+
+
+def test_a_model_trained_from_trained_weights_has_two_recipes():
+    """That of the weights, which it has from another model, a file, or its own training; and what ``joint`` says of its own epochs."""
+    models = {
+        "alexnet": {"width": 0.125, "training": {"epochs": 3, "crop": 2}},
+        "hashes": HASHES | {"joint": {"epochs": 7}},
+        "own": {"network": "mine:net", "weights": "a.pt", "training": {"crop": 1}, "quantizer": {"method": "hashnet"}},
+        "alone": {"network": "vgg16", "quantizer": {"method": "dqn"}},
+        "mine": {"like": "alexnet", "quantizer": {"method": "mine:method"}, "joint": {"epochs": 1}},
+        "fitted": {"like": "alexnet", "quantizer": {"method": "mine:fit"}},
+    }
+    study = parse_study(SMALL | {"models": models})
+    resolved = study.resolved()
+    assert parse_study(resolved).resolved() == resolved
+    joint = {name: one["joint"] for name, one in resolved["models"].items() if "joint" in one}
+    rates = {"epochs": 4, "learning_rate": 0.02, "classification": 1}
+    assert joint == {
+        "hashes": rates | {"epochs": 7, "quantization": 1e-4},
+        "own": rates,
+        "alone": rates | {"quantization": 0.1, "size": 64},
+        "mine": rates | {"epochs": 1, "quantization": 0.0, "size": 64},
+    }
+    assert resolved["models"]["hashes"]["training"] == RECIPE | {"epochs": 3, "crop": 2}
+    assert resolved["models"]["own"]["training"] == RECIPE | {"crop": 1} and "training" not in resolved["models"]["fitted"]
+    makers = {name: maker_of(one) for name, one in resolved["models"].items()}
+    assert list(makers.values()) == ["pretrain", "borrow", "adopt", "pretrain", "borrow", "borrow"]
+    assert resolved["tables"]["table2"]["models"] == ["hashes", "own", "alone", "mine"]
+    assert ("models.mine.quantizer.method", "mine:method") in study.brings()

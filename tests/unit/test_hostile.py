@@ -48,7 +48,7 @@ def laughs(levels: int, width: int, merge: bool = False) -> str:
 PAIRS = 'allowed are lines "key: value"'
 PLAIN = "values are texts, numbers, true, false, lists and mappings"
 NAMES = "a name may hold only a-z, 0-9 and _ and begins with a letter"
-KEYS = "allowed are study, datasets, models, attacks, bits, seeds, training, quantizer, pqn, tables, figures, threads, shards, device"
+KEYS = "allowed are study, datasets, models, attacks, bits, seeds, training, quantizer, pqn, joint, tables, figures, threads, shards"
 
 #: (kind of mistake, what the file holds, what the sentence must hold: where, what is wrong, what is allowed)
 BAD = [

@@ -8,7 +8,7 @@ import nanopq
 import numpy as np
 import pytest
 
-from pqag import codebooks, quantizer, retrieval
+from pqag import codebooks, joint, quantizer, retrieval
 from pqag.errors import UserError
 
 #: Two sub-spaces of one number each, two codewords each: the hand-worked codebook.
@@ -234,3 +234,14 @@ def test_mean_by_rank_by_hand():
     np.testing.assert_allclose(quantizer.mean_by_rank(clean, clean), [0.55, 0.3, 0.15])
     attacked = np.array([[0.7, 0.1, 0.2], [0.5, 0.3, 0.2]])
     np.testing.assert_allclose(quantizer.mean_by_rank(attacked, clean), [(0.1 + 0.2) / 2, (0.7 + 0.3) / 2, (0.2 + 0.5) / 2])
+
+
+def test_the_farthest_codes_by_hand():
+    """Codewords 0, 1, 3 and 10 on a line, and the same without the last: 10 is the farthest from 0, 1 and 3, and 0 from 10."""
+    words = np.float32([[[0], [1], [3], [10]], [[0], [1], [3], [3]]])
+    codes = np.array([[0, 0], [1, 1], [2, 2], [3, 3]], np.uint8)
+    found = quantizer.farthest(codes, words)
+    assert found.tolist() == [[3, 2], [3, 2], [3, 0], [0, 0]] and found.dtype == np.uint8
+    cube = joint.hypercube(16, 4)
+    signs = quantizer.decode(np.array([[5, 0, 15, 9]]), cube)
+    np.testing.assert_array_equal(quantizer.decode(quantizer.farthest(np.array([[5, 0, 15, 9]]), cube), cube), -signs)

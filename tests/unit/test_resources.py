@@ -152,7 +152,7 @@ def test_a_gpu_relieves_the_steps_that_run_a_network():
     study = resolved(models__joint={"network": "vgg16", "quantizer": {"method": "pqn"}})
     asks_otherwise = set()
     for rule in (*RULES, *READERS):
-        job = {"model": "joint"} if rule == "train_pqn" else {}
+        job = {"model": "joint"} if rule == "train_joint" else {}
         if asked(rule, study, gpu=True, **job) != asked(rule, study, **job):
             asks_otherwise.add(rule)
     assert asks_otherwise == {rule for rule, one in RULES.items() if one.network}
@@ -186,7 +186,7 @@ def test_the_tiny_study_used_what_it_asked_for(study, tmp_path, tiny):
     """Only memory: how long jobs take depends on the machine, and all of these ask for the least."""
     write_config(tmp_path / "tiny.yaml", tiny)
     jobs = checked.measured(tmp_path / "tiny.yaml", study[0])
-    without = {"adopt", "adopt_joint", "borrow", "train_pqn", "encode", "robustness", "attack_shard", "extract_shard", "paper"}
+    without = {"adopt", "adopt_joint", "borrow", "train_joint", "encode", "robustness", "attack_shard", "extract_shard", "paper"}
     assert {job.rule for job in jobs} >= set(RULES) - without
     seen = [job for job in jobs if job.used_mb is not None]
     assert {"attack", "extract", "pretrain", "sweep"} <= {job.rule for job in seen}

@@ -125,8 +125,8 @@ def test_a_jointly_trained_network_is_a_victim_like_any_other():
         (DRAWN, "heat_map", {"table": "table3", "panel": "cifar10_alexnet"}, True),
         (DRAWN, "heat_map", {"table": "table3", "panel": "cifar10_vgg16"}, False),
         (DRAWN, "heat_map", {"table": "table4", "panel": "cifar10"}, True),
-        (JOINT, "train_pqn", {"model": "mine", "bits": "24"}, True),
-        (JOINT, "train_pqn", {"model": "alexnet", "bits": "24"}, False),
+        (JOINT, "train_joint", {"model": "mine", "bits": "24"}, True),
+        (JOINT, "train_joint", {"model": "alexnet", "bits": "24"}, False),
         (JOINT, "encode", {"model": "mine", "training": "joint24", "bits": "24"}, True),
         (JOINT, "encode", {"model": "mine", "training": "joint24", "bits": "16"}, False),
         (JOINT, "pretrain", {"model": "alexnet", "seed": "0"}, True),
@@ -148,3 +148,13 @@ def test_a_model_that_lends_weights_is_of_the_study_though_no_table_shows_it():
     assert needed(study, "pretrain", {"model": "vgg13"}) and not needed(STUDY, "pretrain", {"model": "vgg13"})
     assert needed(study, "borrow", {"model": "vgg16"}) and not needed(study, "pretrain", {"model": "vgg11"})
     assert not needed(study, "extract", {"model": "vgg13"})
+
+
+def test_a_joint_training_from_trained_weights_comes_after_these():
+    hashes = STUDY["models"]["alexnet"] | {"like": "vgg16", "joint": {}, "quantizer": {"method": "csq", "subspaces": 4}}
+    study = JOINT | {"models": STUDY["models"] | {"hashes": hashes}, "tables": JOINT["tables"] | {"table2": {"models": ["hashes"]}}}
+    study |= {"figures": {"models": [], "bits": 16, "sweep": {"models": []}}}
+    made = [
+        (rule, its.get("bits")) for rule, its in jobs(study) if its.get("model") == "hashes" and rule in ("borrow", "train_joint", "encode")
+    ]
+    assert {("borrow", None), ("train_joint", "16"), ("train_joint", "24"), ("encode", "24")} <= set(made)

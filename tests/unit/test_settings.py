@@ -34,6 +34,7 @@ STUDY = {
         "vgg16": {"width": 0.5, "training": {"epochs": 3, "flip": False}},
         "alexnet": {"width": 0.25},
         "joint": {"network": "alexnet", "width": 0.25, "quantizer": {"method": "pqn"}, "pqn": {"margin": 0.25, "loss": "hinge"}},
+        "signs": {"like": "alexnet", "quantizer": {"method": "csq"}, "joint": {"epochs": 2, "quantization": 0.5}},
     },
     "attacks": {"strong": {"loss": "apd", "epsilon": 16, "temperature": 0.5}, "basic": {"loss": "basic", "step": 1, "iterations": 9}},
     "bits": [24, 16],
@@ -41,7 +42,12 @@ STUDY = {
     "training": {"epochs": 20, "batch_size": 64, "crop": 2},
     "quantizer": {"subspaces": 8, "iterations": 11},
     "pqn": {"alpha": 3, "loss": "softplus", "intra_normalisation": False, "warm_up": 0.75, "classification": 0.125},
-    "tables": {"table3": {"models": ["alexnet"], "attack": "basic"}, "table4": {"models": ["alexnet", "vgg16"], "attack": "strong"}},
+    "joint": {"learning_rate": 0.03, "classification": 0.75, "size": 32},
+    "tables": {
+        "table2": {"models": ["joint"]},
+        "table3": {"models": ["alexnet"], "attack": "basic"},
+        "table4": {"models": ["alexnet", "vgg16"], "attack": "strong"},
+    },
     "figures": {"attack": "strong", "bits": 24, "sweep": {"models": ["alexnet"], **SWEEP}, "gallery": {"queries": 40}},
     "threads": {"pretrain": 6, "attack": 3},
     "device": "cpu",
@@ -58,6 +64,7 @@ CIFAR_PARTS = PARTS | {"train": 30_000, "database": 8000, "queries": 500, "split
 SCENES = {"kind": "nuswide", "sha256": None, "source": "c/folder", "image_size": 64, "missing": 0.1, "concepts": 21}
 QUANTIZER = {"method": "pq", "subspaces": 8, "iterations": 11}
 PQN = {"alpha": 3, "loss": "hinge", "margin": 0.25, "intra_normalisation": False, "classification": 0.125, "warm_up": 0.75}
+SIGNS = {"epochs": 2, "learning_rate": 0.03, "classification": 0.75, "quantization": 0.5}
 VICTIM = {"dataset": "cifar10", "model": "vgg16", "training": "pretrained", "seed": "5"}
 SOURCE = {"source_model": "alexnet", "source_training": "pretrained", "source_bits": "24"}
 #: What all tables have in common, except where they say otherwise.
@@ -74,6 +81,7 @@ def of(*models):
     return {key: {name: value for model in models for name, value in model[key].items()} for key in VGG16}
 
 
+WITHOUT_WIDTHS = {key: value for key, value in of(JOINT, ALEXNET).items() if key != "widths"}
 DROPS = TABLE | {"victims": [["alexnet", "pretrained"], ["vgg16", "pretrained"]], "attacks": {"strong": STRONG}, "bits": [16]}
 RUNS = {"threads": 3, "device": "cpu"}
 
@@ -93,7 +101,8 @@ BY_HAND = [
     ("prepare", {"dataset": "my_scenes"}, PARTS | {"database": None, "database_from": "all"}),
     ("pretrain", VICTIM, TRAINS | {"epochs": 3, "flip": False, "network": "vgg16", "width": 0.5}),
     ("pretrain", VICTIM | {"model": "alexnet"}, TRAINS),
-    ("train_pqn", VICTIM | {"model": "joint", "bits": "24"}, TRAINS | PQN | {"subspaces": 8, "iterations": 11, "codewords": 8}),
+    ("train_joint", VICTIM | {"model": "joint", "bits": "24"}, TRAINS | PQN | QUANTIZER | {"method": "pqn", "codewords": 8}),
+    ("train_joint", VICTIM | {"model": "signs", "bits": "24"}, TRAINS | SIGNS | QUANTIZER | {"method": "csq", "codewords": 8}),
     ("encode", VICTIM | {"training": "joint24", "bits": "24"}, {}),
     ("adopt", VICTIM, {"network": "vgg16", "width": 0.5, "weights": None} | RUNS),  # of a victim that has weights, see below
     (
@@ -113,6 +122,7 @@ BY_HAND = [
     ("attack_shard", VICTIM | {"bits": "24", "attack": "basic", "shard": "3", "shards": "3"}, BASIC | RUNS),
     ("evaluate", VICTIM | SOURCE | {"bits": "24", "attack": "strong"}, {}),
     ("evaluate_clean", VICTIM | {"bits": "24"}, {}),
+    ("evaluate_farthest", VICTIM | {"bits": "24"}, {}),
     ("table", {"table": "table1"}, TABLE | of(VGG16, ALEXNET) | {"victims": [["vgg16", "pretrained"], ["alexnet", "pretrained"]]}),
     (
         "table",
@@ -124,7 +134,7 @@ BY_HAND = [
     ),
     ("table", {"table": "table3"}, TABLE | of(ALEXNET) | {"victims": [["alexnet", "pretrained"]], "attacks": {"basic": BASIC}}),
     ("table", {"table": "table4"}, DROPS | of(ALEXNET, VGG16)),
-    ("robustness", {"table": "table2"}, TABLE | {"networks": of(JOINT, ALEXNET)["networks"], "counterparts": {"joint": "alexnet"}}),
+    ("robustness", {"table": "table2"}, TABLE | WITHOUT_WIDTHS | {"counterparts": {"joint": "alexnet"}}),
     ("drops", {"table": "table4"}, DROPS),
     ("heat_map", {"table": "table4", "panel": "cifar10"}, {}),
     ("perturbation", VICTIM, {"attack": "strong", "bits": 24, "seed": 5}),
@@ -139,7 +149,7 @@ BY_HAND = [
         | {"study": "small", "models": ["vgg16", "alexnet"], "attack": "strong", "bits": 24, "seed": 5, "queries": 40}
         | {"tables": {"vgg16": "table1", "alexnet": "table1"}},
     ),
-    ("paper", {}, {"study": "small", "models": ["vgg16", "alexnet", "joint"]}),
+    ("paper", {}, {"study": "small", "models": ["vgg16", "alexnet", "joint", "signs"]}),
     ("manifest", {}, {}),
 ]
 

@@ -127,14 +127,14 @@ def test_another_alpha_trains_it_again_and_nothing_else(joint):
     folder, study = joint
     jobs = plan(folder, study | {"pqn": {"alpha": 7}})
     found = {rule for rule, _ in jobs}
-    assert {"train_pqn", "encode", "robustness"} < found and not found & {"pretrain", "quantize", "prepare"}
+    assert {"train_joint", "encode", "robustness"} < found and not found & {"pretrain", "quantize", "prepare"}
     assert {wildcards["table"] for rule, wildcards in jobs if rule == "table"} == {"table2", "table4"}
 
 
 def test_it_is_trained_for_the_length_of_its_code(joint):
     folder, study = joint
     study = study | {"tables": {"table4": {"models": []}, "table3": {"models": []}}, "figures": {"models": []}, "bits": [16]}
-    jobs = [wildcards for rule, wildcards in plan(folder, study | {"seeds": [1]}) if rule == "train_pqn"]
+    jobs = [wildcards for rule, wildcards in plan(folder, study | {"seeds": [1]}) if rule == "train_joint"]
     assert [wildcards["bits"] for wildcards in jobs] == ["16"]
 
 
@@ -143,5 +143,5 @@ def test_its_training_used_the_memory_that_it_asked_for(joint):
 
     folder, _ = joint
     jobs = [job for job in measured(folder / "config.yaml", folder) if job.used_mb is not None]
-    assert "train_pqn" in {job.rule for job in jobs}
+    assert "train_joint" in {job.rule for job in jobs}
     assert not [fault for job in jobs for fault in job.faults() if "MiB" in fault]

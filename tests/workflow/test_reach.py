@@ -60,7 +60,7 @@ def test_no_step_runs_a_function_that_its_digest_leaves_out(tmp_path, monkeypatc
     called = {}
     for file in (tmp_path / "watch").glob("*.*[0-9]"):
         called.setdefault(file.name.split(".")[0], set()).update(file.read_text().splitlines())
-    assert called.keys() >= {"pretrain", "train_pqn", "extract", "attack", "evaluate", "quantize", "table", "sweep"}
+    assert called.keys() >= {"pretrain", "train_joint", "extract", "attack", "evaluate", "quantize", "table", "sweep"}
     scripts = {one.path.stem: one.path for one in RULES.values()}
     for script, lines in called.items():
         reached = provenance.reached(scripts[script])

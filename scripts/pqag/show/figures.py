@@ -394,6 +394,33 @@ def heat_map(
     return _laid_out(figure)
 
 
+@_styled
+def systems(rows: pd.DataFrame, title: str) -> Figure:
+    """Clean mAP against the mAP under the strongest attack, a point a model and code length, a panel a distance; rows of
+    ``tables.strongest``, at least one. A line goes down from a point to the mAP of the farthest codes."""
+    if rows.empty:
+        raise ValueError("rows must not be empty")
+    figure, grid = _panels(title, 1, len(DISTANCES), PAGE, 3.2, sharey=True)
+    models, bits = (list(dict.fromkeys(rows[key])) for key in ("target_model", "target_bits"))
+    colours, markers = [*PALETTE.values()], ["o", "s", "^", *_MARKERS]
+    for axes, distance in zip(grid[0], DISTANCES):
+        for row in rows[rows["distance"] == distance].itertuples():
+            colour = colours[models.index(row.target_model) % len(colours)]
+            axes.plot([row.clean] * 2, [row.floor, row.attacked], color=colour, linewidth=0.5, alpha=0.5)
+            marker = markers[bits.index(row.target_bits) % len(markers)]
+            axes.plot(row.clean, row.attacked, marker=marker, color=colour, linestyle="none", gid=f"{row.target_model}/{row.target_bits}")
+        axes.set(title=distance, xlabel="mAP of clean queries (%)")
+    grid[0, 0].set_ylabel("mAP under the strongest attack (%)")
+    grid[0, 0].set_ylim(bottom=0)
+    named = [Line2D([], [], color=colours[i % len(colours)], label=model_name(model)) for i, model in enumerate(models)]
+    named += [
+        Line2D([], [], color="0.3", marker=markers[i % len(markers)], linestyle="none", label=f"{count} bits")
+        for i, count in enumerate(bits)
+    ]
+    _legend(figure, named)
+    return _laid_out(figure)
+
+
 def _name_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str], clean: bool, turned: bool) -> None:
     """Names beside the cells, those of the columns ``turned`` or not, and no lines."""
     first = _APART * clean

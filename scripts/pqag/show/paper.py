@@ -19,6 +19,7 @@ CAPTIONS = {
     "figure5": "The paper's Figure 5: precision-recall curves, means over the queries, relevant items of a tie spread evenly over it.",
     "sweep": "mAP against the strength of each attack.",
     "table": "Table {number} as a heat map.",
+    "table5": "Clean mAP against the mAP under the strongest attack; a line goes down to the mAP of the farthest codes.",
 }
 WORDS = (
     "Tables have the numbers that they have in the paper. Single queries stand at quantiles of what average precision (ADC) loses by the"
@@ -44,7 +45,7 @@ def document(study: str, models: Sequence[str], tables: Sequence[str], figures: 
     text += "\\clearpage\n"
     for name in figures:
         word, number = re.match(r"([a-z]+)([0-9]*)", name).groups()
-        words = escape_latex((CAPTIONS.get(word) or CAPTIONS[word + number]).format(number=number))
+        words = escape_latex((CAPTIONS.get(word + number) or CAPTIONS[word]).format(number=number))
         text += f"\\begin{{figure}}[htbp]\\centering\\includegraphics{{{name}}}\\caption{{{words}}}\\end{{figure}}\n"
         if name.startswith("figure4"):  # a whole page each
             text += "\\clearpage\n"

@@ -1,5 +1,6 @@
 """The tables: tidy rows from metrics, LaTeX in the paper's layout, and the comparison with the paper's own numbers."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,6 +47,7 @@ LAYOUTS = {
         ("distance", "made_for"),
         ("dataset", "model"),
     ),
+    5: Layout("Systems: mAP (%) under white-box attacks", "tab:systems", ("model", "attack"), ("dataset", "bits", "distance")),
 }
 
 
@@ -100,9 +102,14 @@ def against_paper(rows: pd.DataFrame, attacks: dict[str, dict], networks: Mappin
 
 
 def as_in_the_paper(rows: pd.DataFrame, quantizers: Mapping[str, str]) -> pd.DataFrame:
-    """Those ``rows`` whose victims are quantized as in the paper; ``quantizers`` by model. Jointly trained ones are, whatever the table
-    calls them: no other quantizer than pqn is trained with the network."""
-    return rows[(rows["training"] == "joint") | (rows["target_model"].map(quantizers) == "pq")]
+    """Those ``rows`` whose victims are quantized as in the paper: by PQN if they are jointly trained, otherwise by PQ. ``quantizers`` by
+    model, as the table calls it."""
+    return rows[rows["target_model"].map(quantizers) == rows["training"].map({"joint": "pqn", "pretrained": "pq"})]
+
+
+def in_the_paper(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The network of each jointly trained model of a table that the paper has too, PQN; every other stands for itself."""
+    return {one: settings["networks"][one] if settings["quantizers"][one] == "pqn" else one for one in settings.get("counterparts", {})}
 
 
 def network_names(networks: Mapping[str, str]) -> dict[str, str]:
@@ -348,6 +355,101 @@ def with_cells(rows: pd.DataFrame, metrics: Mapping[str, dict], cells: Cells, bi
     return rows.assign(map=marks, bits=rows["target_bits"].map(heads), made_for_bits=rows["source_bits"].map(heads))
 
 
+def strongest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of the rows of Table 5 the mAP (%) of ``clean`` queries, and ``attacked``, the lowest of any attack, and ``floor``, of the farthest
+    codes; a row for each distance, model and code length."""
+    keys = ["distance", "target_model", "target_bits"]
+    special = rows["attack"].isin(["clean", "farthest"])
+    clean, floor = (rows[rows["attack"] == name].set_index(keys)["map"] for name in ("clean", "farthest"))
+    attacked = rows[~special].groupby(keys, sort=False)["map"].min()
+    return pd.DataFrame({"clean": clean, "attacked": attacked, "floor": floor}).reindex(clean.index).reset_index()
+
+
+#: Points of mAP by which an attack at a raised temperature is much stronger than at its own; by which a system may stay behind plain PQ.
+MUCH, BEHIND = 5, 2
+
+
+def with_systems(
+    rows: pd.DataFrame,
+    marked: pd.DataFrame,
+    metrics: Mapping[str, dict],
+    healths: Mapping[str, dict],
+    attacks: Mapping[str, dict],
+    cells: Cells,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """``rows`` of Table 5 with the columns ``distinct_codes`` of the database and ``zero_gradients``, the share of exact zeros in the first
+    gradient of the attack (%); and ``marked``, see ``with_cells``, with a row of each for every victim.
+
+    ``metrics`` are the files of the scores, by path, ``healths`` those of the attacks, in the order of their metrics. The row of zero
+    gradients is that of the first of ``attacks`` with the loss APD, or else of the first. All are files of ``cells``.
+    """
+    keys = ["dataset", "target_model", "target_bits", "attack"]
+
+    def key(one: Mapping[str, Any]) -> tuple:
+        return tuple(one[name] for name in keys)
+
+    codes, zeros = {}, {}
+    attacked = [one for one in metrics.values() if one["attack"] in attacks]
+    for path, one in metrics.items():
+        codes.setdefault(key(one), []).append(path)
+    for path, one in zip(healths, attacked, strict=True):
+        if healths[path]["zero_gradients"] is not None:
+            zeros.setdefault(key(one), []).append(path)
+    means = [[float(np.mean([metrics[path]["distinct_database_codes"] for path in codes[tuple(row)]])) for row in rows[keys].to_numpy()]]
+    means += [
+        [
+            100 * float(np.mean([healths[path]["zero_gradients"] for path in zeros.get(tuple(row), [])] or [np.nan]))
+            for row in rows[keys].to_numpy()
+        ]
+    ]
+    rows = rows.assign(distinct_codes=means[0], zero_gradients=means[1])
+    shown = next((name for name, attack in attacks.items() if attack["loss"] == "apd"), next(iter(attacks)))
+    extra = []
+    for row in marked[(marked["attack"] == "clean") & (marked["distance"] == DISTANCES[0])].itertuples(index=False):
+        victim = f"{row.dataset}/{row.target_model}/{row.target_bits}"
+        sources = [(path, "/distinct_database_codes") for path in codes[row.dataset, row.target_model, row.target_bits, "clean"]]
+        extra.append(row._asdict() | {"attack": "Distinct codes", "map": cells.put(f"codes/{victim}", sources, ".0f")})
+        if paths := zeros.get((row.dataset, row.target_model, row.target_bits, shown)):
+            mark = cells.put(f"zeros/{victim}", [(path, "/zero_gradients") for path in paths], ".1f", 100)
+            extra.append(row._asdict() | {"attack": f"Zero gradients, {attack_name(shown)} (%)", "map": mark})
+    return rows, pd.concat([marked, pd.DataFrame(extra)], ignore_index=True)
+
+
+def systems_in_words(rows: pd.DataFrame, marked: pd.DataFrame, settings: Mapping[str, Any], setting: Callable[..., str]) -> str:
+    """What a reader must know of Table 5: which attacks differ in their temperature alone, where the hotter is much stronger, and which
+    systems stay behind plain product quantization on clean queries (SDC). ``rows`` are of ``tidy``, ``marked`` the same with marks."""
+    keys, sentences = ["dataset", "target_model", "target_bits", "distance", "attack"], []
+    values = {tuple(key): value for *key, value in rows[[*keys, "map"]].to_numpy()}
+    marks = {tuple(key): mark for *key, mark in marked[[*keys, "map"]].to_numpy()}
+    lengths = dict(zip(marked["target_bits"], marked["bits"]))
+    for one, other in itertools.permutations(settings["attacks"], 2):
+        cool, hot = settings["attacks"][one], settings["attacks"][other]
+        if cool | {"temperature": hot["temperature"]} != hot or cool["temperature"] >= hot["temperature"]:
+            continue
+        stronger = [
+            f"{model_name(key[1])} at {lengths[key[2]]} by {key[3]} ({marks[(*key[:4], other)]} instead of {marks[key]})"
+            for key, value in values.items()
+            if key[4] == one and values[(*key[:4], other)] < value - MUCH
+        ]
+        found = "by more than five points stronger for no system"
+        if stronger:
+            found = f"by more than five points stronger for {', '.join(stronger)}: saturation passed for robustness to {attack_name(one)}"
+        warm = setting(f"temperature/{other}", hot["temperature"], "attacks", other, "temperature")
+        sentences.append(f"{attack_name(other)}, which is {attack_name(one)} at temperature {warm}, is {found}.")
+    plain = next((model for model, quantizer in settings["quantizers"].items() if quantizer == "pq"), None)
+    clean = DISTANCES[0], "clean"
+    behind = [
+        f"{model_name(key[1])} at {lengths[key[2]]}"
+        for key, value in values.items()
+        if plain and key[3:] == clean and value < values[key[0], plain, key[2], *clean] - BEHIND
+    ]
+    if behind:
+        sentences.append(
+            f"Of clean queries the mAP by {DISTANCES[0]} is more than two points below that of {model_name(plain)} for {', '.join(behind)}."
+        )
+    return " ".join(sentences)
+
+
 def caption(
     what: str,
     cells: Cells,
@@ -366,9 +468,7 @@ def caption(
     of the table's own record, holds; ``names``, what the table calls its models, where that is not their name. All files are files of
     ``cells``.
     """
-
-    def setting(name: str, value: float, *path: str | int) -> str:
-        return cells.put(name, [(record, "/".join((_SETTINGS, *map(str, path))))], "d" if isinstance(value, int) else "g")
+    setting = functools.partial(setting_of, cells, record)
 
     def shown(model: str) -> str:
         return model_name(names.get(model, model))
@@ -397,6 +497,8 @@ def caption(
         if (network != model and model not in names) or quantizer != "pq":
             built = "" if names.get(model) == network else f"network {model_name(network)}, "
             how = pqn_in_words(model, settings["pqn"][model], setting) if model in settings.get("pqn", {}) else ""
+            if model in settings.get("joint", {}):
+                how = joint_in_words(model, settings["joint"][model], setting)
             sentences.append(f"{shown(model)}: {built}quantizer {QUANTIZER_NAMES.get(quantizer, quantizer)}{how}.")
     narrow = [
         f"{shown(model)} {setting(f'width/{model}', width, 'widths', model)}" for model, width in settings["widths"].items() if width != 1
@@ -417,6 +519,11 @@ def caption(
     return " ".join(sentences)
 
 
+def setting_of(cells: Cells, record: str, name: str, value: float, *path: str | int) -> str:
+    """The mark of a setting of a table, which is at ``path`` of the settings in its ``record``."""
+    return cells.put(name, [(record, "/".join((_SETTINGS, *map(str, path))))], "d" if isinstance(value, int) else "g")
+
+
 def pqn_in_words(model: str, pqn: Mapping[str, Any], setting: Callable[..., str]) -> str:
     """How a model was trained with its codebook; ``setting`` makes the mark of a number from its name, its value and its place."""
 
@@ -428,6 +535,14 @@ def pqn_in_words(model: str, pqn: Mapping[str, Any], setting: Callable[..., str]
     beside = f" and {number('classification')} times the classification loss" if pqn["classification"] else ""
     begin = f", after a share of {number('warm_up')} of the epochs with the classification loss alone" if pqn["warm_up"] else ""
     return f" ({pqn['loss']} triplet loss{margin}{beside}{begin}; alpha {number('alpha')}; {parts} normalised)"
+
+
+def joint_in_words(model: str, joint: Mapping[str, Any], setting: Callable[..., str]) -> str:
+    """The same for the methods that begin with a trained network."""
+    epochs, rate, weight, *rest = (setting(f"joint/{model}/{key}", value, "joint", model, key) for key, value in joint.items())
+    terms = dict(zip(list(joint)[3:], rest))
+    quantization = f", {terms['quantization']} times its quantization term" if "quantization" in terms else ""
+    return f" ({epochs} epochs from the trained network, learning rate {rate}, {weight} times the classification loss{quantization})"
 
 
 #: Where a record keeps the settings of its job.

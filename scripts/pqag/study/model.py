@@ -18,6 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pqag.errors import UserError
 from pqag.names import (
     DATASETS,
+    DQN,
+    FARTHEST,
+    FINE_TUNED,
+    HADAMARD,
+    HASHING,
+    HYPERCUBE,
     KINDS,
     LOSSES,
     METHODS,
@@ -92,6 +98,10 @@ DATASET_SECTIONS = {kind: {"nuswide": NusWide}.get(kind, Dataset if kind in DATA
 RESERVED = ("benchmarks", "figures", "logs", "tables")
 
 
+#: Classes of every known data set.
+CLASSES = 10
+
+
 class Training(_Section):
     """The recipe of pretraining, see ``pqag.training``."""
 
@@ -125,6 +135,21 @@ class Pqn(_Section):
     warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
 
+#: What ``quantization`` is unless set, by method; keys of ``Joint`` that methods do not use.
+QUANTIZATION = {"csq": 1e-4, "dpsh": 0.1, "dqn": 0.1}
+UNUSED = {"quantization": ("hashnet",), "size": HASHING}
+
+
+class Joint(_Section):
+    """How the other methods train a network with its codebook, see ``pqag.joint``."""
+
+    epochs: Annotated[int, Field(ge=1)] = 4
+    learning_rate: Annotated[float, Field(gt=0)] = 0.02
+    classification: Annotated[float, Field(ge=0)] = 1
+    quantization: Annotated[float, Field(ge=0)] | None = None
+    size: Annotated[int, Field(ge=1)] = 64
+
+
 def _optional(section: type[_Section]) -> type[_Section]:
     """The same keys, each optional: what a model sets otherwise."""
     keys = {key: (Annotated[field.annotation, Field(), *field.metadata] | None, None) for key, field in section.model_fields.items()}
@@ -134,6 +159,7 @@ def _optional(section: type[_Section]) -> type[_Section]:
 TrainingOverride = _optional(Training)
 QuantizerOverride = _optional(Quantizer)
 PqnOverride = _optional(Pqn)
+JointOverride = _optional(Joint)
 
 
 class Model(_Section):
@@ -146,6 +172,7 @@ class Model(_Section):
     like: str | None = None
     quantizer: QuantizerOverride = QuantizerOverride()
     pqn: PqnOverride = PqnOverride()
+    joint: JointOverride = JointOverride()
 
 
 class Attack(_Section):
@@ -168,7 +195,7 @@ class Attack(_Section):
 
 
 class WhiteBox(_Section):
-    """Tables 1 and 2."""
+    """Tables 1, 2 and 5."""
 
     models: list[str] | None = None
 
@@ -192,6 +219,7 @@ class Tables(_Section):
     table2: WhiteBox = WhiteBox()
     table3: Transfer = Transfer()
     table4: ModelTransfer = ModelTransfer()
+    table5: WhiteBox = WhiteBox()
 
 
 class Sweep(_Section):
@@ -245,6 +273,7 @@ class Study(_Section):
     training: Training = Training()
     quantizer: Quantizer = Quantizer()
     pqn: Pqn = Pqn()
+    joint: Joint = Joint()
     tables: Tables = Tables()
     figures: Figures = Figures()
     threads: Threads = Threads()
@@ -259,18 +288,27 @@ class Study(_Section):
         model sets otherwise. The source of images is left out where their content is pinned by its hash, so that an archive which moved
         makes nothing stale.
         """
-        study = self.model_dump(exclude={"training", "pqn", "shards", "anonymous"})
+        study = self.model_dump(exclude={"training", "pqn", "joint", "shards", "anonymous"})
         for name, model in self.models.items():
             resolved = study["models"][name]
             resolved["quantizer"] = self.quantizer_of(name).model_dump()
             resolved["network"], resolved["width"] = self.network_of(name), self.models[model.like or name].width
-            resolved["training"] = self.training.model_dump() | model.training.model_dump(exclude_none=True)
+            lender = self.models[model.like or name].training.model_dump(exclude_none=True)
+            resolved["training"] = self.training.model_dump() | lender | model.training.model_dump(exclude_none=True)
             resolved["pqn"] = self.pqn.model_dump() | model.pqn.model_dump(exclude_none=True)
-            maker = maker_of(resolved)
-            if maker not in ("pretrain", "train_pqn"):
+            resolved["joint"] = self.joint.model_dump() | model.joint.model_dump(exclude_none=True)
+            method = resolved["quantizer"]["method"]
+            if resolved["joint"]["quantization"] is None:
+                resolved["joint"]["quantization"] = QUANTIZATION.get(method, 0.0)
+            for key in (key for key, methods in UNUSED.items() if method in methods):
+                del resolved["joint"][key]
+            maker, fine_tuned = maker_of(resolved), self.is_fine_tuned(name)
+            if maker not in ("pretrain", "train_joint") and not fine_tuned:
                 del resolved["training"]
-            if maker != "train_pqn":
+            if maker != "train_joint":
                 del resolved["pqn"]
+            if not fine_tuned:
+                del resolved["joint"]
         for name, attack in self.attacks.items():
             study["attacks"][name] |= attack.one_step()
         for dataset in study["datasets"].values():
@@ -300,6 +338,7 @@ class Study(_Section):
             "table2": filled(given["table2"], joint),
             "table3": filled(given["table3"], table1["models"]),
             "table4": filled(given["table4"], others),
+            "table5": filled(given["table5"], []),
         }
         figures = filled(figures, table1["models"])
         figures["sweep"] = filled(figures["sweep"], figures["models"][:1])
@@ -312,7 +351,12 @@ class Study(_Section):
 
     def is_joint(self, name: str) -> bool:
         """Whether a model is trained together with its codebook."""
-        return self.quantizer_of(name).method == PQN
+        return self.quantizer_of(name).method == PQN or self.is_fine_tuned(name)
+
+    def is_fine_tuned(self, name: str) -> bool:
+        """Whether it is so from trained weights. A function of the user's is a method of joint training if the model sets keys of one."""
+        method = self.quantizer_of(name).method
+        return method in FINE_TUNED or (is_entry_point(method) and self.models[name].joint != JointOverride())
 
     def quantizer_of(self, name: str) -> Quantizer:
         """The quantizer of a model: the study's, with what the model sets otherwise."""
@@ -349,6 +393,8 @@ class Study(_Section):
         for name, attack in self.attacks.items():
             if name == "clean":
                 raise ValueError('attacks.clean: "clean" stands for the queries as they are; give the attack another name')
+            if name == FARTHEST:
+                raise ValueError(f'attacks.{name}: "{name}" stands for the farthest codes in Table 5; give the attack another name')
             if name == "all":
                 raise ValueError('attacks.all: "all" stands for all attacks together in Table 2; give the attack another name')
             _check_known_or_own(f"attacks.{name}.loss", attack.loss, LOSSES)
@@ -384,15 +430,24 @@ class Study(_Section):
             raise ValueError(
                 f"{key}.weights is missing: a network of torchvision is not trained here; name a file or weights of torchvision"
             )
-        if model.training != TrainingOverride() and (model.weights or network not in NETWORKS):
+        if model.training != TrainingOverride() and (model.weights or network not in NETWORKS) and not self.is_fine_tuned(name):
             raise ValueError(f"{key}.training: it is not trained here, since its weights are given; leave the key out")
         if model.width != 1 and network not in NETWORKS:
             raise ValueError(f"{key}.width: only networks of ours have a width; leave the key out")
-        if model.pqn != PqnOverride() and not self.is_joint(name):
+        method = self.quantizer_of(name).method
+        if model.joint != JointOverride() and not self.is_fine_tuned(name):
+            users = f"{', '.join(FINE_TUNED)}, or a function of yours"
+            raise ValueError(
+                f"{key}.joint: only a model with the quantizer {users} uses it; leave the key out, or set {key}.quantizer.method"
+            )
+        for unused, methods in UNUSED.items():
+            if getattr(model.joint, unused) is not None and method in methods:
+                raise ValueError(f"{key}.joint.{unused}: the quantizer {method} does not use it; leave the key out")
+        if model.pqn != PqnOverride() and method != PQN:
             raise ValueError(f"{key}.pqn: only a model with the quantizer {PQN} uses it; leave the key out, or set {key}.quantizer.method")
         if model.pqn != PqnOverride() and model.weights:
             raise ValueError(f"{key}.pqn: it is not trained here, since its weights are given; leave the key out")
-        if self.is_joint(name) and (model.like or network not in NETWORKS or not is_of_zoo(model.weights or "zoo:")):
+        if method == PQN and (model.like or network not in NETWORKS or not is_of_zoo(model.weights or "zoo:")):
             raise ValueError(
                 f"{key}: the quantizer {PQN} is trained with the network, but its weights are given; leave like and weights out, name "
                 f"weights of the zoo that were trained with a codebook, or set {key}.quantizer.method to another"
@@ -402,10 +457,13 @@ class Study(_Section):
         key = f"models.{name}"
         _check_known(f"{key}.like", [model.like], [other for other in self.models if other != name and not self.models[other].like])
         if self.is_joint(model.like):
-            raise ValueError(f"{key}.like: {model.like} has other weights for each code length, as the quantizer {PQN} has; name another")
+            theirs = self.quantizer_of(model.like).method
+            raise ValueError(
+                f"{key}.like: {model.like} has other weights for each code length, as the quantizer {theirs} has; name another"
+            )
         other = self.models[model.like]
         for one, unset in (("weights", None), ("training", TrainingOverride())):
-            if getattr(model, one) != unset:
+            if getattr(model, one) != unset and not (one == "training" and self.is_fine_tuned(name)):
                 raise ValueError(f"{key}.{one}: its weights are those of {model.like}; leave the key out, or the key like")
         if model.network not in (None, other.network or model.like) or ("width" in model.model_fields_set and model.width != other.width):
             raise ValueError(f"{key}: its network and width are those of {model.like}; leave the keys network and width out")
@@ -439,7 +497,8 @@ class Study(_Section):
                 raise ValueError(f"{key}.bits is {bits}, which is none of `bits`: allowed are {', '.join(map(str, self.bits))}")
         for name in self.tables.table2.models or []:
             if not self.is_joint(name):
-                words = f"{name} is not trained with its codebook, as Table 2 shows; set models.{name}.quantizer.method to {PQN}"
+                methods = f"{PQN}, {', '.join(FINE_TUNED)}"
+                words = f"{name} is not trained with its codebook, as Table 2 shows; set models.{name}.quantizer.method to one of {methods}"
                 raise ValueError(f"tables.table2.models: {words}, or leave it out")
         if not any(table["models"] for table in self.shown()["tables"].values()):
             raise ValueError("tables: no table has a model, so there would be nothing to do; give one of them at least one")
@@ -508,6 +567,13 @@ class Study(_Section):
         key = f"models.{model}.quantizer.subspaces" if own else "quantizer.subspaces"
         width = self.models[self.models[model].like or model].width
         size = feature_size(network, width) if (network := self.network_of(model)) in NETWORKS else None
+        method = self.quantizer_of(model).method
+        if self.is_fine_tuned(model):
+            size, length = None, self.models[model].joint.size or self.joint.size
+            if method == DQN and length % subspaces:
+                raise ValueError(
+                    f"joint.size: {subspaces} sub-spaces do not divide the {length} numbers of a feature; allowed are multiples"
+                )
         if size and size % subspaces:
             divisors = [m for m in range(1, 65) if size % m == 0]
             raise ValueError(
@@ -517,6 +583,9 @@ class Study(_Section):
         for bits in self.bits:
             if bits % subspaces:
                 raise ValueError(f"bits: {bits} is no multiple of {key} = {subspaces}, so K would be no power of two")
+            if method in HASHING:
+                self._check_hashing(model, bits, subspaces, key)
+                continue
             for name, dataset in self.datasets.items():
                 known = DATASETS.get(dataset.kind)
                 count, images = dataset.database, "database images"
@@ -529,6 +598,24 @@ class Study(_Section):
                         f"bits: {bits} bits in {subspaces} sub-spaces need K = {codewords(bits, subspaces)} codewords, more than the "
                         f"{count} {images} of datasets.{name} they are fitted to"
                     )
+
+    def _check_hashing(self, model: str, bits: int, subspaces: int, key: str) -> None:
+        """That a codebook of all sign patterns is not too large, and that CSQ has a centre for each class, where these are known."""
+        method = self.quantizer_of(model).method
+        if (words := codewords(bits, subspaces)) > HYPERCUBE:
+            needs = f"{method} at {bits} bits in {subspaces} sub-spaces has all K = {words} sign patterns for codewords"
+            raise ValueError(f"{key}: {needs}, but at most {HYPERCUBE} are allowed; use more sub-spaces")
+        if method != "csq":
+            return
+        if bits not in HADAMARD:
+            raise ValueError(
+                f"bits: csq has no Hadamard matrix for the {bits} bits of {model}; allowed are {', '.join(map(str, HADAMARD))}"
+            )
+        for name, dataset in self.datasets.items():
+            classes = CLASSES if dataset.kind in DATASETS else getattr(dataset, "concepts", 0)
+            if classes > 2 * bits:
+                needs = f"datasets.{name} has {classes} classes, but csq has {2 * bits} centres for {bits} bits"
+                raise ValueError(f"bits: {needs}; allowed are at least {-(-classes // 8) * 4} bits")
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

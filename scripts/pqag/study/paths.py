@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Any
 
-from pqag.names import CLEAN
-from pqag.study.scores import Score, training_of, transfers, victims
+from pqag.names import CLEAN, FARTHEST
+from pqag.study.scores import TABLES, Score, rows_of, systems, training_of, transfers, victims
 
 #: The folder of a victim below that of the study, its logs or its benchmarks.
 VICTIM = "{dataset}/{model}-{training}/seed{seed}"
@@ -28,10 +28,20 @@ def metrics(study: Mapping[str, Any], scored: Iterable[Score]) -> list[str]:
     """The metrics of scores, in their order for every data set; the seeds of a score side by side."""
     found = []
     for dataset, score, seed in product(study["datasets"], scored, study["seeds"]):
-        source = "" if score.attack == CLEAN else f".{score.source_model}-{score.source_training}-{score.source_bits}bits"
+        source = "" if score.attack in (CLEAN, FARTHEST) else f".{score.source_model}-{score.source_training}-{score.source_bits}bits"
         folder = victim(study).format(dataset=dataset, seed=seed, **score._asdict())
         found.append(f"{folder}/{score.bits}bits/metrics/{score.attack}{source}.json")
     return found
+
+
+def healths(study: Mapping[str, Any], table: str) -> list[str]:
+    """How each attack of Table 5 fared, in the order of its ``metrics``; nothing for other tables."""
+    if TABLES[table] is not systems:
+        return []
+    attacked = [score for score in rows_of(study, table) if score.attack not in (CLEAN, FARTHEST)]
+    each = product(study["datasets"], attacked, study["seeds"])
+    pattern = f"{victim(study)}/{{bits}}bits/adversarial/{{attack}}.health.json"
+    return [pattern.format(dataset=dataset, seed=seed, **score._asdict()) for dataset, score, seed in each]
 
 
 def histories(study: Mapping[str, Any], table: str) -> list[str]:

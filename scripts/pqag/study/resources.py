@@ -13,8 +13,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pqag.names import BATCH_SIZES, DATASETS, NETWORKS, RELEASED, codewords, feature_size
-from pqag.study.scores import transfers
+from pqag.names import BATCH_SIZES, DATASETS, FINE_TUNED, NETWORKS, PQN, RELEASED, codewords, feature_size
+from pqag.study.scores import is_fine_tuned, transfers
 
 #: Minutes that every job asks for at least, and every one that runs a network.
 LEAST_MINUTES, LEAST_NETWORK_MINUTES = 1, 3
@@ -168,9 +168,14 @@ def pretrain(wildcards, study):
     return _networking(it, at_once, recipe["epochs"] * 3 * there.train + tested, held, copies=6)
 
 
-def train_pqn(wildcards, study):
-    """Besides, every triplet of a batch, and the k-means that the codebook begins with, see ``pqag.pqn``."""
+def train_joint(wildcards, study):
+    """Besides, every triplet of a batch, and the k-means that the codebook begins with, see ``pqag.pqn``; other methods make it after
+    every epoch at the most, and their feature is shorter."""
     model, there, plain = study["models"][wildcards["model"]], images(wildcards, study), pretrain(wildcards, study)
+    if is_fine_tuned(model):
+        rounds, start = model["joint"]["epochs"], _fitting(wildcards, study, min(10_000, there.train))
+        seconds = plain.seconds * max(1, rounds / model["training"]["epochs"]) + (rounds + 1) * start.seconds
+        return plain._replace(mb=plain.mb + start.mb, seconds=seconds)
     triplets, start = model["training"]["batch_size"] ** 3, _fitting(wildcards, study, min(10_000, there.train))
     steps = model["training"]["epochs"] * there.train / model["training"]["batch_size"]
     return plain._replace(mb=plain.mb + 20 * triplets / MIB + start.mb, seconds=plain.seconds + start.seconds + 1e-8 * steps * triplets)
@@ -216,7 +221,7 @@ def _fitting(wildcards, study, count: int) -> Work:
     """k-means on ``count`` features; a method other than PQ holds them several times, and turns them."""
     quantizer, size = study["models"][wildcards["model"]]["quantizer"], network(wildcards, study, 1).features
     subspaces, words = _codebook(wildcards, study)
-    turned = quantizer["method"] not in ("pq", "pqn")
+    turned = quantizer["method"] not in ("pq", PQN, *FINE_TUNED)
     mb = ((28 if turned else 16) * count * size + 24 * min(count, 4096) * subspaces * words + turned * 80 * size**2) / MIB
     seconds = quantizer["iterations"] * ((1 + 4 * turned) * count * size * words / 2e10 + turned * 7 * (size / 1024) ** 3)
     return Work(80 + mb, seconds)

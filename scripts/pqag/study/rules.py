@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pqag.job.provenance import LIBRARY, code_digest
-from pqag.names import CLEAN
+from pqag.names import CLEAN, FARTHEST
 from pqag.study import resources as asks
 from pqag.study import settings as needs
 from pqag.study.resources import Work
-from pqag.study.scores import CONCLUSIONS, Score, heat_maps, is_joint, scores, tables, training_of, with_lender
+from pqag.study.scores import CONCLUSIONS, Score, heat_maps, is_fine_tuned, is_joint, scores, tables, training_of, with_lender
 from pqag.study.settings import maker_of
 
 #: The wildcards that tell the jobs of a rule apart, by what there is one job for. Most have a dataset and a seed besides.
@@ -63,7 +63,7 @@ RULES = {
         Rule("fetch", "data set", needs.fetch, asks.fetch, local=True),
         Rule("prepare", "data set", needs.prepare, asks.prepare),
         Rule("pretrain", "network", needs.pretrain, asks.pretrain, network=True),
-        Rule("train_pqn", "network and code length", needs.train_pqn, asks.train_pqn, network=True),
+        Rule("train_joint", "network and code length", needs.train_joint, asks.train_joint, network=True),
         Rule("adopt", "network", needs.adopt, asks.adopt, network=True),
         Rule("adopt_joint", "network and code length", needs.adopt_joint, asks.adopt, script="adopt", network=True),
         Rule("borrow", "network", needs.borrow, asks.light, local=True),
@@ -76,6 +76,7 @@ RULES = {
         Rule("extract_transfer", "source", needs.extract_transfer, asks.extract_transfer, network=True, group="transfers"),
         Rule("evaluate", "score", needs.nothing, asks.evaluate, group="scores"),
         Rule("evaluate_clean", "codebook", needs.nothing, asks.evaluate, script="evaluate", group="scores"),
+        Rule("evaluate_farthest", "codebook", needs.nothing, asks.evaluate, script="evaluate", group="scores"),
         Rule("robustness", "table", needs.robustness, asks.light, group="paper"),
         Rule("drops", "table", needs.drops, asks.light, group="paper"),
         Rule("table", "table", needs.table, asks.light, group="paper"),
@@ -134,6 +135,8 @@ def jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
     def victim(its: dict[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
         for model in with_lender(study, its["model"]):
             yield job(maker_of(study["models"][model]), **its | {"model": model})
+        if is_fine_tuned(study["models"][its["model"]]):
+            yield job("train_joint", **its)
         yield job("extract", **its)
         yield job("encode" if is_joint(study, its["model"]) else "quantize", **its)
 
@@ -159,8 +162,8 @@ def jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
     for score in scores(study):
         its = score._asdict()
         yield from victim(its)
-        if score.attack == CLEAN:
-            yield job("evaluate_clean", **its)
+        if score.attack in (CLEAN, FARTHEST):
+            yield job(f"evaluate_{score.attack}", **its)
             continue
         source = {"model": score.source_model, "training": score.source_training, "bits": score.source_bits}
         yield job("attack", **its | source)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pqag.names import CLEAN, JOINT, PQN, PRETRAINED
+from pqag.names import CLEAN, FARTHEST, FINE_TUNED, JOINT, PQN, PRETRAINED
 
 
 class Score(NamedTuple):
@@ -24,9 +24,16 @@ class Score(NamedTuple):
         return (self.source_model, self.source_training) != (self.model, self.training)
 
 
+def is_fine_tuned(model: Mapping[str, Any]) -> bool:
+    """Whether a model of a resolved study, given by its entry, is trained together with its codebook from trained weights. A method of the
+    user's is if the entry has the section ``joint``."""
+    return model["quantizer"]["method"] in FINE_TUNED or "joint" in model
+
+
 def is_joint(study: Mapping[str, Any], model: str) -> bool:
     """Whether a model of a resolved study is trained together with its codebook."""
-    return study["models"][model]["quantizer"]["method"] == PQN
+    one = study["models"][model]
+    return one["quantizer"]["method"] == PQN or is_fine_tuned(one)
 
 
 def training_of(study: Mapping[str, Any], model: str, bits: int) -> str:
@@ -43,7 +50,7 @@ def score(study: Mapping[str, Any], attack: str, source_model: str, source_bits:
 
 def table_models(study: Mapping[str, Any], table: str) -> list[str]:
     """The models in ``table`` of a resolved study; none where the study has no such table."""
-    return study["tables"][table]["models"]
+    return study["tables"].get(table, {"models": []})["models"]
 
 
 def white_box(study: Mapping[str, Any], table: str) -> Iterator[Score]:
@@ -85,6 +92,13 @@ def counterparts(study: Mapping[str, Any], table: str) -> Iterator[Score]:
         yield from on_itself(study, name)
 
 
+def systems(study: Mapping[str, Any], table: str) -> Iterator[Score]:
+    """The clean queries, every attack on the victim that it was made for, and the farthest codes."""
+    for model in table_models(study, table):
+        yield from on_itself(study, model)
+        yield from (score(study, FARTHEST, model, bits, model, bits) for bits in study["bits"])
+
+
 def bits_transfer(study: Mapping[str, Any], table: str) -> Iterator[Score]:
     """Queries made at each code length against each code length of the same network."""
     for model in table_models(study, table):
@@ -114,7 +128,7 @@ def figure_scores(study: Mapping[str, Any]) -> Iterator[Score]:
 
 
 #: The scores that each table shows, in the order of its rows.
-TABLES = {"table1": white_box, "table2": white_box, "table3": bits_transfer, "table4": model_transfer}
+TABLES = {"table1": white_box, "table2": white_box, "table3": bits_transfer, "table4": model_transfer, "table5": systems}
 
 #: By table: the rule that draws a conclusion from its scores, for its caption.
 CONCLUSIONS = {"table2": "robustness", "table4": "drops"}
@@ -167,6 +181,8 @@ def heat_maps(study: Mapping[str, Any]) -> list[tuple[str, str]]:
         if TABLES[table] is bits_transfer:
             found += [(table, f"{dataset}_{model}") for dataset in study["datasets"] for model in table_models(study, table)]
         if TABLES[table] is model_transfer:
+            found += [(table, dataset) for dataset in study["datasets"]]
+        if TABLES[table] is systems:
             found += [(table, dataset) for dataset in study["datasets"]]
     return found
 

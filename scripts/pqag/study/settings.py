@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pqag.names import DATASETS, PQN, codewords, is_entry_point, is_torchvision
-from pqag.study.scores import CONCLUSIONS, TABLES, counterpart, table_models, transfers, victims, white_box
+from pqag.study.scores import CONCLUSIONS, TABLES, counterpart, is_fine_tuned, table_models, transfers, victims, white_box
 
 
 def as_config(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -17,14 +17,15 @@ def as_config(study: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def maker_of(model: Mapping[str, Any]) -> str:
-    """The rule that makes the weights of a model of a resolved study: ``borrow`` takes another model's, ``adopt`` those of the user,
-    ``adopt_joint`` those of the zoo that were trained with a codebook; ``train_pqn`` trains them with a codebook, ``pretrain`` without."""
+    """The rule that makes the weights of a model of a resolved study, or those that its joint training begins with: ``borrow`` takes
+    another model's, ``adopt`` those of the user, ``adopt_joint`` those of the zoo that were trained with a codebook; ``train_joint`` trains
+    new ones with a codebook, ``pretrain`` without."""
     if model["like"]:
         return "borrow"
     own = is_entry_point(model["network"]) or is_torchvision(model["network"])
     if model["weights"] or own:
         return "adopt_joint" if model["quantizer"]["method"] == PQN else "adopt"
-    return "train_pqn" if model["quantizer"]["method"] == PQN else "pretrain"
+    return "train_joint" if model["quantizer"]["method"] == PQN else "pretrain"
 
 
 def _pick(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
@@ -65,11 +66,13 @@ def pretrain(wildcards, study):
     return model["training"] | _pick(model, "network", "width") | run
 
 
-def train_pqn(wildcards, study):
-    """The method of the quantizer is no setting: it is why the rule is this one."""
+def train_joint(wildcards, study):
+    """``joint`` has other epochs, and another learning rate, than the training that it goes on from."""
     model = study["models"][wildcards["model"]]
-    subspaces = model["quantizer"]["subspaces"]
-    start = _pick(model["quantizer"], "subspaces", "iterations") | {"codewords": codewords(int(wildcards["bits"]), subspaces)}
+    start = model["quantizer"] | {"codewords": codewords(int(wildcards["bits"]), model["quantizer"]["subspaces"])}
+    if is_fine_tuned(model):
+        brought = _brought(study, model["network"], model["quantizer"]["method"])
+        return pretrain(wildcards, study) | start | model["joint"] | brought
     return pretrain(wildcards, study) | start | model["pqn"]
 
 
@@ -134,7 +137,7 @@ def table(wildcards, study):
     name = wildcards["table"]
     shown = study["tables"][name]
     models = {model: study["models"][model] for model, _ in victims(study, name)}
-    joint = {model: one["pqn"] for model, one in models.items() if "pqn" in one}
+    joint = {section: {model: one[section] for model, one in models.items() if section in one} for section in ("pqn", "joint")}
     beside = _counterparts(name, study)
     return {
         "datasets": list(study["datasets"]),
@@ -145,14 +148,14 @@ def table(wildcards, study):
         "attacks": _attacks_of_table(name, study),
         "bits": [shown["bits"]] if "bits" in shown else study["bits"],
         "seeds": study["seeds"],
-        **({"pqn": joint} if joint else {}),
+        **{section: given for section, given in joint.items() if given},
         **({"counterparts": beside} if beside else {}),
     }
 
 
 def robustness(wildcards, study):
     """Of its table, all that decides which scores are compared, and in which order."""
-    return _pick(table(wildcards, study), "datasets", "networks", "attacks", "bits", "seeds") | {
+    return _pick(table(wildcards, study), "datasets", "networks", "quantizers", "attacks", "bits", "seeds") | {
         "counterparts": _counterparts(wildcards["table"], study)
     }
 
