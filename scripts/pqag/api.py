@@ -308,9 +308,9 @@ def fit_codebook(features: Any, bits: int = 16, subspaces: int = 4, method: str 
         raise UserError(f"method is {method!r}, but must be {' or '.join(quantizer.METHODS)}")
     if bits % subspaces or z.shape[1] % subspaces:
         raise UserError(f"{subspaces} subspaces must divide both the {bits} bits and the {z.shape[1]} numbers of a feature")
-    codewords = names.codewords(bits, subspaces)
-    if len(z) < codewords:
-        raise UserError(f"{bits} bits in {subspaces} subspaces need {codewords} features, one for each codeword, but there are {len(z)}")
+    if bits // subspaces > 64 or len(z) < (codewords := names.codewords(bits, subspaces)):
+        needed = f"2^{bits // subspaces}"
+        raise UserError(f"{bits} bits in {subspaces} subspaces need {needed} features, one for each codeword, but there are {len(z)}")
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # sums over another number of threads differ in their last bits
     try:

@@ -75,7 +75,12 @@ def feature_size(network: str, width: float) -> int:
 
 
 def codewords(bits: int, subspaces: int) -> int:
-    """K, such that M log2 K = ``bits`` for M = ``subspaces`` (the paper gives M log2 K as the length of a code)."""
+    """K, such that M log2 K = ``bits`` for M = ``subspaces`` (the paper gives M log2 K as the length of a code).
+
+    Raises ValueError if K is more than 2^64: a damaged file may ask for a number that no memory holds.
+    """
+    if bits // subspaces > 64:
+        raise ValueError(f"more bits in {subspaces} sub-spaces than a codebook can have")
     return 2 ** (bits // subspaces)
 
 

@@ -16,6 +16,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import struct
 import sys
 import tarfile
@@ -23,7 +24,7 @@ import tempfile
 import traceback
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
@@ -76,12 +77,12 @@ def make_images():
     kinds = [("JPEG", "RGB", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"}), ("JPEG", "CMYK", {})]
     kinds += [("PNG", "RGBA", {}), ("PNG", "P", {"transparency": 1}), ("PNG", "I;16", {}), ("TIFF", "RGB", {"compression": "tiff_lzw"})]
     kinds += [(kind, "RGB", {}) for kind in ("BMP", "WEBP", "PPM", "GIF")]
+    write({"whole.png": picture("PNG")})
     return write({f"{i}.{kind.lower()}": picture(kind, mode, **options) for i, (kind, mode, options) in enumerate(kinds)})
 
 
 def read_image(path):
     """Between two others, as fetch reads it: left out with a reason, or stored under the sha256 of its bytes."""
-    write({"whole.png": picture("PNG")})
     listing = images.Listing(Path.cwd(), ["whole.png", path, "whole.png"], np.ones((3, 2), np.uint8), 2, ("a", "b"))
     with h5py.File(io.BytesIO(), "w") as file:
         stored = images.store(listing, file, 16, missing=1)
@@ -204,7 +205,9 @@ def record(rule, wildcards, inputs, study, *outputs):
 
 def make_audited():
     """A study of one score, one table with one number, study.json and the list."""
-    shutil.copyfile(ROOT / "config/tiny.yaml", "config.yaml")
+    parts = {"train": 1000, "database": 300, "queries": 60}
+    config = {"study": "tiny", "datasets": {"synthetic": parts}, "models": {"vgg16": {}}, "attacks": {"aod": {"loss": "aod"}}, "bits": [16]}
+    files.write_json("config.yaml", config | {"figures": {"models": []}})
     study = parse_study(read_config("config.yaml")).resolved() | {"configfiles": {"config.yaml": files.sha256("config.yaml")}}
     metrics, tex = f"{STUDY}/synthetic/vgg16-pretrained/seed0/16bits/metrics/clean.json", f"{STUDY}/tables/table1.tex"
     files.write_json(metrics, {"ADC": {"map": 0.25}, "SDC": {"map": 0.5}})
@@ -293,42 +296,54 @@ PATIENCE, MEMORY = 30, 2**30
 FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "pickle.find_class")
 
 
-def main(name: str, seed: int, first: int, last: int) -> None:
-    """Read the mutations ``first`` to ``last`` (excluded) in this process, which a hang or a crash ends.
+def main(names: list[str], seed: int, first: int, last: int) -> None:
+    """Read the mutations ``first`` to ``last`` (excluded) for each reader in this process, which a hang or a crash ends.
 
-    Prints lines of JSON: the number of each before it is read, then number, file and fault, None where the reader kept its promise.
+    Prints lines of JSON: reader and number of each before it is read, then these, the file and the fault, None where the reader kept its
+    promise.
     """
-    (make, read), told = READERS[name], os.fdopen(os.dup(1), "w", buffering=1)
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        made = make()
-        state = {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
-        true = functools.cache(lambda path: outcome(read, path)[1])
-        true(min(made))  # which loads what it needs
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + 2 * MEMORY, resource.RLIM_INFINITY))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        ran: list[str] = []
-        sys.addaudithook(lambda event, arguments: ran.append(event) if event in FORBIDDEN else None)
-        for number in range(first, last):
-            random = Random(f"{name} {seed} {number}")
-            path = random.choice(sorted(made))
-            restore(state)
-            wanted = true(path)
-            restore(state)
-            Path(path).write_bytes(mutated(state[path], made[path], random))
-            print(json.dumps(number), file=told)
-            faulthandler.dump_traceback_later(PATIENCE, exit=True)
-            fault, found = outcome(read, path)
-            faulthandler.cancel_dump_traceback_later()
-            if found and wanted and found[0] == wanted[0] and found[1] != wanted[1]:
-                fault = "it counts as the true content, but gives another value"
-            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
-            if ran or grown > MEMORY // 1024:
-                fault = f"it ran {ran} and took {grown // 1024} MiB"
-                peak += grown
-                ran.clear()
-            print(json.dumps([number, path, fault]), file=told)
+    told, ran = os.fdopen(os.dup(1), "w", buffering=1), []
+    sys.addaudithook(lambda event, arguments: ran.append(event) if event in FORBIDDEN else None)
+    faulthandler.register(signal.SIGALRM, chain=True)  # prints where a hang is; then the signal ends the process
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            read_mutations(name, seed, range(first, last), ran, told)
+
+
+def read_mutations(name: str, seed: int, numbers: range, ran: list[str], told: IO[str]) -> None:
+    """Read the mutations in the working directory; ``ran`` gets what a file makes Python run."""
+    make, read = READERS[name]
+    made = make()
+    state = {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+    @functools.cache
+    def true(path):
+        restore(state)
+        return outcome(read, path)[1]
+
+    true(min(made))  # which loads what it needs
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2 * MEMORY, resource.RLIM_INFINITY))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for number in numbers:
+        random = Random(f"{name} {seed} {number}")
+        path = random.choice(sorted(made))
+        wanted = true(path)
+        restore(state)
+        Path(path).write_bytes(mutated(state[path], made[path], random))
+        print(json.dumps([name, number]), file=told)
+        ran.clear()
+        signal.alarm(PATIENCE)
+        fault, found = outcome(read, path)
+        signal.alarm(0)
+        if found and wanted and found[0] == wanted[0] and found[1] != wanted[1]:
+            fault = "it counts as the true content, but gives another value"
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
+        if ran or grown > MEMORY // 1024:
+            fault = f"it ran {ran} and took {grown // 1024} MiB"
+            peak += grown
+        print(json.dumps([name, number, path, fault]), file=told)
 
 
 def outcome(read, path: str) -> tuple[str | None, tuple[Any, str] | None]:
@@ -352,5 +367,4 @@ def restore(state: dict[str, bytes]) -> None:
 
 
 if __name__ == "__main__":
-    for each in sys.argv[1].split(","):
-        main(each, *map(int, sys.argv[2:5]))
+    main(sys.argv[1].split(","), *map(int, sys.argv[2:5]))

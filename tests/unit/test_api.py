@@ -130,8 +130,9 @@ MISTAKES = [
     (lambda v: api.fit_codebook(np.ones((9, 6)), bits=16), "4 subspaces must divide both the 16 bits and the 6 numbers of a feature"),
     (
         lambda v: api.fit_codebook(np.ones((9, 8)), bits=16),
-        "need 16 features, one for each codeword, but there are 9",
+        "need 2^4 features, one for each codeword, but there are 9",
     ),
+    (lambda v: api.fit_codebook(np.ones((9, 8)), bits=40_000), "need 2^10000 features, one for each codeword, but there are 9"),
     (lambda v: api.load_victim("zoo:fashion_resnet"), "zoo:fashion_resnet is not in the zoo; did you mean zoo:fashion_resnet18?"),
     (
         lambda v: api.load_victim("nowhere.pt"),

@@ -112,6 +112,24 @@ def test_more_work_asks_for_more(tmp_path, monkeypatch, rule, changes, more):
     assert (after[0] > before[0], after[1] > before[1]) == ("memory" in more, "time" in more)
 
 
+@pytest.mark.parametrize(
+    ("network", "weights", "pixels"),
+    [
+        ("vit_b_16", "IMAGENET1K_V1", 224),
+        ("vit_b_16", "IMAGENET1K_SWAG_LINEAR_V1", 224),
+        ("vit_b_16", "IMAGENET1K_SWAG_E2E_V1", 384),
+        ("vit_b_16", "some/file.pt", 384),
+        ("efficientnet_b7", "DEFAULT", 600),
+        ("resnet18", "DEFAULT", 224),
+    ],
+)
+def test_a_network_of_torchvision_has_the_size_that_its_weights_want(network, weights, pixels):
+    study = resolved(models__mine={"network": f"torchvision:{network}", "weights": weights})
+    [row] = [row for row in resources.of_torchvision()[network] if row["pixels"] == pixels]
+    found = resources.network(JOB | {"model": "mine"}, study, 1)
+    assert (found.size.multiplications, found.features) == (row["multiplications"], row["features"])
+
+
 def test_more_bits_a_rotation_and_a_network_of_the_user_ask_for_more():
     one, more, rotated = asked("quantize", bits="32"), asked("quantize"), asked("quantize", model="resnet50")
     assert one[0] < more[0] < rotated[0] and one[1] < more[1] < rotated[1]

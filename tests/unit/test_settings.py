@@ -230,6 +230,12 @@ def test_what_the_study_does_not_have_is_an_error(study, rule, wildcards):
         settings(rule, wildcards, study)
 
 
+@pytest.mark.parametrize("bits", [8 * 65, 10**30])
+def test_a_codebook_that_no_memory_holds_is_an_error_and_no_hang(study, bits):
+    with pytest.raises(ValueError, match="more bits in"):
+        settings("quantize", VICTIM | {"bits": str(bits)}, study)
+
+
 def rules_with_a_script() -> dict[str, str]:
     """Name and script of every rule of the workflow that has one, read from the files; ``use rule`` takes over the other's script."""
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))))

@@ -10,6 +10,7 @@ from torchvision import models
 
 from pqag import checkpoints, networks, user_code, victims
 from pqag.errors import UserError
+from pqag.study import resources
 
 from .conftest import Evil
 
@@ -270,7 +271,7 @@ def test_logits_are_those_of_torchvisions_own_preprocessing(name, member, monkey
 
 @pytest.mark.parametrize("name", models.list_models(module=models))
 def test_every_classifier_of_torchvision_sees_images_as_its_weights_want_them(name, monkeypatch):
-    """On the meta device, against the values in torchvision's transforms."""
+    """On the meta device, against the values in torchvision's transforms; and resources know how large it then is."""
     from torchvision.models.regnet import BlockParams
 
     def on_cpu(*arguments, own=BlockParams.from_init_params, **options):  # it computes with tensors
@@ -284,15 +285,30 @@ def test_every_classifier_of_torchvision_sees_images_as_its_weights_want_them(na
         assert enlarged == (transforms.crop_size[0], transforms.interpolation.value)
         transformed = ((0.5,) * 3,) * 2 if name in ("googlenet", "inception_v3") else (tuple(transforms.mean), tuple(transforms.std))
         assert (mean, std) == transformed
+        pixels = enlarged[0]
         with torch.device("meta"):
             classifier = networks.torchvision_classifier(f"torchvision:{name}", 1000, enlarged)
             if name.startswith("squeezenet"):
                 continue  # refused: it has no linear layer
             backbone = networks.of_torchvision(classifier, enlarged, mean, std).eval()
+            calls = []
+
+            def look(module, inputs, output, calls=calls):
+                calls.append([one.numel() for one in (*inputs, output) if isinstance(one, torch.Tensor)])
+
+            for module in [backbone.head, *backbone.body[1].modules()]:
+                if not list(module.children()):
+                    module.register_forward_hook(look)
             seen = []
             backbone.body[0].register_forward_hook(lambda *call, seen=seen: seen.append(call[2].shape))
             assert backbone(torch.empty(1, 3, 32, 32)).shape == (1, 1000)
-        assert seen == [(1, 3, enlarged[0], enlarged[0])]
+        assert seen == [(1, 3, pixels, pixels)]
+        numbers = {"outputs": sum(call[-1] for call in calls), "widest": max(map(sum, calls))}
+        numbers |= {"multiplications": 1000e6 * member.meta["_ops"], "parameters": sum(one.numel() for one in backbone.parameters())}
+        [row] = [row for row in resources.of_torchvision()[name] if row["pixels"] == pixels]
+        assert row == pytest.approx(
+            {key: value / 1e6 for key, value in numbers.items()} | {"pixels": pixels, "features": backbone.feature_size}, rel=0.05
+        )
 
 
 #: (network, weights, the sentence)

@@ -8,12 +8,26 @@ seconds ask for a minute, or for three with a network, since a slow file system 
 Needs only the standard library: it is read whenever Snakemake reads the workflow.
 """
 
+import csv
+import functools
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from pqag.names import BATCH_SIZES, DATASETS, FINE_TUNED, NETWORKS, PQN, RELEASED, codewords, feature_size
+from pqag.names import (
+    BATCH_SIZES,
+    DATASETS,
+    FINE_TUNED,
+    NETWORKS,
+    PQN,
+    RELEASED,
+    codewords,
+    feature_size,
+    is_name_of_weights,
+    is_torchvision,
+)
 from pqag.study.scores import is_fine_tuned, transfers
 
 #: Minutes that every job asks for at least, and every one that runs a network.
@@ -47,8 +61,10 @@ SIZES = {
     "resnet34": Size(2.048, 1159.4, 21.28),
     "resnet50": Size(6.865, 1297.8, 23.52),
 }
-#: Any other network: torchvision's ResNet-50 at 224 pixels, with as many features as the largest of torchvision's have.
+#: Any network of the user: torchvision's ResNet-50 at 224 pixels, with as many features as VGG has there.
 OTHER, OTHER_FEATURES = Size(22.2, 4089.0, 25.6), 4096
+#: The share of the outputs that a pass without gradients holds at once, for an unknown network.
+HELD = 0.42
 
 
 class Work(NamedTuple):
@@ -115,22 +131,45 @@ def images(wildcards: Mapping[str, str], study: Mapping[str, Any]) -> Images:
 
 
 class Network(NamedTuple):
-    """The network of a job, at its width and for its images: its ``Size``, D, and seconds for one pass of an image."""
+    """The network of a job, at its width and for its images: its ``Size``, D, seconds for one pass of an image, and the share of its
+    outputs that a pass without gradients holds at once."""
 
     size: Size
     features: int
     seconds: float
+    held: float = HELD
+
+
+@functools.cache
+def of_torchvision() -> dict[str, list[dict[str, float]]]:
+    """What torchvision.csv says of each network, for each size of images that its weights want: ``pixels`` on a side, ``features`` (D), and
+    millions for one image: of ``outputs`` of all layers, of inputs and outputs of the ``widest`` one, of multiplications and parameters."""
+    found: dict[str, list[dict[str, float]]] = {}
+    with Path(__file__).with_name("torchvision.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row.pop("network"), []).append({key: float(value) for key, value in row.items()})
+    return found
+
+
+def _torchvision_row(model: Mapping[str, Any]) -> dict[str, float] | None:
+    """The row of a model of torchvision; of those for several sizes the largest that its weights may want."""
+    rows = sorted(of_torchvision().get(model["network"].removeprefix("torchvision:"), ()), key=lambda row: row["pixels"])
+    small = is_name_of_weights(model["weights"]) and "SWAG_E2E" not in model["weights"]  # a file may be of any
+    return rows[0 if small else -1] if rows else None
 
 
 def network(wildcards: Mapping[str, str], study: Mapping[str, Any], threads: int) -> Network:
     """The network of a job. The first convolution of larger images takes every second, fourth … pixel, see ``pqag.networks``."""
     model, side = study["models"][wildcards["model"]], images(wildcards, study).side
-    size, features = OTHER, OTHER_FEATURES
+    size, features, held = OTHER, OTHER_FEATURES, HELD
+    if is_torchvision(model["network"]) and (row := _torchvision_row(model)):
+        size, features = Size(row["outputs"], row["multiplications"], row["parameters"]), int(row["features"])
+        held = min(HELD, 4 * row["widest"] / row["outputs"])  # of few layers of many
     if (name := model["network"]) in NETWORKS:
         width, full, features = model["width"], SIZES[name], feature_size(name, model["width"])
         seen = (side / 2 ** ((side // 32).bit_length() - 1) / 32) ** 2
         size = Size(full.outputs * width * seen, full.multiplications * width**2 * seen, full.parameters * width**2)
-    return Network(size, features, (size.multiplications / 100 + size.outputs + side**2 * 6e-5) / 1000 / threads**0.6)
+    return Network(size, features, (size.multiplications / 100 + size.outputs + side**2 * 6e-5) / 1000 / threads**0.6, held)
 
 
 # --------------------------------------------------------------------------------------------------------------------------- stages
@@ -163,7 +202,7 @@ def pretrain(wildcards, study):
     """A step there and back, and an accuracy after the last epoch; parameters have gradients, momenta and checkpoints."""
     there, recipe = images(wildcards, study), study["models"][wildcards["model"]]["training"]
     it, tested = network(wildcards, study, study["threads"]["pretrain"]), there.database + there.queries
-    at_once = max(1.6 * recipe["batch_size"], 0.42 * min(250, tested))
+    at_once = max(1.6 * recipe["batch_size"], it.held * min(250, tested))
     held = min(2 * there.fetched_mb(there.train), WINDOWS_MB)
     return _networking(it, at_once, recipe["epochs"] * 3 * there.train + tested, held, copies=6)
 
@@ -185,7 +224,7 @@ def adopt(wildcards, study):
     """A minute to read the weights, and an accuracy."""
     there, it = images(wildcards, study), network(wildcards, study, study["threads"]["attack"])
     tested = there.database + there.queries
-    measured = _networking(it, 0.42 * min(250, tested), tested, 0, copies=2)
+    measured = _networking(it, it.held * min(250, tested), tested, 0, copies=2)
     return measured._replace(seconds=60 + measured.seconds)
 
 
@@ -201,14 +240,14 @@ def extract(wildcards, study):
     there, it = images(wildcards, study), network(wildcards, study, study["threads"]["attack"])
     count = sum(_share("extract", wildcards, study, number) for number in (there.database, there.queries))
     held = 12 * (count if wildcards.get("shards") else there.database) * it.features / MIB
-    return _networking(it, 0.42 * min(count, BATCH_SIZES["extract"]), count, held) if count else Work(TORCH_MB + held)
+    return _networking(it, it.held * min(count, BATCH_SIZES["extract"]), count, held) if count else Work(TORCH_MB + held)
 
 
 def extract_transfer(wildcards, study):
     """Features of the queries that were made for every other network; those of all are held together."""
     there, it = images(wildcards, study), network(wildcards, study, study["threads"]["attack"])
     count = len(transfers(study, wildcards)) * there.queries
-    return _networking(it, 0.42 * BATCH_SIZES["extract"], count, 12 * count * it.features / MIB + there.mb(2 * there.queries))
+    return _networking(it, it.held * BATCH_SIZES["extract"], count, 12 * count * it.features / MIB + there.mb(2 * there.queries))
 
 
 def _codebook(wildcards: Mapping[str, str], study: Mapping[str, Any]) -> tuple[int, int]:
