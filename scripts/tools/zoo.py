@@ -174,7 +174,8 @@ def main(path: str, *models: str) -> None:
             parts = [Trained(study, dataset, model, bits) for bits in (lengths if maker == "train_joint" else [None])]
             missing = [part for part in parts if not part.is_finished()]
             if missing:
-                print(f"{model} on {dataset}: not trained yet, left out ({missing[0].folder})")
+                train = f"snakemake --configfile {path} --cores 2 {missing[0].folder}/weights.pt"
+                print(f"{model} on {dataset}: not trained yet, left out; `{train}` trains it")
             else:
                 add(parts, f"{dataset.removesuffix('_mnist')}_{model}")
 
