@@ -26,8 +26,16 @@ resume: reproduce
 test: setup
 	@$(VENV) pytest -n 2 --dist loadfile
 
-bench: setup
-	@nice .venv/bin/python scripts/tools/bench.py $(BENCH)
+bench: .venv-bench/ready
+	@nice .venv-bench/bin/python scripts/tools/bench.py $(BENCH)
+
+# The libraries of .venv, and those that only the comparison needs.
+.venv-bench/ready: envs/bench.txt .venv/ready
+	@$(VENV) venv .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement envs/bench.txt
+	@.venv-bench/bin/python -c 'import sysconfig; from pathlib import Path; own = Path(sysconfig.get_path("purelib")); \
+		(own / "venv.pth").write_text("../../../../.venv/" + str(own.relative_to(Path(".venv-bench").resolve())) + "\n")'
+	@touch $@
 
 setup: .venv/ready
 

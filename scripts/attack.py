@@ -25,11 +25,10 @@ def attacked(images: np.ndarray, ids: np.ndarray, settings: dict) -> tuple[np.nd
     with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}{in_words(snakemake.wildcards)}") as bar:
         seed = int(snakemake.wildcards.seed)
         of_batches = attacks.attack_batches(network, codebook, images, ids, attack, seed, BATCH, bar.update)
-        adversarial, batches = zip(*of_batches)
-    joined = np.concatenate(adversarial)
-    features = networks.extract(network, joined, device, BATCH)
+        *arrays, batches = zip(*of_batches)
+    adversarial, features = map(np.concatenate, arrays)
     networks.check_finite(features, ids, f"adversarial queries{in_words(snakemake.wildcards)}")
-    return joined, features, list(batches)
+    return adversarial, features, list(batches)
 
 
 def joined(paths: list[str]) -> tuple[np.ndarray, np.ndarray, list[dict]]:

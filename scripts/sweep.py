@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from pqag import attacks, checkpoints, codebooks, files, networks, retrieval, storage
+from pqag import attacks, checkpoints, codebooks, files, retrieval, storage
 from pqag.devices import torch_device
 from pqag.job.step import log, progress, step
 from pqag.names import BATCH_SIZES
@@ -26,9 +26,8 @@ with step(snakemake) as settings:
     points = []
     with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}") as bar:
         for axis, value, attack in tried:
-            made, _ = attacks.attack(network, codebook, images, ids, attack, seed, BATCH, bar.update)
-            features = codebook.rotated(networks.extract(network, made, device))
-            scores = retrieval.evaluate(features, labels, codebook.codewords, codebook.codes, database_labels)
+            _, features, _ = attacks.attack(network, codebook, images, ids, attack, seed, BATCH, bar.update)
+            scores = retrieval.evaluate(codebook.rotated(features), labels, codebook.codewords, codebook.codes, database_labels)
             log.info("%s %g: %s", axis, value, {kind: scores[kind]["map"] for kind in retrieval.DISTANCES})
             for kind in retrieval.DISTANCES:
                 point = {"axis": axis, "value": value, "attack": snakemake.wildcards.attack, "distance": kind}

@@ -217,7 +217,7 @@ def attack(
     few = networks.pixels(torch.from_numpy(clean[:4]).to(_device(victim.network)))
     named = victim.network.network if isinstance(victim.network, _Embedding) else victim.network
     _check_length(victim, victims.check(victim.network, few, type(named).__name__))
-    adversarial, _ = attacks.attack(victim.network, codebook, clean, numbers, settings, int(seed))
+    adversarial, _, _ = attacks.attack(victim.network, codebook, clean, numbers, settings, int(seed))
     if _array(images).dtype != np.uint8:
         adversarial = adversarial.astype(np.float32) / 255
     if isinstance(images, Tensor):

@@ -259,8 +259,9 @@ def attack_batches(
     seed: int,
     batch_size: int = names.BATCH_SIZES["attack"],
     on_step: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
-    """Adversarial counterparts, uint8, of each batch of query ``images``, uint8 (N, 3, H, W) with stable ``ids`` (N,), and its figures.
+) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, Any]]]:
+    """Adversarial counterparts, uint8, of each batch of query ``images``, uint8 (N, 3, H, W) with stable ``ids`` (N,), their features as
+    ``networks.extract`` gives them, and the figures of the batch.
 
     ``network`` is put into evaluation mode with frozen parameters and computes where it is; ``codebook`` is the victim's. ``on_step`` is
     called after every look of a batch at the loss. The figures are plain values, for ``health``: ``loss`` is the sum over
@@ -291,9 +292,11 @@ def attack_batches(
         with torch.no_grad():
             z = features(network, pixels(result), normalised)
             final = float(objective.loss(z, reference, head).sum())
-            codes = [retrieval_head.codes(normalise(f, groups_of(network))) for f in (z, reference)]
+            unit = [normalise(f, groups_of(network)) for f in (z, reference)]
+            codes = [retrieval_head.codes(f) for f in unit]
         yield (
             result.cpu().numpy(),
+            (z if normalised else unit[0]).float().cpu().numpy(),
             {
                 "loss": [*objective.trace, final],
                 "zero_gradients": None if objective.zero_gradients is None else objective.zero_gradients.tolist(),
@@ -321,8 +324,10 @@ def health(images: np.ndarray, adversarial: np.ndarray, batches: Sequence[Mappin
     }
 
 
-def attack(network: Backbone, codebook: Codebook, images: np.ndarray, *arguments, **options) -> tuple[np.ndarray, dict[str, Any]]:
-    """All adversarial images of ``attack_batches``, which has the same parameters, and the attack's ``health``."""
-    adversarial, batches = zip(*attack_batches(network, codebook, images, *arguments, **options))
-    joined = np.concatenate(adversarial)
-    return joined, health(images, joined, batches)
+def attack(
+    network: Backbone, codebook: Codebook, images: np.ndarray, *arguments, **options
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """All adversarial images of ``attack_batches``, which has the same parameters, their features, and the attack's ``health``."""
+    *arrays, batches = zip(*attack_batches(network, codebook, images, *arguments, **options))
+    adversarial, features = map(np.concatenate, arrays)
+    return adversarial, features, health(images, adversarial, batches)

@@ -13,6 +13,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from pqag.job import light  # noqa: F401 (before torchvision)
+
+# isort: split
 from torchvision import models
 from torchvision.models import resnet, vgg
 from torchvision.ops import Conv2dNormActivation

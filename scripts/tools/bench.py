@@ -1,4 +1,4 @@
-"""Compare the speed of the evaluation and of the quantizer with other libraries: `make bench`.
+"""Compare the speed of the evaluation, of the quantizer and of the attack with other libraries: `make bench`.
 
 All run in turn on one thread. Before anything is timed, both sides must give the same results. A peer gets as many queries as take
 ``--seconds``, at least three; ratios are per query. Writes docs/bench/bench.csv and its plot, and prints the ratio of each line beside that
@@ -294,6 +294,14 @@ def measure_quantizer(options: argparse.Namespace) -> Iterator[dict]:
                 yield line("encoding", *setting, name, own[2], times)
 
 
+def measure_attack(options: argparse.Namespace) -> Iterator[dict]:
+    """Time of an image, by five steps of PGD with the loss AOD; "limit" is five times forward and backward without an attack."""
+    import bench_attack
+
+    for victim, peer, own, times in bench_attack.measure(options.seconds):
+        yield line("attack", 250, victim, "", peer, own, times)
+
+
 def timed(function: Callable[[], np.ndarray], seconds: float) -> tuple[np.ndarray, list[float]]:
     """What a function returns, and its times of at least one call, and of up to five within ``seconds``."""
     times: list[float] = []
@@ -307,7 +315,13 @@ def timed(function: Callable[[], np.ndarray], seconds: float) -> tuple[np.ndarra
 # Reports
 
 
-MEASURES = {"retrieval": measure_retrieval, "process": measure_process, "counts": measure_counts, "quantizer": measure_quantizer}
+MEASURES = {
+    "retrieval": measure_retrieval,
+    "process": measure_process,
+    "counts": measure_counts,
+    "quantizer": measure_quantizer,
+    "attack": measure_attack,
+}
 
 
 def key(row: dict) -> tuple[str, ...]:
@@ -354,11 +368,11 @@ def main() -> None:
     rows = {key(row): row for row in csv.DictReader(path.open(newline=""))} if path.exists() else {}
     for name in options.only:
         for row in MEASURES[name](options):
-            old = f"(committed: {before[key(row)]:.1f})" if key(row) in before else ""
+            old = f"(committed: {before[key(row)]:.2f})" if key(row) in before else ""
             low, high = (row[f"peer_ms_{a}"] / row[f"ms_{b}"] for a, b in (("low", "high"), ("high", "low")))
             what = " ".join(str(row[column]) for column in COLUMNS[:5])
-            print(f"{what:55} {row['ms']:10.3f} ms {row['peer_ms']:10.3f} ms {row['ratio']:6.1f} x", end=" ")
-            print(f"[{low:.1f}, {high:.1f}] n = {row['n']}, {row['peer_n']} {old}", flush=True)
+            print(f"{what:55} {row['ms']:10.3f} ms {row['peer_ms']:10.3f} ms {row['ratio']:6.2f} x", end=" ")
+            print(f"[{low:.2f}, {high:.2f}] n = {row['n']}, {row['peer_n']} {old}", flush=True)
             rows[key(row)] = {column: f"{value:.4g}" if isinstance(value, float) else value for column, value in row.items()}
             with path.open("w", newline="") as file:
                 writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")

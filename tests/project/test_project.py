@@ -135,6 +135,16 @@ def test_reading_the_snakefile_loads_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_compiler_of_torch_is_loaded_only_when_torchvision_asks_it():
+    code = """import sys
+from pqag import attacks
+print("torch._dynamo" in sys.modules)
+from torchvision.ops.roi_align import is_compile_supported
+print(is_compile_supported("cpu"), "torch._dynamo" in sys.modules)"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True)
+    assert done.stdout == "False\nTrue True\n", done.stderr
+
+
 def test_evaluation_needs_no_torch():
     modules = "pqag.retrieval, pqag.quantizer, pqag.storage, pqag.job.step, pqag.show.tables, pqag.datasets"
     code = f"import {modules}, sys; assert 'torch' not in sys.modules"

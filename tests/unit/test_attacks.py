@@ -41,7 +41,8 @@ def victim():
 def make(victim, name="aod", seed=3, batch_size=250, **changes):
     network, codewords, images, ids = victim
     chosen = attacks.Attack(**({"loss": name, "epsilon": 8, "step": 2.55, "iterations": 5} | changes))
-    return attacks.attack(network, Codebook(codewords, None, None), images, ids, chosen, seed, batch_size=batch_size)
+    adversarial, _, health = attacks.attack(network, Codebook(codewords, None, None), images, ids, chosen, seed, batch_size=batch_size)
+    return adversarial, health
 
 
 def scalar_distribution(z, codewords, temperature=1.0):

@@ -45,16 +45,17 @@ def test_an_attack_in_shards_is_the_same_bit_for_bit(victim, loss, monkeypatch):
     monkeypatch.setitem(names.BATCH_SIZES, "attack", 4)
     network, codewords, images, ids = victim
     codebook, chosen = Codebook(codewords, None, None), attacks.Attack(loss, 8, 2.55, 2)
-    adversarial, health = attacks.attack(network, codebook, images, ids, chosen, 3, batch_size=4)
+    adversarial, features, health = attacks.attack(network, codebook, images, ids, chosen, 3, batch_size=4)
+    assert np.array_equal(features, networks.extract(network, adversarial, torch.device("cpu"), 4))
     assert health["codes_changed"] > 0 and len(health["loss"]) == 3
     for of in (2, 6):
         shares = [split.share("attack", 23, {"shard": shard, "shards": of}) for shard in range(1, of + 1)]
         parts = []
         for share in shares:
             parts += attacks.attack_batches(network, codebook, images[share].copy(), ids[share], chosen, 3, batch_size=4)
-        joined = np.concatenate([image for image, _ in parts])
-        assert np.array_equal(joined, adversarial)
-        assert attacks.health(images, joined, [figures for _, figures in parts]) == health
+        joined, joined_features = (np.concatenate([part[which] for part in parts]) for which in (0, 1))
+        assert np.array_equal(joined, adversarial) and np.array_equal(joined_features, features)
+        assert attacks.health(images, joined, [figures for *_, figures in parts]) == health
 
 
 def test_the_health_of_batches_by_hand():
