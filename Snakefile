@@ -54,9 +54,5 @@ rule all:
         "{params.python} {params.script:q} verify {params.study} --settings {params.settings} > {log} 2>&1"
 
 
-onstart:
-    expect_times()
-
-
 onsuccess:
     show_results()

@@ -151,7 +151,7 @@ def needs(rule):
     def memory(wildcards, attempt):
         """Snakemake lowers it to the limit of the run, so that the job is started all the same, alone."""
         needed, limit = asked("mem_mb")(wildcards, attempt), workflow.global_resources.get("mem_mb").value
-        if limit and needed > limit and rule not in LARGE:
+        if limit and needed > limit and not {rule} <= LARGE:
             LARGE.add(rule)
             logger.warning(f"{rule} asks for {needed:,} MiB of memory, but only {limit:,} MiB are there: it runs alone, and may be killed.")
         return needed

@@ -59,3 +59,7 @@ def show_results():
         print(f"Files: {folder}/tables/")
     for page in made("gallery.html"):
         print(f"Gallery: {page}")
+
+
+onstart:
+    expect_times()
