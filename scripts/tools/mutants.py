@@ -62,6 +62,13 @@ FAULTS = {
         ("max(IMAGES_OF_START,", "min(IMAGES_OF_START,", "the codebook begins on too few images"),
         ("if epoch < self.begins_at(recipe):", "if epoch <= self.begins_at(recipe):", "triplets begin one epoch late"),
     ],
+    "joint": [
+        ("t = u @ u.T / 2", "t = u @ u.T", "DPSH without the half"),
+        ("(similar & two, ~similar)", "(similar, ~similar)", "HashNet pairs an image with itself"),
+        ("given.quantization if epoch else 0.0", "given.quantization", "DQN quantizes from the first epoch on"),
+        ("bordered[1:, 0] = -1", "pass", "a matrix of Paley's that is not orthogonal"),
+        ("0.005 * epoch * given.batches", "0.005 * given.batches", "HashNet without its schedule"),
+    ],
     "training": [
         ("else (1 - progress) / 0.75", "else 1 - progress", "the learning rate falls in one jump after the first quarter"),
         ("torch.randint(0, 2 * crop + 1,", "torch.randint(0, 2 * crop,", "images never shifted to the far end"),
@@ -73,7 +80,7 @@ FAULTS = {
     "settings": [
         ('_pick(model, "network", "width") | run', '_pick(model, "network") | run', "a training does not depend on the width"),
         ('attack["method"], network)', "network)", "an attack does not depend on the file of its method"),
-        ('"subspaces", "iterations") | {', '"subspaces") | {', "a joint training does not depend on the iterations of k-means"),
+        ('| model["joint"] | brought', "| brought", "a joint training does not depend on the section joint"),
         ('["sweep"], "queries", "epsilon"', '["sweep"], "epsilon"', "a sweep does not depend on its number of queries"),
         ('if model["weights"] or own:', "if own:", "a network of ours with weights of the user's is trained"),
     ],

@@ -93,11 +93,13 @@ UNTRIED = {
     "models.*.weights": ("adopt", "the same as `models.*.width`, by what is in the file"),
     "models.*.like": ("borrow", "the same as `models.*.width`"),
     **{
-        f"{section}.{key}": ("train_joint, and the tables that show the victim", "train_joint and what follows from it")
-        for section in ("pqn", "models.*.pqn")
-        for key in config.Pqn.model_fields
+        f"{prefix}{name}.{key}": ("train_joint, and the tables that show the victim", "train_joint and what follows from it")
+        for name, section in (("pqn", config.Pqn), ("joint", config.Joint))
+        for prefix in ("", "models.*.")
+        for key in section.model_fields
     },
     "tables.table2.models": ("table2", "table2, and what it lacks"),
+    "tables.table5.models": ("table5", "table5, and what it lacks"),
     "attacks.*.decay": ("attack, sweep", "the same as `attacks.*.step`"),
     "tables.table4.bits": ("drops, table4", "drops and table4, and what they lack at that code length"),
     "figures.bits": (
@@ -112,7 +114,19 @@ ALWAYS = {"study", "manifest", "all"}
 SHOWING = {"paper", "report"}
 #: Rules that replace `pretrain` and `quantize` for victims that the tiny study does not have, the table of such victims, and the rules of
 #: shards, which the tiny study does not use.
-INSTEAD = {"adopt", "adopt_joint", "borrow", "train_joint", "encode", "robustness", "table2", "attack_shard", "extract_shard"}
+INSTEAD = {
+    "adopt",
+    "adopt_joint",
+    "borrow",
+    "train_joint",
+    "encode",
+    "robustness",
+    "table2",
+    "table5",
+    "evaluate_farthest",
+    "attack_shard",
+    "extract_shard",
+}
 #: What the page calls the jobs: by their rule, but tables by their name, in the order of the workflow.
 STEPS = [step for rule in RULES for step in (TABLES if rule == "table" else [rule])]
 
@@ -286,10 +300,10 @@ results. If a key belongs to one data set, model or attack, only the jobs of tha
 it. Here Table 3, Table 4 and Figure 1 show AOD, and the changed attack is APD or Basic. A table or figure that is to show more also makes
 the results that it lacks. `paper.pdf` and `report.zip` depend on every table and figure and are left out below. A victim with your own
 weights has a job of `adopt` instead of `pretrain`, and a victim with the weights of another model has a job of `borrow`. A victim trained
-with its codebook has jobs of `train_joint` (`adopt_joint` if its weights are of the zoo) and `encode` instead of `pretrain` and `quantize`,
-and appears in Table 2, which is made again like Table 1, as is `robustness`. `table1` to `table4` are the jobs of the rule `table`.
-For a file of yours that the study names, the content counts like the key. The number of shards of a job makes nothing stale, because its
-result is the same bits. Shards become stale together with the job and are left out below.
+with its codebook has a job of `train_joint`, by PQN instead of `pretrain`, and one of `encode` instead of `quantize`; if its weights are of
+the zoo, it has a job of `adopt_joint` instead. It appears in Table 2, which is made again like Table 1, as is `robustness`. `table1` to
+`table5` are the jobs of the rule `table`. For a file of yours that the study names, the content counts like the key. The number of shards
+of a job makes nothing stale, because its result is the same bits. Shards become stale together with the job and are left out below.
 """
 
 MODULES = """

@@ -27,6 +27,7 @@ from pqag.errors import UserError  # noqa: E402
 from pqag.job import records  # noqa: E402
 from pqag.retrieval import DISTANCES  # noqa: E402
 from pqag.study.model import parse_study, read_config  # noqa: E402
+from pqag.study.scores import is_fine_tuned  # noqa: E402
 from pqag.study.settings import attack as settings_of_attack  # noqa: E402
 from pqag.study.settings import maker_of  # noqa: E402
 
@@ -168,8 +169,8 @@ def main(path: str, *models: str) -> None:
     for dataset in study["datasets"]:
         for model in models or study["models"]:
             maker, lengths = maker_of(study["models"][model]), study["bits"]
-            if maker not in ("pretrain", "train_joint"):
-                print(f"{model}: not trained by this study, left out")
+            if maker not in ("pretrain", "train_joint") or is_fine_tuned(study["models"][model]):
+                print(f"{model}: not trained by this study from new weights, left out")
                 continue
             parts = [Trained(study, dataset, model, bits) for bits in (lengths if maker == "train_joint" else [None])]
             missing = [part for part in parts if not part.is_finished()]

@@ -13,6 +13,8 @@ from pqag.job import records
 
 from ..workflow.conftest import ROOT, plan, snakemake, write_config
 
+#: The model that is trained with its codebook by a method of the user's.
+TRAINED = "alexnet_pairs"
 PAGES = ("attack", "quantizer", "checkpoint")
 
 
@@ -48,11 +50,21 @@ def test_every_entry_is_in_table_1(followed):
     folder, study, done = followed
     with (folder / "results/tiny/tables/table1.csv").open() as file:
         cells = {(row["target_model"], row["attack"]): float(row["map"]) for row in csv.DictReader(file)}
-    assert set(cells) == {(model, attack) for model in study["models"] for attack in ("clean", *study["attacks"])}
+    assert set(cells) == {(model, attack) for model in study["models"] if model != TRAINED for attack in ("clean", *study["attacks"])}
     assert len(cells) == 9
+    with (folder / "results/tiny/tables/table2.csv").open() as file:
+        assert {row["target_model"] for row in csv.DictReader(file)} == {TRAINED}
     for model in ("alexnet", "alexnet_balanced"):
         assert cells[model, "aod_shrinking"] < cells[model, "clean"]
-    for name in ("pooled", "alexnet_balanced", "aod_shrinking", "towards_second", "mine.quantizer:fit", "mine.network:make"):
+    for name in (
+        "pooled",
+        "alexnet_balanced",
+        "aod_shrinking",
+        "towards_second",
+        "mine.quantizer:fit",
+        "mine.network:make",
+        "mine.joint:pairs",
+    ):
         assert name in " ".join(done.stdout.split()), name
 
 
@@ -67,14 +79,20 @@ def test_the_other_quantizer_has_the_same_weights(followed):
 def test_the_sha256_of_every_file_is_recorded(followed):
     folder, study, _ = followed
     brought = json.loads((folder / "results/tiny/study.json").read_text())["brought"]
-    assert set(brought) == {"mine.attack:shrinking_steps", "mine.attack:second_best", "mine.quantizer:fit", "mine.network:make"}
+    assert set(brought) == {
+        "mine.attack:shrinking_steps",
+        "mine.attack:second_best",
+        "mine.quantizer:fit",
+        "mine.network:make",
+        "mine.joint:pairs",
+    }
     record = records.read(folder / "results/tiny/synthetic/pooled-pretrained/seed0/weights.prov.json")
     assert records.dependencies(record, "raw") == {"mine.network:make": brought["mine.network:make"]}
     assert records.settings_of(record)["brought"] == {"mine.network:make": brought["mine.network:make"]}
 
 
-MADE = {"attack": ("attack", {"alexnet", "alexnet_balanced", "pooled"}), "quantizer": ("quantize", {"alexnet_balanced"})}
-MADE["network"] = ("adopt", {"pooled"})
+MADE = {"attack": ("attack", {"alexnet", "alexnet_balanced", "pooled", TRAINED}), "quantizer": ("quantize", {"alexnet_balanced"})}
+MADE |= {"network": ("adopt", {"pooled"}), "joint": ("train_joint", {TRAINED})}
 
 
 def test_an_edited_file_makes_stale_what_it_made_and_neither_planning_nor_the_audit_runs_it(followed):

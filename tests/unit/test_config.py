@@ -66,7 +66,7 @@ CIFAR10 = {"kind": "cifar10", "source": None, "sha256": None, "train": None, "da
 CIFAR10 |= {"queries": 1000, "split_seed": 0, "validation": False, "image_size": None}
 QUANTIZER = {"method": "pq", "subspaces": 4, "iterations": 25}
 PQN = {"alpha": 5, "loss": "sigmoid", "margin": 1, "intra_normalisation": True, "classification": 1, "warm_up": 0.5}
-JOINT = {"epochs": 4, "learning_rate": 0.02, "classification": 1, "quantization": None, "size": 64}
+JOINT = {"epochs": 4, "learning_rate": 0.1, "classification": 1, "quantization": None, "size": 64}
 UNSET = {"network": None, "width": 1.0, "weights": None, "like": None, "pqn": dict.fromkeys(PQN), "joint": dict.fromkeys(JOINT)}
 SWEEP = {"queries": 250, "epsilon": [0, 1, 2, 4, 8, 12, 16], "iterations": [1, 2, 5, 10, 20, 50]}
 ATTACK = {"loss": "aod", "method": "pgd", "epsilon": 8, "step": 2.55, "iterations": 5, "random_start": True, "feature": "normalised"}
@@ -563,7 +563,7 @@ def test_a_model_trained_from_trained_weights_has_two_recipes():
     resolved = study.resolved()
     assert parse_study(resolved).resolved() == resolved
     joint = {name: one["joint"] for name, one in resolved["models"].items() if "joint" in one}
-    rates = {"epochs": 4, "learning_rate": 0.02, "classification": 1}
+    rates = {"epochs": 4, "learning_rate": 0.1, "classification": 1}
     assert joint == {
         "hashes": rates | {"epochs": 7, "quantization": 1e-4},
         "own": rates,

@@ -75,6 +75,12 @@ def heat(names=NETWORKS, title="A title", clean=True, **options):
     return figures.heat_map(values, names, names, title, above, **options)
 
 
+def systems_rows(names):
+    keys = itertools.product(("SDC", "ADC"), names, (16, 24, 36))
+    lines = [(*key, 80.0 - i / 10, 40.0 + i, 6.0) for i, key in enumerate(keys)]
+    return pd.DataFrame(lines, columns=["distance", "target_model", "target_bits", "clean", "attacked", "floor"])
+
+
 KINDS = {
     "precision_recall, hostile": lambda: figures.precision_recall(curves([*ATTACKS, *HOSTILE]), RECALL, LONG + " and more words", 0.1),
     "centroid_distributions, one": lambda: distributions(["aod"], codewords=256),
@@ -83,6 +89,8 @@ KINDS = {
     "perturbation": lambda: perturbation(LONG),
     "sweep, hostile": lambda: figures.sweep(sweep_rows(HOSTILE), 5.2, 10.1, LONG),
     "sweep, one axis": lambda: figures.sweep(sweep_rows().query("axis == 'iterations'"), 5.2, 10.1, "A title"),
+    "systems": lambda: figures.systems(systems_rows(NETWORKS[:6]), "A title"),
+    "systems, hostile": lambda: figures.systems(systems_rows(HOSTILE), LONG),
     "heat_map": heat,
     "heat_map, hostile": lambda: heat(HOSTILE[:4], LONG, clean=False),
 }
@@ -564,3 +572,16 @@ REFUSED = [
 def test_wrong_arrays_and_rows_are_refused(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+def test_a_point_of_a_system_stands_at_its_clean_and_attacked_map():
+    rows = systems_rows(["alexnet", "x"])
+    sdc, adc = figures.systems(rows, "").axes
+    for axes, distance in ((sdc, "SDC"), (adc, "ADC")):
+        points = {line.get_gid(): line for line in axes.lines if line.get_gid()}
+        assert len(points) == 6
+        for row in rows[rows["distance"] == distance].itertuples():
+            point = points[f"{row.target_model}/{row.target_bits}"]
+            assert (*point.get_xdata(), *point.get_ydata()) == (row.clean, row.attacked)
+    with pytest.raises(ValueError, match="rows must not be empty"):
+        figures.systems(rows[:0], "")

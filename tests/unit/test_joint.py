@@ -243,6 +243,19 @@ def test_every_method_begins_with_the_same_trained_weights_and_a_fixed_codebook_
             np.testing.assert_allclose(network.codewords(), quantizer.fit(z[order], 4, 4, 5, 5).codewords, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", names.NETWORKS)
+def test_any_network_gets_a_feature_of_its_bits_and_learns_in_all_layers(data, tmp_path, name):
+    torch.manual_seed(1)
+    path = str(tmp_path / "weights.pt")
+    checkpoints.save_network(path, networks.build(name, 5, 0.01), name, 0.01, 5)
+    network = joint.network(settings("csq", network=name), given_data(data), 8, 0, path)
+    loss, logits = network.train().objective(RECIPE, True)(networks.pixels(data[0][:8]), data[1][:8].float(), 0)
+    loss.backward()
+    assert network.backbone.features(networks.pixels(data[0][:8])).shape == (8, 8) and logits.shape == (8, 3)
+    trained = [one.grad is not None for key, one in network.named_parameters() if not key.startswith("backbone.trunk.head.")]
+    assert all(trained) and network.backbone.trunk.head.weight.grad is None
+
+
 def test_the_objective_adds_the_loss_of_classification_by_its_weight(data, start):
     network, _ = run(data, start, "dpsh")
     images, labels = networks.pixels(data[0][:8]), data[1][:8].float()

@@ -593,8 +593,8 @@ def test_table_5_by_hand():
     words = cells.plain(tables.systems_in_words(rows, marked, settings, functools.partial(tables.setting_of, cells, "record")))
     assert words == (
         "hot, which is APD at temperature 10, is by more than five points stronger for csq at 24 bits by SDC (40.0 instead of 50.0): "
-        "saturation passed for robustness to APD. Of clean queries the mAP by SDC is more than two points below that of pq for csq at "
-        "24 bits."
+        "saturation passed for robustness to APD. Of clean queries the mAP by SDC is more than two points below that of pq (in brackets "
+        "by ADC, which quantizes no query) for csq at 24 bits (90.0)."
     )
     shown = tables.in_paper_layout(marked, {"cifar10": "CIFAR-10"}).map(cells.plain, na_action="ignore")
     assert [name for model, name in shown.index if model == "csq"] == [

@@ -1,6 +1,8 @@
 """config/joint.yaml at the size of the tiny study: a network that is trained with its codebook is a victim like any other."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -28,6 +30,8 @@ def joint(tmp_path_factory):
     for model in study["models"].values():
         model["width"] = 0.125
         del model["training"]
+    study["models"]["alexnet_csq"] = {"like": "alexnet", "quantizer": {"method": "csq"}, "joint": {"epochs": 1}}
+    study["tables"] |= {"table2": {"models": ["alexnet_pqn"]}, "table5": {"models": ["alexnet", "alexnet_csq"]}}
     study["figures"] = {"models": ["alexnet_pqn"], "sweep": {"models": []}}
     study["tables"]["table4"] = {"models": ["alexnet", "alexnet_pqn"]}
     write_config(folder / "config.yaml", study)
@@ -123,6 +127,37 @@ def test_it_goes_into_the_zoo_and_comes_back(joint, tmp_path, monkeypatch):
     (folder / "aside.pt").rename(folder / "results/joint/synthetic/alexnet-pretrained/seed0/weights.pt")
 
 
+def test_a_hashing_network_stands_in_table_5(joint):
+    """SDC is the Hamming ranking of the signs of its features; the audit agrees; another recipe trains it again, and nothing else."""
+    import torch
+
+    folder, study = joint
+    table = [row for row in rows(folder, "table5") if row["target_model"] == "alexnet_csq"]
+    assert {row["attack"] for row in table} == {"clean", "basic", "apd", "aod", "farthest"} and {row["training"] for row in table} == {
+        "joint"
+    }
+    value = {(row["target_bits"], row["attack"], row["distance"]): row for row in table}
+    assert (
+        float(value["24", "farthest", "SDC"]["map"]) < float(value["24", "apd", "SDC"]["map"]) < float(value["24", "clean", "SDC"]["map"])
+    )
+    assert all(float(row["zero_gradients"]) < 100 for row in table if row["attack"] == "aod")
+    with h5py.File(folder / "results/joint/synthetic/images.h5") as file:
+        images, queries = file["database/images"][()], file["query/images"][()]
+        labels, gallery = file["query/labels"][()].argmax(1), file["database/labels"][()].argmax(1)
+    network = checkpoints.load_network(folder / "results/joint/synthetic/alexnet_csq-joint24/seed0/weights.pt")
+    with torch.no_grad():
+        signs = [np.where(network.features(torch.from_numpy(x) / 255).numpy() > 0, 1, -1) for x in (queries, images)]
+    assert signs[0].shape[1] == 24 and int(value["24", "clean", "SDC"]["distinct_codes"].split(".")[0]) == len(np.unique(signs[1], axis=0))
+    found, row = mean_average_precision(*signs, labels, gallery), value["24", "clean", "SDC"]
+    assert float(row["map_worst"]) - 0.01 <= found <= float(row["map_best"]) + 0.01
+    assert (folder / "results/joint/figures/table5_synthetic.png").exists()
+    done = subprocess.run([sys.executable, ROOT / "scripts/audit.py", "verify", "joint"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    jobs = plan(folder, study | {"joint": {"learning_rate": 0.01}})
+    assert {wildcards["model"] for rule, wildcards in jobs if rule == "train_joint"} == {"alexnet_csq"}
+    assert not {"pretrain", "borrow", "quantize"} & {rule for rule, _ in jobs}
+
+
 def test_another_alpha_trains_it_again_and_nothing_else(joint):
     folder, study = joint
     jobs = plan(folder, study | {"pqn": {"alpha": 7}})
@@ -135,7 +170,7 @@ def test_it_is_trained_for_the_length_of_its_code(joint):
     folder, study = joint
     study = study | {"tables": {"table4": {"models": []}, "table3": {"models": []}}, "figures": {"models": []}, "bits": [16]}
     jobs = [wildcards for rule, wildcards in plan(folder, study | {"seeds": [1]}) if rule == "train_joint"]
-    assert [wildcards["bits"] for wildcards in jobs] == ["16"]
+    assert sorted((wildcards["model"], wildcards["bits"]) for wildcards in jobs) == [("alexnet_csq", "16"), ("alexnet_pqn", "16")]
 
 
 def test_its_training_used_the_memory_that_it_asked_for(joint):

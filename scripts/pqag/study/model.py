@@ -144,7 +144,7 @@ class Joint(_Section):
     """How the other methods train a network with its codebook, see ``pqag.joint``."""
 
     epochs: Annotated[int, Field(ge=1)] = 4
-    learning_rate: Annotated[float, Field(gt=0)] = 0.02
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
     classification: Annotated[float, Field(ge=0)] = 1
     quantization: Annotated[float, Field(ge=0)] | None = None
     size: Annotated[int, Field(ge=1)] = 64
