@@ -61,16 +61,17 @@ def test_a_machine_without_a_gpu_gets_what_it_can_use(monkeypatch, gpu, system, 
     """triton, which only a GPU needs, and cublas, a library that the usual build of PyTorch cannot be loaded without."""
     asked = []
 
-    def pip(*arguments, packages=(), **options):
-        asked.extend([*arguments, *packages])
-        return reached or "--index-url" not in arguments
+    def uv(pins):
+        asked.extend(f"cpu {pin}" for pin in pins)
+        return reached
 
-    monkeypatch.setitem(INSTALL["install"].__globals__, "pip", pip)
+    monkeypatch.setitem(INSTALL["install"].__globals__, "uv", uv)
+    monkeypatch.setitem(INSTALL["install"].__globals__, "pip", lambda packages: asked.extend(packages) or True)
     monkeypatch.setattr("platform.system", lambda: system)
     assert INSTALL["install"](gpu)
     usual, triton, cublas = (any(one.startswith(name) for one in asked) for name in (f"{TORCH} ", "triton=", "nvidia-cublas="))
     everything = gpu or system != "Linux"
-    assert (f"{TORCH}+cpu" in asked) == (not everything)
+    assert (f"cpu {TORCH}" in asked) == (not everything)
     assert usual == (everything or not reached) and triton == everything and cublas == (everything or not reached)
     assert any(one.startswith("snakemake==") for one in asked)
 
