@@ -39,7 +39,7 @@ sys.path.extend(OWN)
 from pqag.job import records
 from pqag.job.shards import is_shard
 from pqag.job.step import superseded
-from pqag_snakemake import EXPECTED, memory_mb, replace, unsupported
+from pqag_snakemake import EXPECTED, replace, unsupported, within_the_memory
 
 for folder in OWN:
     sys.path.remove(folder)
@@ -144,18 +144,6 @@ def keep_going(every):
         return every(factory, executor_common_settings) + " --keep-going" * factory.workflow.execution_settings.keep_going
 
     return arguments
-
-
-def within_the_memory(every):
-    """Run jobs of this machine side by side only if they ask for no more memory than it has, or than `--resources mem_mb=` says."""
-
-    def execute(workflow, **options):
-        local = options["executor_plugin"].common_settings.local_exec and workflow.is_main_process
-        if local and workflow.global_resources.get("mem_mb").value is None:
-            workflow.register_resource("mem_mb", memory_mb())
-        return every(workflow, **options)
-
-    return execute
 
 
 replace(Workflow, "execute", within_the_memory, "the memory of the machine as the limit of local runs")

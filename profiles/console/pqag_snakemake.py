@@ -35,6 +35,21 @@ def memory_mb(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup"))
     return min(limits) // 2**20
 
 
+def within_the_memory(every: Callable) -> Callable:
+    """Run jobs of this machine side by side only if they ask for no more memory than it has, or than `--resources mem_mb=` says.
+
+    Here and not in ``rules/patches.smk``: Snakemake would name that file as the place of whatever ends a run.
+    """
+
+    def execute(workflow, **options):
+        local = options["executor_plugin"].common_settings.local_exec and workflow.is_main_process
+        if local and workflow.global_resources.get("mem_mb").value is None:
+            workflow.register_resource("mem_mb", memory_mb())
+        return every(workflow, **options)
+
+    return execute
+
+
 def unsupported(version: str = snakemake.__version__) -> str | None:
     """Why this version of Snakemake is not supported, in one sentence; None if it is."""
     first, end = ([int(part) for part in text.split(".")] for text in SUPPORTED)
