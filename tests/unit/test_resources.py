@@ -204,7 +204,18 @@ def test_the_tiny_study_used_what_it_asked_for(study, tmp_path, tiny):
     """Only memory: how long jobs take depends on the machine, and all of these ask for the least."""
     write_config(tmp_path / "tiny.yaml", tiny)
     jobs = checked.measured(tmp_path / "tiny.yaml", study[0])
-    without = {"adopt", "adopt_joint", "borrow", "train_joint", "encode", "robustness", "attack_shard", "extract_shard", "paper"}
+    without = {
+        "adopt",
+        "adopt_joint",
+        "borrow",
+        "train_joint",
+        "encode",
+        "robustness",
+        "evaluate_farthest",
+        "attack_shard",
+        "extract_shard",
+        "paper",
+    }
     assert {job.rule for job in jobs} >= set(RULES) - without
     seen = [job for job in jobs if job.used_mb is not None]
     assert {"attack", "extract", "pretrain", "sweep"} <= {job.rule for job in seen}
