@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pqag.job import light  # noqa: F401 (before torchvision)
+from pqag import light  # noqa: F401 (before torchvision)
 
 # isort: split
 from torchvision import models

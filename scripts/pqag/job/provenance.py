@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 LIBRARY = Path(__file__).parents[1]
-#: What decides no bit of a result, as paths below the library, so that no digest covers it: what runs and records a job, errors, and what
-#: gets raw files, whose content is checked and recorded.
-HARNESS = ("job", "errors.py", "sources.py")
+#: What decides no bit of a result, as paths below the library, so that no digest covers it: what runs and records a job, errors, what makes
+#: libraries load faster, and what gets raw files, whose content is checked and recorded.
+HARNESS = ("job", "errors.py", "light.py", "sources.py")
 
 # ------------------------------------------------------------------------------------------------------------------------- modules
 
