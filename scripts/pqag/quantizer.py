@@ -142,12 +142,33 @@ def squared_distances(parts: np.ndarray, codewords: np.ndarray) -> np.ndarray:
 
 
 def encode(features: np.ndarray, codewords: np.ndarray) -> np.ndarray:
-    """Codes (N, M) of ``features`` (N, D): in each sub-space the index of the nearest codeword, Eq. 1; the lower index wins a tie."""
-    subspaces, count, _ = codewords.shape
-    dtype = code_dtype(count)
+    """Codes (N, M) of ``features`` (N, D): in each sub-space the index of the nearest codeword, Eq. 1; the lower index wins a tie.
+
+    Distances are compared in float32, and again in float64 where the rounding of float32 could decide.
+    """
+    subspaces, count, size = codewords.shape
     parts = split(features, subspaces)
-    blocks = [squared_distances(parts[i : i + 4096], codewords).argmin(2).astype(dtype) for i in range(0, len(parts), 4096)]
-    return np.concatenate(blocks) if blocks else np.empty((0, subspaces), dtype)
+    codes = np.empty((len(parts), subspaces), code_dtype(count))
+    for m in range(subspaces):
+        norms = (codewords[m].astype(np.float64) ** 2).sum(1)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is compared again
+            words, halves = codewords[m].astype(np.float32), (norms / 2).astype(np.float32)
+            for start in range(0, len(parts), 1024):
+                exact = parts[start : start + 1024, m]
+                x = exact.astype(np.float32)
+                scores = x @ words.T  # <x, c> - ||c||^2 / 2, which is the larger, the nearer c is
+                scores -= halves
+                best = scores.argmax(1)
+                largest = scores[np.arange(len(x)), best]
+                # Twice the largest error of a score (Higham 2002, section 3.1), with some space; the small numbers are for underflow.
+                length = np.sqrt(np.einsum("nd,nd->n", x, x), dtype=np.float64) + 1e-17
+                slack = (size + 8) * 2.0**-23 * 1.01 * (length * np.sqrt(norms.max()) + norms.max() / 2) + 1e-37
+                rivals = np.count_nonzero(scores >= (largest - slack).astype(np.float32)[:, None], axis=1)
+                unsure = np.flatnonzero((rivals > 1) | ~np.isfinite(largest))
+                if len(unsure):
+                    best[unsure] = squared_distances(exact[unsure, None], codewords[m : m + 1]).argmin(2)[:, 0]
+                codes[start : start + 1024, m] = best
+    return codes
 
 
 def farthest(codes: np.ndarray, codewords: np.ndarray) -> np.ndarray:

@@ -75,6 +75,19 @@ def test_encode_and_decode_by_hand():
     assert quantizer.encode(np.array([[4], [6]], np.float32), twins).tolist() == [[1], [1]]
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-25, 1e25])
+def test_encode_decides_near_ties_as_float64_does(scale):
+    """Codewords a few roundings of float32 apart, tiny and large ones, among random features."""
+    rng = np.random.default_rng(0)
+    words = rng.normal(size=(2, 8, 64)).astype(np.float32)
+    words = np.concatenate([words, words * (1 + np.float32(2e-7) * rng.integers(-1, 2, words.shape))], axis=1).astype(np.float32)
+    features = rng.normal(size=(3000, 128)).astype(np.float32)
+    words, features = words * np.float32(scale), features * np.float32(scale)
+    wanted = quantizer.squared_distances(features.reshape(3000, 2, 64), words).argmin(2)
+    assert len(np.unique(wanted)) == 16
+    assert (quantizer.encode(features, words) == wanted).all()
+
+
 def test_encode_is_exact_nearest_neighbour_search():
     """Of more features than a block too; codes above 255 do not wrap, and no features have no codes."""
     for features, codewords in ((gaussian(300, 32), gaussian(4, 512, 8, seed=1)), (gaussian(8200, 4), gaussian(2, 5, 2, seed=1))):
