@@ -520,6 +520,7 @@ RELEASES = [
     # (what is done to the release, concepts, fragments of the sentence)
     (lambda nus: nus.rename(nus.with_name("elsewhere")), 3, ["NUS-WIDE is not a folder", "ImageList/ and Groundtruth/"]),
     (lambda nus: without(nus, SKY), 3, [f"does not contain {SKY}"]),
+    (rewrite("ConceptsList/Concepts81.txt", lambda text: text.replace("sky", "s" * 5000)), 3, ["sss…, which is in the official release"]),
     (rewrite(SKY, lambda text: text + "1\n"), 3, ["Labels_sky_Test.txt has 5 lines, but the list of its images has 4"]),
     (lambda nus: [rewrite(path.relative_to(nus), lambda text: text.replace("1", "0"))(nus) for path in nus.glob("*/TrainTestLabels/*")],
      3, ["no image has one of the 3 most frequent concepts"]),
