@@ -42,7 +42,7 @@ FAULTS = {
     ],
     "quantizer": [
         ("np.min_scalar_type(codewords - 1)", "np.min_scalar_type(codewords)", "256 codewords take two bytes"),
-        ("parts[i : i + 4096]", "parts[i : i + 4095]", "the last feature of every block lost"),
+        ("(rivals > 1)", "(rivals > 9)", "near ties of codewords decided in float32"),
         ("max_points_per_centroid=len(features),", "max_points_per_centroid=256,", "k-means on a sample"),
         ("replace(fit(features @ rotation.T,", "replace(fit(features @ rotation,", "OPQ turns features the other way"),
         ("seed=seed,", "seed=0,", "k-means always with seed 0"),
