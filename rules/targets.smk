@@ -39,11 +39,12 @@ def everything(wildcards):
 
 
 def expect_times():
-    """Tell the console how long each job of this run should take, by the constants of ``pqag.study.resources``."""
-    at_once = workflow.cores or workflow.nodes or 1
-    for job in workflow.dag.needrun_jobs():
+    """Tell the console how long each job of a local run should take, by the constants of ``pqag.study.resources``. On a cluster the queue
+    decides, and no estimate is made."""
+    cores = workflow.resource_settings.cores
+    for job in workflow.dag.needrun_jobs() if cores else ():
         seconds = START_SECONDS + work(job.rule.name, job.wildcards_dict, WORKLOAD, bool(GPUS)).seconds
-        EXPECTED[job.jobid] = seconds * min(job.threads, at_once) / at_once
+        EXPECTED[job.jobid] = seconds * min(job.threads, cores) / cores
 
 
 def show_results():
