@@ -73,13 +73,17 @@ if workflow.exec_mode == workflow.exec_mode.DEFAULT:
     trained = next(
         (name for name, model in RESOLVED["models"].items() if maker_of(model) in ("pretrain", "train_joint") or is_fine_tuned(model)), None
     )
-    for name, (sha256, unseen) in found.items():
+    for name, (_, unseen, classes) in found.items():
+        try:
+            STUDY.check_classes(name, classes)
+        except ValueError as error:
+            stop(str(error))
         if unseen and trained:
             stop(
                 f"datasets.{name}: the class {unseen!r} has test images, but no training images, so nothing can be trained on this data "
                 f"set, but models.{trained} would be: add training images, or only use models with weights of their own."
             )
-    found = {name: sha256 or fetched_from(name) for name, (sha256, _) in found.items()}
+    found = {name: sha256 or fetched_from(name) for name, (sha256, _, _) in found.items()}
     os.environ.update(PQAG_CONTENTS=json.dumps({name: sha256 for name, sha256 in found.items() if sha256}))
 if CONTENTS := json.loads(os.environ.get("PQAG_CONTENTS", "{}")):
     RESOLVED["contents"] = CONTENTS

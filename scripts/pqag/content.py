@@ -29,17 +29,18 @@ MANY = 10_000
 
 class Content(NamedTuple):
     """What a source contains. sha256: of names and bytes; None if there is no source. unseen: a class of test images without training
-    images, None if there is none."""
+    images, None if there is none. classes: their number, 0 if it is not known."""
 
     sha256: str | None
     unseen: str | None = None
+    classes: int = 0
 
 
 def look(name: str, dataset: Mapping[str, Any]) -> Content:
     """Look at the source of the data set ``name`` of a resolved study, which has the key ``source``."""
     source = Path(os.path.expanduser(dataset["source"]))
     try:
-        root, lists, images, unseen = _files(dataset["kind"], source)
+        root, lists, images, unseen, classes = _files(dataset["kind"], source)
     except (OSError, ValueError):  # there is no such folder, no access to it, or no such name can be
         return Content(None)
     noted, start = Path(f"data/.{name}.files.json"), os.path.abspath(root)
@@ -61,18 +62,25 @@ def look(name: str, dataset: Mapping[str, Any]) -> Content:
         with contextlib.suppress(OSError):  # a folder that cannot be written only costs time
             files.write_text(noted, json.dumps({"folder": start, "files": now}))
     lines = [f"{one[-1] if one else 'absent'}  {file}\n" for file, one in sorted(now.items()) if one is None or one[-1]]
-    return Content(hashlib.sha256(os.fsencode("".join(lines))).hexdigest(), unseen)
+    return Content(hashlib.sha256(os.fsencode("".join(lines))).hexdigest(), unseen, classes)
 
 
-def _files(kind: str, source: Path) -> tuple[Path, set[str], list[str], str | None]:
-    """Return a folder, the names of lists and of images from there, and the first class of test images without training images.
+def _files(kind: str, source: Path) -> tuple[Path, set[str], list[str], str | None, int]:
+    """Return a folder, the names of lists and of images from there, the first class of test images without training images, and the number
+    of classes.
 
     A list that cannot be read names no image; fetch says why.
     """
     if kind == "imagefolder":
         parts = [image_files.tree(source, part) if (source / part).is_dir() else image_files.Tree() for part in ("train", "test")]
         new = sorted(set(parts[1].classes) - set(parts[0].classes)) if parts[0].classes else []
-        return source, set(), [name for part in parts for name, _ in part.files], next(iter(new), None)
+        return (
+            source,
+            set(),
+            [name for part in parts for name, _ in part.files],
+            next(iter(new), None),
+            len({*parts[0].classes, *parts[1].classes}),
+        )
     if kind == "manifest":
         if not source.is_file():  # a pipe would never end
             raise FileNotFoundError(source)
@@ -83,7 +91,8 @@ def _files(kind: str, source: Path) -> tuple[Path, set[str], list[str], str | No
                 classes[part] |= labels
         except UserError:
             names = []
-        return source.parent, {source.name}, names, next(iter(sorted(classes["test"] - classes["train"])), None)
+        new = sorted(classes["test"] - classes["train"])
+        return source.parent, {source.name}, names, next(iter(new), None), len(classes["test"] | classes["train"])
     if kind == "nuswide":
         lists = {path.relative_to(source).as_posix() for pattern in _LISTS for path in source.glob(pattern) if path.is_file()}
         try:
@@ -96,11 +105,11 @@ def _files(kind: str, source: Path) -> tuple[Path, set[str], list[str], str | No
             folder = os.path.relpath(image_files.image_folder(source, names), source.resolve())
         except (UserError, IndexError):
             names, folder = [], "."
-        return source, lists, [os.path.join(folder, name) for name in names], None
+        return source, lists, [os.path.join(folder, name) for name in names], None, 0
     if source.is_dir():
         found = [*source.iterdir(), *(path for folder in source.iterdir() if folder.is_dir() for path in folder.iterdir())]
-        return source, {path.relative_to(source).as_posix() for path in found if _KNOWN.fullmatch(path.name)}, [], None
-    return source.parent, {source.name}, [], None
+        return source, {path.relative_to(source).as_posix() for path in found if _KNOWN.fullmatch(path.name)}, [], None, 0
+    return source.parent, {source.name}, [], None, 0
 
 
 def _identity(path: str, before: list | None, is_list: bool) -> list | None:

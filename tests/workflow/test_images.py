@@ -80,6 +80,16 @@ def test_a_mistake_is_one_sentence(birds, change, words):
     assert len(done.stderr.splitlines()) < 9 and "Traceback" not in done.stderr
 
 
+def test_more_classes_than_centres_are_refused_when_the_run_is_planned(birds):
+    for number in range(40):
+        photograph(birds / f"birds/train/kind {number}/0.png", (0, 0, 0), np.random.default_rng(number))
+    study = yaml.safe_load(EXAMPLE) | {"bits": [16]}
+    study["models"] = {"net": {"network": "vgg11", "width": 0.1, "quantizer": {"method": "csq"}}}
+    done = fetched(birds, study, "my_birds")
+    words = "bits: datasets.my_birds has 44 classes, but csq has 32 centres for 16 bits; allowed are at least 24 bits"
+    assert done.returncode == 1 and words in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
+
+
 def test_an_edited_manifest_is_fetched_again_and_an_absent_one_is_not(birds):
     rows = [f"{path.relative_to(birds / 'birds')},{path.parts[-3]},{path.parts[-2]}\n" for path in (birds / "birds").rglob("*.*g")]
     (birds / "birds/list.csv").write_text("".join(["path,split,labels\n", *rows]))

@@ -612,10 +612,13 @@ class Study(_Section):
                 f"bits: csq has no Hadamard matrix for the {bits} bits of {model}; allowed are {', '.join(map(str, HADAMARD))}"
             )
         for name, dataset in self.datasets.items():
-            classes = CLASSES if dataset.kind in DATASETS else getattr(dataset, "concepts", 0)
-            if classes > 2 * bits:
-                needs = f"datasets.{name} has {classes} classes, but csq has {2 * bits} centres for {bits} bits"
-                raise ValueError(f"bits: {needs}; allowed are at least {-(-classes // 8) * 4} bits")
+            self.check_classes(name, CLASSES if dataset.kind in DATASETS else getattr(dataset, "concepts", 0))
+
+    def check_classes(self, name: str, classes: int) -> None:
+        """That CSQ, if a model has it, has a centre for each of the ``classes`` of a data set; raises ValueError with a sentence."""
+        if any(self.quantizer_of(model).method == "csq" for model in self.models) and classes > 2 * (bits := min(self.bits)):
+            needs = f"datasets.{name} has {classes} classes, but csq has {2 * bits} centres for {bits} bits"
+            raise ValueError(f"bits: {needs}; allowed are at least {-(-classes // 8) * 4} bits")
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
