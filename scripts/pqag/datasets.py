@@ -178,8 +178,8 @@ DATASETS: dict[str, Dataset] = {
 
 # ---------------------------------------------------------------------------------------------------------------------- fetching
 
-#: What reading a damaged file or archive raises.
-_UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError)
+#: What reading a damaged file or archive raises. A damaged xz archive may ask for more memory than there is.
+_UNREADABLE = (OSError, EOFError, MemoryError, zlib.error, lzma.LZMAError, tarfile.TarError)
 
 
 def fetch(name: str, source: str | None = None, expected_sha256: str | None = None) -> Fetched:

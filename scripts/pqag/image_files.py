@@ -59,7 +59,7 @@ _SUFFIXES = re.compile(
     re.IGNORECASE,
 )
 #: Folders that other programs make, at any depth; besides all that are hidden.
-_TOOLS = frozenset(("@eaDir", "__MACOSX", "lost+found", "#recycle", "@Recycle", "$RECYCLE.BIN", "System Volume Information"))
+_TOOLS = frozenset(("@eaDir", "__MACOSX", "lost+found", "#recycle", "#snapshot", "@Recycle", "$RECYCLE.BIN", "System Volume Information"))
 #: A linked folder outside the source may lead to a whole disk.
 _MOST_OUTSIDE = 10_000
 
@@ -165,7 +165,7 @@ def _is_inside(path: str, folder: str) -> bool:
 def _images_outside(path: str, name: str) -> list[str]:
     """Return names for the images in a linked folder outside the source; none of them will be read, but all count as missing."""
     files = (os.path.join(folder, file) for folder, _, files in os.walk(path) for file in files)
-    images = (file for file in islice(files, _MOST_OUTSIDE) if is_image(b"", file))
+    images = (file for file in islice(files, _MOST_OUTSIDE) if is_image(head_of(file), file))
     return [f"{name}/{os.path.relpath(file, path)}" for file in images]
 
 

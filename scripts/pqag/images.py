@@ -297,6 +297,8 @@ def _decoded(content: bytes, size: int) -> tuple[np.ndarray, bool]:
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         if image.width * image.height > LARGEST_IMAGE:
             raise UserError(f"it has {image.width} x {image.height} pixels, more than {LARGEST_IMAGE:,}")
+        if image.format == "PNG" and image.mode in ("1", "L") and "transparency" in image.info:
+            image.info["transparency"] *= 255 // (2 ** content[24] - 1)  # Pillow spreads 1, 2 and 4 bits over 8, but not this one
         image.draft(None, (2 * size, 2 * size))  # a JPEG is reduced while it is decoded, which is much faster
         upright = _rgb(ImageOps.exif_transpose(image), image)
         dark = image.format != "JPEG" and max(high for _, high in upright.getextrema()) < 16

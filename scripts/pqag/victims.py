@@ -121,6 +121,8 @@ def _useless(theirs: Tensor, ours: Tensor) -> str | None:
     """Why values of a file cannot be the weights of a layer, or None: quantized ones need their scale, which the layer has not."""
     if theirs.layout != torch.strided:
         return "is a sparse tensor in the file"
+    if theirs.is_meta:
+        return "has no values in the file"
     if ours.is_floating_point() and not (theirs.is_floating_point() and theirs.itemsize > 1):
         return f"has the type {str(theirs.dtype).removeprefix('torch.')} in the file"
     return None

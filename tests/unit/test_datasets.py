@@ -698,3 +698,14 @@ def test_all_images_can_be_used_but_no_more():
     ):
         with pytest.raises(UserError, match=wanted):
             split(20, 30, train, database, queries, 0)
+
+
+def test_an_archive_that_asks_for_more_memory_than_there_is_is_refused(tmp_path, monkeypatch):
+    def greedy(*arguments):
+        raise MemoryError
+
+    (tmp_path / "a.tar.xz").write_bytes(b"x")
+    monkeypatch.setattr(datasets.sources.tarfile, "open", greedy)
+    monkeypatch.setitem(datasets.DATASETS, "cifar10", dataclasses.replace(datasets.DATASETS["cifar10"], archive_sha256=None))
+    with pytest.raises(UserError, match="could not be obtained .*MemoryError"):
+        datasets.fetch("cifar10", str(tmp_path / "a.tar.xz"))

@@ -108,6 +108,13 @@ def png(header, *chunks):
     return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts)
 
 
+def grey_png(bits, byte, clear):
+    """A grey PNG of 1, 2, 4 or 8 bits in which each byte of pixels is ``byte``, with a transparent grey."""
+    rows = bytes([0, *[byte] * (5 * bits)]) * 40
+    header = struct.pack(">IIBBBBB", 40, 40, bits, 0, 0, 0, 0)
+    return png(header, (b"tRNS", struct.pack(">H", clear)), (b"IDAT", zlib.compress(rows)))
+
+
 def png16(colour_type, pixel, clear):
     """A PNG of 16 bits (0: grey, 2: RGB) of one pixel value with a transparent colour, both as numbers."""
     row = b"\0" + np.array(pixel * 40, ">u2").tobytes()
@@ -141,6 +148,12 @@ MODES = {
     "16 bits, the grey transparent": (png16(0, [257 * 90], [257 * 90]), WHITE),
     "16 bits in RGB, the colour transparent": (png16(2, [25700, 0, 51400], [25700, 0, 51400]), WHITE),
     "16 bits in RGB with another transparent colour": (png16(2, [25700, 0, 51400], [0, 0, 51400]), (100, 0, 200)),
+    "1 bit, the black transparent": (grey_png(1, 0x00, 0), WHITE),
+    "1 bit, the white transparent": (grey_png(1, 0x00, 1), (0, 0, 0)),
+    "2 bits, the grey transparent": (grey_png(2, 0x55, 1), WHITE),
+    "2 bits with another transparent grey": (grey_png(2, 0x55, 2), (85, 85, 85)),
+    "4 bits, the grey transparent": (grey_png(4, 0x55, 5), WHITE),
+    "8 bits, the grey transparent": (grey_png(8, 0x55, 0x55), WHITE),
     "16 bits, TIFF": (tiff(257 * 90, 16, False), (90, 90, 90)),
     "16 bits, min is white": (tiff(65535 - 257 * 90, 16, True), (90, 90, 90)),
     "12 bits, packed": (tiff(4095 * 90 // 255, 12, False), (90, 90, 90)),
@@ -268,28 +281,35 @@ def test_a_format_is_known_by_content_and_only_an_image_is_listed(birds, form):
 
 
 def test_folders_of_other_programs_are_skipped_at_every_depth_and_other_files_counted(birds):
+    put(birds / "train/jay/.a.png")
     for name in ("README", "train/notes.txt", "train/jay/Thumbs.db"):
         put(birds / name, b"no image")
-    for name in ("train/jay/@eaDir/1.png", "train/__MACOSX/1.png", "train/owl/sub/.thumbs/1.png", "test/lost+found/1", "train/jay/.a.png"):
+    for name in (
+        "train/jay/@eaDir/1.png",
+        "train/__MACOSX/1.png",
+        "train/owl/sub/.thumbs/1.png",
+        "test/lost+found/1",
+        "test/jay/#snapshot/1.png",
+    ):
         put(birds / name)
     listing = images.imagefolder(birds)
     assert len(listing.names) == 6 and listing.classes == ("jay", "owl")
     assert listing.warnings == (
         "2 files that are no images are ignored",
-        "4 hidden folders and folders of other programs are skipped: train/__MACOSX, train/jay/@eaDir, train/owl/sub/.thumbs, …",
+        "5 hidden folders and folders of other programs are skipped: train/__MACOSX, train/jay/@eaDir, train/owl/sub/.thumbs, …",
     )
 
 
 def test_linked_folders_are_read_once_inside_the_source_and_count_as_missing_outside(birds, tmp_path):
     put(birds / "pool/deep/3.png")
-    put(tmp_path / "away/4.png")
+    put(tmp_path / "away/4")
     for name, target in {
         "train/jay/in": "../../pool", "train/jay/again": "../../pool/deep", "train/jay/up": "..", "train/jay/itself": ".",
         "train/owl/in": "../../pool", "train/owl/out": "../../../away", "train/owl/lost": "nowhere",
     }.items():  # fmt: skip
         (birds / name).symlink_to(target)
     listing = images.imagefolder(birds)
-    linked = ["train/jay/again/3.png", "train/owl/in/deep/3.png", "train/owl/lost", "train/owl/out/4.png"]
+    linked = ["train/jay/again/3.png", "train/owl/in/deep/3.png", "train/owl/lost", "train/owl/out/4"]
     assert [name for name in listing.names if name in linked] == linked and len(listing.names) == 10
     assert listing.warnings == (
         "1 linked folder leads out of the source; its images count as missing: train/owl/out",

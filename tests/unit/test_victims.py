@@ -87,6 +87,10 @@ WRONG_FILES = {
         lambda n, p: torch.save(state_with(n, head__weight=n.head.weight.detach().to(torch.complex64)), p),
         r"head.weight has the type complex64 in the file",
     ),
+    "without values": (
+        lambda n, p: torch.save(state_with(n, head__weight=n.head.weight.detach().to("meta")), p),
+        r"head.weight has no values in the file",
+    ),
     "sparse": (
         lambda n, p: torch.save(state_with(n, head__weight=n.head.weight.detach().to_sparse()), p),
         r"head.weight is a sparse tensor in the file",

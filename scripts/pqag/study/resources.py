@@ -114,8 +114,8 @@ def images(wildcards: Mapping[str, str], study: Mapping[str, Any]) -> Images:
 
 
 class Network(NamedTuple):
-    """The network of a job, at its width and for its images: its ``Size``, D, seconds for one pass of an image, and the share of its outputs
-    that a pass without gradients holds at once."""
+    """The network of a job, at its width and for its images: its ``Size``, D, seconds for one pass of an image, and the share of its
+    outputs that a pass without gradients holds at once."""
 
     size: Size
     features: int
