@@ -89,6 +89,11 @@ def head_of(path: str | Path) -> bytes:
         return b""
 
 
+def short(name: str) -> str:
+    """Return a name from a list or a manifest as an error may show it: a damaged one may have thousands of characters."""
+    return name if len(name) <= 300 else f"{name[:300]}…"
+
+
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1]
 
@@ -207,11 +212,11 @@ def _checked_row(where: str, row: Sequence[str], columns: int, places: Sequence[
     if not path or "\0" in path:
         raise UserError(f"{where}: the path is {'empty' if not path else 'invalid'}")
     if PurePath(path).is_absolute() or ".." in PurePath(path).parts:
-        raise UserError(f"{where}: {path} is outside the folder of the manifest; paths must be relative to that folder")
+        raise UserError(f"{where}: {short(path)} is outside the folder of the manifest; paths must be relative to that folder")
     if split not in ("train", "test"):
-        raise UserError(f"{where}: the split is {split!r}, but must be train or test")
+        raise UserError(f"{where}: the split is {short(split)!r}, but must be train or test")
     if not labels:
-        raise UserError(f"{where}: {path} has no label; remove images without labels")
+        raise UserError(f"{where}: {short(path)} has no label; remove images without labels")
     return PurePath(path).as_posix(), split, labels
 
 

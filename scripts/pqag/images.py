@@ -130,7 +130,7 @@ def manifest(source: Path) -> Listing:
     rows: dict[str, tuple[int, str, set[str]]] = {}
     for line, path, split, labels in image_files.manifest_rows(source, content):
         if path in rows:
-            raise UserError(f"{source}, line {line}: {path} is already in line {rows[path][0]}")
+            raise UserError(f"{source}, line {line}: {image_files.short(path)} is already in line {rows[path][0]}")
         rows[path] = line, split, labels
     names = [path for part in ("train", "test") for path, (_, split, _) in rows.items() if split == part]
     train = sum(split == "train" for _, split, _ in rows.values())
@@ -158,7 +158,7 @@ def _listing(
             raise UserError(f"{folder}: there are no {part} images; both training and test images are needed")
     classes = sorted(set().union(*labels))
     if len(classes) < 2:
-        raise UserError(f"{folder}: all images have the same class, {classes[0]!r}; at least two classes are needed")
+        raise UserError(f"{folder}: all images have the same class, {image_files.short(classes[0])!r}; at least two classes are needed")
     column = {name: number for number, name in enumerate(classes)}
     hot = np.zeros((len(names), len(classes)), np.uint8)
     for row, shown in enumerate(labels):
@@ -191,8 +191,7 @@ class _Texts:
                 content = content_of(self.folder / place)
                 self.files[place] = hashlib.sha256(content).hexdigest()
                 return image_files.lines_of(content)
-        wanted = places[0] if len(places[0]) <= 200 else f"{places[0][:199]}…"  # a damaged list of concepts may name anything
-        raise UserError(f"{self.folder} does not contain {wanted}, which is in the official release")
+        raise UserError(f"{self.folder} does not contain {image_files.short(places[0])}, which is in the official release")
 
 
 def nuswide(source: Path, concepts: int = 10) -> Listing:
@@ -244,7 +243,8 @@ def _released(texts: _Texts, concepts: Sequence[str]) -> tuple[dict[str, list[st
     rows = {name: row for row, name in reversed(list(enumerate(every)))}
     wanted = [name for part in names.values() for name in part]
     if unknown := next((name for name in wanted if name not in rows), None):
-        raise UserError(f"{texts.folder}: {unknown} is in the lists of training and test images, but not in Imagelist.txt")
+        name = image_files.short(unknown)
+        raise UserError(f"{texts.folder}: {name} is in the lists of training and test images, but not in Imagelist.txt")
     labels = [_ground_truth(texts, f"Groundtruth/AllLabels/Labels_{concept}.txt", len(every)) for concept in concepts]
     return names, np.stack(labels, axis=1)[[rows[name] for name in wanted]]
 
@@ -404,7 +404,7 @@ def _check_share(listing: Listing, skipped: dict[str, str], missing: float) -> N
         name, reason = next(iter(skipped.items()))
         raise UserError(
             f"{listing.folder}: {len(skipped):,} of {len(listing.names):,} images are missing or unreadable, more than the share "
-            f"`missing` = {missing:g} allows; the first is {name}: {reason}"
+            f"`missing` = {missing:g} allows; the first is {image_files.short(name)}: {reason}"
         )
 
 

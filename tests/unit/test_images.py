@@ -406,6 +406,7 @@ def test_a_name_that_no_file_system_takes_is_missing(table, tmp_path):
     assert list(result.skipped.values()) == ["there is no such file"] * 2
 
 
+LONG = "x" * 9000
 ROWS = [
     # (the manifest, fragments of the sentence)
     ("", ["the first line must name the columns path, split, labels", "path and split and labels are not in ''"]),
@@ -429,6 +430,15 @@ ROWS = [
     ("path,split,labels\na.png,train,cat\nb.png,test,cat\n", ["all images have the same class, 'cat'"]),
     (MANIFEST.encode() + b"d.png,train,caf\xe9\n", ["line 5: byte 0xe9 is not valid UTF-8"]),
     (MANIFEST + 'd.png,train,"cat\n', ["it is not a CSV file"]),
+]
+
+
+ROWS += [
+    (f"path,split,labels\n../{LONG},train,a\n", [f"../{LONG[:297]}… is outside"]),
+    (f"path,split,labels\na,{LONG},a\n", [f"the split is '{LONG[:300]}…'"]),
+    (f"path,split,labels\n{LONG},train,\n", [f"{LONG[:300]}… has no label"]),
+    (f"path,split,labels\n{LONG},train,a\n{LONG},test,a\n", [f"{LONG[:300]}… is already in line 2"]),
+    (f"path,split,labels\na,train,{LONG}\nb,test,{LONG}\n", [f"the same class, '{LONG[:300]}…'"]),
 ]
 
 
@@ -520,7 +530,7 @@ RELEASES = [
     # (what is done to the release, concepts, fragments of the sentence)
     (lambda nus: nus.rename(nus.with_name("elsewhere")), 3, ["NUS-WIDE is not a folder", "ImageList/ and Groundtruth/"]),
     (lambda nus: without(nus, SKY), 3, [f"does not contain {SKY}"]),
-    (rewrite("ConceptsList/Concepts81.txt", lambda text: text.replace("sky", "s" * 5000)), 3, ["sss…, which is in the official release"]),
+    (rewrite("ConceptsList/Concepts81.txt", lambda text: text.replace("sky", LONG)), 3, [f"TrainTestLabels/Labels_{'x' * 265}…, which"]),
     (rewrite(SKY, lambda text: text + "1\n"), 3, ["Labels_sky_Test.txt has 5 lines, but the list of its images has 4"]),
     (lambda nus: [rewrite(path.relative_to(nus), lambda text: text.replace("1", "0"))(nus) for path in nus.glob("*/TrainTestLabels/*")],
      3, ["no image has one of the 3 most frequent concepts"]),
