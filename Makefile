@@ -60,7 +60,7 @@ MODELS ?= $(if $(filter config.yaml,$(STUDY)),resnet18)
 zoo: setup
 	@.venv/bin/python scripts/tools/zoo.py "$(STUDY)" $(MODELS)
 
-# The versions that are there stay, where they still fit; delete envs/lock.txt for the newest.
+# Keeps the locked versions that still fit; delete envs/lock.txt first to get the newest ones.
 lock:
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
 	@cd envs && uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \

@@ -15,8 +15,7 @@ from pqag.study import paths
 from pqag.study.model import parse_study, read_config
 from pqag.study.resources import START_SECONDS
 from pqag.study.rules import FIGURES, RULES, jobs, settings, work
-from pqag.study.scores import CONCLUSIONS, TABLES, heat_maps, held_against, rows_of, tables
-from pqag.study.scores import is_fine_tuned
+from pqag.study.scores import CONCLUSIONS, TABLES, heat_maps, held_against, is_fine_tuned, rows_of, tables
 from pqag.study.settings import maker_of
 from pqag.user_code import digests
 
@@ -155,7 +154,7 @@ def needs(rule):
     def memory(wildcards, attempt):
         """Snakemake lowers it to the limit of the run, so that the job is started all the same, alone."""
         needed, limit = asked("mem_mb")(wildcards, attempt), workflow.global_resources.get("mem_mb").value
-        if limit and needed > limit and not {rule} <= LARGE:
+        if limit and needed > limit and LARGE.isdisjoint([rule]):
             LARGE.add(rule)
             logger.warning(f"{rule} asks for {needed:,} MiB of memory, but only {limit:,} MiB are there: it runs alone, and may be killed.")
         return needed

@@ -74,13 +74,8 @@ def _files(kind: str, source: Path) -> tuple[Path, set[str], list[str], str | No
     if kind == "imagefolder":
         parts = [image_files.tree(source, part) if (source / part).is_dir() else image_files.Tree() for part in ("train", "test")]
         new = sorted(set(parts[1].classes) - set(parts[0].classes)) if parts[0].classes else []
-        return (
-            source,
-            set(),
-            [name for part in parts for name, _ in part.files],
-            next(iter(new), None),
-            len({*parts[0].classes, *parts[1].classes}),
-        )
+        names, classes = [name for part in parts for name, _ in part.files], {*parts[0].classes, *parts[1].classes}
+        return source, set(), names, next(iter(new), None), len(classes)
     if kind == "manifest":
         if not source.is_file():  # a pipe would never end
             raise FileNotFoundError(source)

@@ -293,6 +293,12 @@ def decode(content: bytes, size: int) -> np.ndarray:
     return _decoded(content, size)[0]
 
 
+def resized(images: np.ndarray, size: int) -> np.ndarray:
+    """Return ``images``, uint8 (N, 3, H, W), resized bilinearly to ``size`` pixels on a side, as ``pqag.networks.pixels``."""
+    whole = (Image.fromarray(image.transpose(1, 2, 0)).resize((size, size), Image.Resampling.BILINEAR) for image in images)
+    return np.stack([np.asarray(image).transpose(2, 0, 1) for image in whole])
+
+
 def _decoded(content: bytes, size: int) -> tuple[np.ndarray, bool]:
     """As ``decode``, and whether the image is nearly black: no value reaches a sixteenth of the range."""
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:

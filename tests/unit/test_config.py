@@ -575,4 +575,6 @@ def test_a_model_trained_from_trained_weights_has_two_recipes():
     makers = {name: maker_of(one) for name, one in resolved["models"].items()}
     assert list(makers.values()) == ["pretrain", "borrow", "adopt", "pretrain", "borrow", "borrow"]
     assert resolved["tables"]["table2"]["models"] == ["hashes", "own", "alone", "mine"]
-    assert ("models.mine.quantizer.method", "mine:method") in study.brings()
+    assert {("models.mine.quantizer.method", "mine:method"), ("models.own.weights", "a.pt")} <= set(study.brings())
+    few = {"datasets": {"cifar10": {"train": 10}}, "models": {"a": {"network": "vgg16", "weights": "a.pt", "quantizer": {"method": "dqn"}}}}
+    assert "more than the 10 training images" in sentence(SMALL | few)

@@ -16,6 +16,7 @@ from pqag.study.rules import READERS, RULES, work
 from ..workflow.conftest import ROOT, plan, write_config
 
 sys.path.append(str(ROOT / "scripts/tools"))
+import staleness  # noqa: E402
 import usage as checked  # noqa: E402
 
 #: A study in which no job is as small as the floors.
@@ -200,22 +201,18 @@ def test_a_shard_asks_for_less_and_the_job_that_joins_them_runs_no_network(rule)
     assert shard[0] < whole[0] and join[0] < whole[0]
 
 
+def test_known_images_are_fetched_at_their_own_size():
+    small, large = (parse_study(STUDY | {"datasets": {"cifar10": {"image_size": side}}, "bits": [16]}).resolved() for side in (32, 127))
+    job = {"dataset": "cifar10"}
+    assert work("fetch", job, small) == work("fetch", job, large)
+    assert work("prepare", job, small).seconds < work("prepare", job, large).seconds
+
+
 def test_the_tiny_study_used_what_it_asked_for(study, tmp_path, tiny):
     """Only memory: how long jobs take depends on the machine, and all of these ask for the least."""
     write_config(tmp_path / "tiny.yaml", tiny)
     jobs = checked.measured(tmp_path / "tiny.yaml", study[0])
-    without = {
-        "adopt",
-        "adopt_joint",
-        "borrow",
-        "train_joint",
-        "encode",
-        "robustness",
-        "evaluate_farthest",
-        "attack_shard",
-        "extract_shard",
-        "paper",
-    }
+    without = staleness.INSTEAD | {"paper"}
     assert {job.rule for job in jobs} >= set(RULES) - without
     seen = [job for job in jobs if job.used_mb is not None]
     assert {"attack", "extract", "pretrain", "sweep"} <= {job.rule for job in seen}

@@ -395,14 +395,11 @@ def with_systems(
     for path, one in zip(healths, attacked, strict=True):
         if healths[path]["zero_gradients"] is not None:
             zeros.setdefault(key(one), []).append(path)
-    means = [[float(np.mean([metrics[path]["distinct_database_codes"] for path in codes[tuple(row)]])) for row in rows[keys].to_numpy()]]
-    means += [
-        [
-            100 * float(np.mean([healths[path]["zero_gradients"] for path in zeros.get(tuple(row), [])] or [np.nan]))
-            for row in rows[keys].to_numpy()
-        ]
-    ]
-    rows = rows.assign(distinct_codes=means[0], zero_gradients=means[1])
+    own = [tuple(row) for row in rows[keys].to_numpy()]
+    rows = rows.assign(
+        distinct_codes=[float(np.mean([metrics[path]["distinct_database_codes"] for path in codes[one]])) for one in own],
+        zero_gradients=[100 * float(np.mean([healths[path]["zero_gradients"] for path in zeros.get(one, [])] or [np.nan])) for one in own],
+    )
     shown = next((name for name, attack in attacks.items() if attack["loss"] == "apd"), next(iter(attacks)))
     extra = []
     for row in marked[(marked["attack"] == "clean") & (marked["distance"] == DISTANCES[0])].itertuples(index=False):

@@ -478,12 +478,12 @@ class Study(_Section):
         named = [(f"attacks.{name}.{key}", getattr(attack, key)) for name, attack in self.attacks.items() for key in ("loss", "method")]
         named += [(f"models.{name}.network", self.network_of(name)) for name in self.models]
         named += [(f"{key}.method", method) for key, method in self._quantizers()]
-        weights = [
-            (f"models.{name}.weights", file)
-            for name, model in self.models.items()
-            if model.weights
-            for file in ([f"{model.weights}/{bits}bits" for bits in self.bits] if self.is_joint(name) else [model.weights])
-        ]
+        weights = []
+        for name, model in self.models.items():
+            if model.weights:
+                pqn = self.quantizer_of(name).method == PQN  # which has weights for each code length
+                named_files = [f"{model.weights}/{bits}bits" for bits in self.bits] if pqn else [model.weights]
+                weights += [(f"models.{name}.weights", file) for file in named_files]
         files = [(key, name) for key, name in weights if not is_name_of_weights(name)]
         return [(key, name) for key, name in named if is_entry_point(name)] + files
 
@@ -589,7 +589,7 @@ class Study(_Section):
             for name, dataset in self.datasets.items():
                 known = DATASETS.get(dataset.kind)
                 count, images = dataset.database, "database images"
-                if self.models[model].weights and self.is_joint(model):
+                if self.models[model].weights and method == PQN:
                     continue
                 if self.is_joint(model):
                     count, images = dataset.train or (known.train if known else None), "training images"

@@ -180,9 +180,7 @@ def heat_maps(study: Mapping[str, Any]) -> list[tuple[str, str]]:
     for table in tables(study):
         if TABLES[table] is bits_transfer:
             found += [(table, f"{dataset}_{model}") for dataset in study["datasets"] for model in table_models(study, table)]
-        if TABLES[table] is model_transfer:
-            found += [(table, dataset) for dataset in study["datasets"]]
-        if TABLES[table] is systems:
+        if TABLES[table] in (model_transfer, systems):
             found += [(table, dataset) for dataset in study["datasets"]]
     return found
 
