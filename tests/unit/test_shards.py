@@ -44,7 +44,7 @@ def victim():
 def test_an_attack_in_shards_is_the_same_bit_for_bit(victim, loss, monkeypatch):
     monkeypatch.setitem(names.BATCH_SIZES, "attack", 4)
     network, codewords, images, ids = victim
-    codebook, chosen = Codebook(codewords, None, None), attacks.Attack(loss, 8, 2.55, 2)
+    codebook, chosen = Codebook(codewords, None, None), attacks.Attack(loss, 8, 2.55, 2, feature="raw" if loss == "basic" else "normalised")
     adversarial, features, health = attacks.attack(network, codebook, images, ids, chosen, 3, batch_size=4)
     assert np.array_equal(features, networks.extract(network, adversarial, torch.device("cpu"), 4))
     assert health["codes_changed"] > 0 and len(health["loss"]) == 3
