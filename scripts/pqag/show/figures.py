@@ -417,7 +417,8 @@ def systems(rows: pd.DataFrame, title: str) -> Figure:
         Line2D([], [], color="0.3", marker=markers[i % len(markers)], linestyle="none", label=f"{count} bits")
         for i, count in enumerate(bits)
     ]
-    _legend(figure, named)
+    with mpl.rc_context({"legend.numpoints": 1}):  # no line joins these
+        _legend(figure, named)
     return _laid_out(figure)
 
 
