@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from pqag import attacks, checkpoints, codebooks, files, names, networks, quantizer, retrieval, storage, user_code, victims
-from pqag.attacks import LOSSES
 from pqag.codebooks import Codebook
 from pqag.errors import UserError
+from pqag.names import LOSSES, METHODS
 
 __all__ = ["LOSSES", "Codebook", "UserError", "Victim", "attack", "evaluate", "features", "fit_codebook", "load_victim", "search"]
 
@@ -26,10 +26,12 @@ __all__ = ["LOSSES", "Codebook", "UserError", "Victim", "attack", "evaluate", "f
 if (_zoo := Path(__file__).with_name("zoo")).is_dir():
     user_code.ZOO = _zoo
 
-#: What ``attack`` accepts besides its own parameters, with the values of a study that does not name them.
+#: What ``attack`` accepts besides its own parameters, with the values of a study that does not name them; the last only some methods use.
+OF_METHODS = {name: default for method in METHODS for name, default in attacks.options_of(method).items()}
 OPTIONS = {"step": 2.55, "iterations": 5} | {
     one.name: one.default for one in fields(attacks.Attack) if one.default is not MISSING and one.name != "feature"
 }
+OPTIONS |= OF_METHODS
 
 
 class _Embedding(nn.Module):
@@ -231,7 +233,7 @@ def _settings(victim: Victim, loss: str | Callable, epsilon: float, options: dic
         raise UserError(f"attack has no option {name}: known are {', '.join(OPTIONS)}")
     values = OPTIONS | options
     own = {}
-    for what, known in (("loss", LOSSES), ("method", attacks.METHODS)):
+    for what, known in (("loss", LOSSES), ("method", METHODS)):
         value = loss if what == "loss" else values["method"]
         if callable(value):
             name = f"{value.__module__}:{getattr(value, '__qualname__', type(value).__name__)}"
@@ -251,7 +253,9 @@ def _settings(victim: Victim, loss: str | Callable, epsilon: float, options: dic
     if values["assignment"] not in ("inner_product", "euclidean"):
         raise UserError(f"assignment is {values['assignment']!r}, but must be inner_product or euclidean")
     feature = "normalised" if victim.normalised else "raw"
-    return attacks.Attack(epsilon=epsilon, feature=feature, entry_points=own, **values)
+    of_methods = {name: values.pop(name) for name in OF_METHODS}
+    used = {name: of_methods[name] for name in attacks.options_of(values["method"])}
+    return attacks.Attack(epsilon=epsilon, feature=feature, options=used, entry_points=own, **values)
 
 
 def search(victim: Victim, images: Any, k: int = 10, kind: str = "ADC") -> np.ndarray:

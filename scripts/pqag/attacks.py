@@ -1,52 +1,38 @@
-"""Adversarial queries: the Basic attack (Eq. 3), APD (Type I, Eq. 8) and AOD (Type II, Eq. 9) of PQ-AG, by gradient ascent.
+"""Adversarial queries: what all attacks have in common.
 
-An attack is a loss and a method. Every loss here is to be *maximised*; it is a function ``loss(z, clean, head)`` of the adversarial
-features z and the clean ones, float64 (N, D), and of the product-quantization head, that gives one number per query, (N,). A method
-searches the ball around the images for a maximum, see ``pgd``. Both may be the user's own (docs/attack.md); the rest of ``attack`` is
-common to all.
+An attack is a loss, see ``pqag.losses``, and a method, which searches the ball around the images for a maximum of it, see
+``pqag.methods``. Both may be the user's own (docs/attack.md).
 
 Precision: the backbone runs in float32 and never under autocast, the head in float64. At temperature 1 the centroid distribution is
 nearly uniform and AOD's gradient a small difference of large numbers: in float32 throughout, 15 % of the gradient's signs are wrong.
 """
 
 import functools
-import importlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from pqag import names, user_code
+from pqag import losses, methods, names, user_code
 from pqag.codebooks import Codebook
 from pqag.errors import UserError
+from pqag.losses import Head
 from pqag.networks import Backbone, features, groups_of, normalise, pixels
-
-# AdverTorch 0.2.3 (2020) imports ``zero_gradients`` from a module of torch that lost it in 1.9; only its FAB attack would call it. The
-# module must be asked for by name, for ``torch.autograd.gradcheck`` as an attribute is the function of the same name.
-_gradcheck = importlib.import_module("torch.autograd.gradcheck")
-if not hasattr(_gradcheck, "zero_gradients"):
-
-    def _zero_gradients(tensors):
-        for tensor in [tensors] if isinstance(tensors, Tensor) else tensors:
-            tensor.grad = None
-
-    _gradcheck.zero_gradients = _zero_gradients
-
-from advertorch.attacks.iterative_projected_gradient import perturb_iterative  # noqa: E402
 
 
 @dataclass(frozen=True)
 class Attack:
     """One entry of ``attacks`` in config.yaml.
 
-    loss: name in ``LOSSES`` or in ``entry_points``. epsilon, step: radius of the ball and step size, in pixel values of 0 ... 255.
-    iterations: gradient steps. random_start: begin at a uniformly drawn point of the ball. feature: "normalised" or "raw" features for
-    Basic. assignment: "inner_product" (Eq. 6) or "euclidean" (Eq. 1) to find the codeword that APD attacks. temperature: of the softmax of
-    Eq. 7. method: name in ``METHODS`` or in ``entry_points``. decay: of momentum. entry_points: functions of the user's, by their names.
+    loss: name of a function of ``pqag.losses``, or in ``entry_points``. epsilon, step: radius of the ball and step size, in pixel values
+    of 0 ... 255. iterations: gradient steps. random_start: begin at a uniformly drawn point of the ball. feature: "normalised" or "raw"
+    features for Basic. assignment: "inner_product" (Eq. 6) or "euclidean" (Eq. 1) to find the codeword that APD attacks. temperature: of
+    the softmax of Eq. 7. method: name of a function of ``pqag.methods``, or in ``entry_points``. options: what only this method uses, see
+    ``options_of``. entry_points: functions of the user's, by their names.
     """
 
     loss: str
@@ -58,62 +44,23 @@ class Attack:
     assignment: str = "inner_product"
     temperature: float = 1.0
     method: str = "pgd"
-    decay: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
     entry_points: Mapping[str, Callable] = field(default_factory=dict)
 
 
 def from_settings(settings: Mapping[str, Any]) -> Attack:
     """The attack that the settings of a job describe; runs the files of its entry points, whose sha256 stand in ``brought``."""
-    keys = [one.name for one in fields(Attack) if one.name != "entry_points"]
+    keys = [one.name for one in fields(Attack) if one.name not in ("options", "entry_points")]
     own = [settings[key] for key in ("loss", "method") if names.is_entry_point(settings[key])]
     functions = {name: user_code.function(name, settings["brought"][name]) for name in own}
-    return Attack(**{key: settings[key] for key in keys}, entry_points=functions)
+    options = {key: settings[key] for key in options_of(settings["method"])}
+    return Attack(**{key: settings[key] for key in keys}, options=options, entry_points=functions)
 
 
-@dataclass(frozen=True)
-class Head:
-    """The product-quantization head that an attack looks at: codewords, float64 (M, K, D/M), how codes are assigned, and the rotation of
-    features that comes first, float64 (D, D), None for none."""
-
-    codewords: Tensor
-    assignment: str = "inner_product"
-    temperature: float = 1.0
-    rotation: Tensor | None = None
-
-    def similarities(self, z: Tensor) -> Tensor:
-        """Inner products, (N, M, K), of the sub-vectors of z, (N, D), with the codewords of their sub-space."""
-        z = z if self.rotation is None else z @ self.rotation.T
-        subspaces, _, size = self.codewords.shape
-        return torch.einsum("nmd,mkd->nmk", z.reshape(len(z), subspaces, size), self.codewords)
-
-    def log_distribution(self, z: Tensor) -> Tensor:
-        """log p of the soft assignment, (N, M, K): Eq. 7, with the inner products divided by the temperature."""
-        return F.log_softmax(self.similarities(z) / self.temperature, dim=2)
-
-    def codes(self, z: Tensor) -> Tensor:
-        """Hard assignment b, int64 (N, M): Eq. 6 by inner product, or Eq. 1 by Euclidean distance."""
-        scores = self.similarities(z)
-        if self.assignment == "euclidean":
-            scores = scores - (self.codewords**2).sum(2) / 2  # argmin ||z - c||^2 = argmax <z, c> - ||c||^2 / 2
-        return scores.argmax(2)
-
-
-def basic_loss(z: Tensor, clean: Tensor, head: Head) -> Tensor:
-    """Squared distance of the features, Eq. 3."""
-    return ((z - clean) ** 2).sum(1)
-
-
-def apd_loss(z: Tensor, clean: Tensor, head: Head) -> Tensor:
-    """Attack on the peak of the centroid distribution: cross-entropy to the clean query's code, Eq. 8."""
-    return -head.log_distribution(z).gather(2, head.codes(clean)[:, :, None]).sum((1, 2))
-
-
-def aod_loss(z: Tensor, clean: Tensor, head: Head) -> Tensor:
-    """Attack on the overall centroid distribution: cross-entropy to the clean query's soft assignment, Eq. 9."""
-    return -(head.log_distribution(clean).exp() * head.log_distribution(z)).sum((1, 2))
-
-
-LOSSES = dict(zip(names.LOSSES, (basic_loss, apd_loss, aod_loss), strict=True))
+def options_of(method: str) -> dict[str, Any]:
+    """What only this method of ours uses, with its defaults: its keyword-only parameters. A method of the user's has none."""
+    parameters = {} if names.is_entry_point(method) else inspect.signature(getattr(methods, method)).parameters
+    return {name: one.default for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY}
 
 
 def random_starts(ids: np.ndarray, shape: tuple[int, ...], epsilon: float, seed: int) -> Tensor:
@@ -136,7 +83,7 @@ class Objective:
 
     def __init__(self, network: Backbone, reference: Tensor, head: Head, settings: Attack, on_step: Callable[[], None]):
         self.network, self.reference, self.head, self.settings, self.on_step = network, reference, head, settings, on_step
-        self.loss = LOSSES.get(settings.loss) or settings.entry_points[settings.loss]
+        self.loss = settings.entry_points.get(settings.loss) or getattr(losses, settings.loss)
         self.trace: list[float] = []
         self.zero_gradients: Tensor | None = None
 
@@ -173,57 +120,10 @@ def described(value: object) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 
-def pgd(loss: Callable[[Tensor], Tensor], images: Tensor, start: Tensor, epsilon: float, step: float, iterations: int) -> Tensor:
-    """Projected gradient ascent on the sign of the gradient (Madry et al. 2018), by AdverTorch.
-
-    As for every method: ``images`` float32 (N, 3, H, W) in [0, 1]; ``start`` the change to begin at, of the same shape, within the ball and
-    leading to no pixel outside [0, 1]; ``epsilon`` and ``step`` in the same units. Gives adversarial images of the same shape in the ball
-    and in [0, 1]. What AdverTorch's ``LinfPGDAttack`` does, but from given starting points instead of ones that it draws.
-    """
-    return perturb_iterative(
-        images,
-        images,
-        loss,
-        nb_iter=iterations,
-        eps=epsilon,
-        eps_iter=step,
-        loss_fn=lambda values, _: values.sum(),
-        delta_init=torch.nn.Parameter(start),
-        clip_min=0.0,
-        clip_max=1.0,
-    ).detach()
-
-
-def fgsm(loss: Callable[[Tensor], Tensor], images: Tensor, start: Tensor, epsilon: float, step: float, iterations: int) -> Tensor:
-    """The fast gradient sign method (Goodfellow et al. 2015): one step as long as the radius, whatever ``step`` and ``iterations`` are."""
-    return pgd(loss, images, start, epsilon, epsilon, 1)
-
-
-def momentum_pgd(
-    loss: Callable[[Tensor], Tensor], images: Tensor, start: Tensor, epsilon: float, step: float, iterations: int, decay: float = 1.0
-) -> Tensor:
-    """MI-FGSM (Dong et al. 2018, Algorithm 1): steps along the sign of a sum of gradients of l1-norm 1, the older ones times ``decay``.
-
-    AdverTorch's ``MomentumIterativeAttack`` is the same (tested), but takes no starting points.
-    """
-    change, momentum = start, torch.zeros_like(images)
-    for _ in range(iterations):
-        x = (images + change).requires_grad_()
-        [gradient] = torch.autograd.grad(loss(x).sum(), x)
-        norm = gradient.abs().sum((1, 2, 3), keepdim=True).clamp(min=torch.finfo(gradient.dtype).tiny)
-        momentum = decay * momentum + gradient / norm
-        change = (change + step * momentum.sign()).clamp(-epsilon, epsilon)
-        change = (images + change).clamp(0, 1) - images
-    return images + change
-
-
-METHODS = dict(zip(names.METHODS, (pgd, fgsm, momentum_pgd), strict=True))
-
-
 def _method(settings: Attack) -> Callable[..., Tensor]:
     """The method of an attack as a function of loss, images, start, epsilon, step and iterations."""
-    method = METHODS.get(settings.method) or settings.entry_points[settings.method]
-    return functools.partial(method, decay=settings.decay) if method is momentum_pgd else method
+    method = settings.entry_points.get(settings.method) or getattr(methods, settings.method)
+    return functools.partial(method, **settings.options)
 
 
 def _check_images(adversarial: object, images: Tensor, epsilon: float, name: str) -> None:

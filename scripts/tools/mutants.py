@@ -47,13 +47,15 @@ FAULTS = {
         ("replace(fit(features @ rotation.T,", "replace(fit(features @ rotation,", "OPQ turns features the other way"),
         ("seed=seed,", "seed=0,", "k-means always with seed 0"),
     ],
-    "attacks": [
+    "losses": [
         ("(self.codewords**2).sum(2) / 2", "(self.codewords**2).sum(2)", "Euclidean assignment without the half"),
         ("self.similarities(z) / self.temperature", "self.similarities(z) * self.temperature", "multiplied by the temperature"),
-        ("decay * momentum + gradient / norm", "decay * momentum + gradient", "gradients of momentum PGD without their norm"),
+    ],
+    "methods": [("decay * momentum + gradient / norm", "decay * momentum + gradient", "gradients of momentum PGD without their norm")],
+    "attacks": [
         ("(adversarial * 255).round().int()", "(adversarial * 255).int()", "pixels rounded down"),
         ('replace(head, assignment="euclidean")', "head", "codes that changed counted by the assignment of the attack"),
-        ("decay=settings.decay)", "decay=1.0)", "the decay of the settings ignored"),
+        ("partial(method, **settings.options)", "partial(method)", "the decay of the settings ignored"),
     ],
     "pqn": [
         ("similar.clone().fill_diagonal_(False)", "similar.clone()", "an image is its own positive"),

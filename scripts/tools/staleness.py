@@ -311,8 +311,9 @@ MODULES = """
 
 Only the part of a module that a script reaches counts. The table shows the most that a change can make stale: the effect of a change to
 code that runs whenever the module is imported. A new function makes nothing stale, and a changed function only affects the rules that use
-it. The modules of `job/` run and record jobs. They decide no bit of a result and make nothing stale; every record has the sha256 of their
-files.
+it. Of `losses.py` and `methods.py` only the loss and the method of an attack count, and what they call, so a change in another one does not
+make it stale. The modules of `job/` run and record jobs. They decide no bit of a result and make nothing stale; every record has the sha256
+of their files.
 """
 
 

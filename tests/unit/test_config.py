@@ -505,8 +505,16 @@ def test_whatever_the_file_holds_it_is_valid_or_a_user_error(path, value):
 
 
 def test_keys_of_an_attack_and_of_training_are_the_fields_of_their_classes():
-    """But for the functions, which the names of an attack stand for."""
-    assert {*config.Attack.model_fields, "entry_points"} == {field.name for field in dataclasses.fields(attacks.Attack)}
+    """But for the functions, which the names of an attack stand for, and the options of its method."""
+    options = {key: users for key, (kind, users) in config.USED_BY.items() if kind == "method"}
+    of_methods = {method: attacks.options_of(method) for method in names.METHODS}
+    assert {method: set(found) for method, found in of_methods.items()} == {
+        method: {key for key, users in options.items() if method in users} for method in names.METHODS
+    }
+    assert all(config.Attack.model_fields[key].default == value for found in of_methods.values() for key, value in found.items())
+    assert {*config.Attack.model_fields, "entry_points", "options"} - options.keys() == {
+        field.name for field in dataclasses.fields(attacks.Attack)
+    }
     assert set(config.Training.model_fields) == {field.name for field in dataclasses.fields(training.Recipe)}
     assert set(config.TrainingOverride.model_fields) == set(config.Training.model_fields)
 

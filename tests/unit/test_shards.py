@@ -40,7 +40,7 @@ def victim():
     return network, z.reshape(23, 4, -1).transpose(1, 0, 2)[:, :6].astype(np.float32).copy(), images, np.arange(100, 123)
 
 
-@pytest.mark.parametrize("loss", attacks.LOSSES)
+@pytest.mark.parametrize("loss", names.LOSSES)
 def test_an_attack_in_shards_is_the_same_bit_for_bit(victim, loss, monkeypatch):
     monkeypatch.setitem(names.BATCH_SIZES, "attack", 4)
     network, codewords, images, ids = victim
