@@ -21,7 +21,7 @@ def attacked(images: np.ndarray, ids: np.ndarray, settings: dict) -> tuple[np.nd
     codebook = codebooks.read(snakemake.input.codebook)
     network = checkpoints.load_network(snakemake.input.weights, settings.get("brought")).to(device)
     attack = attacks.from_settings(settings)
-    steps = -(-len(images) // BATCH) * attack.iterations
+    steps = -(-len(images) // BATCH) * attack.looks
     with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}{in_words(snakemake.wildcards)}") as bar:
         seed = int(snakemake.wildcards.seed)
         of_batches = attacks.attack_batches(network, codebook, images, ids, attack, seed, BATCH, bar.update)

@@ -22,7 +22,7 @@ with step(snakemake) as settings:
     own = attacks.from_settings(settings)
     axes = ("epsilon",) if own.method == "fgsm" else ("epsilon", "iterations")  # which has one step
     tried = [(axis, value, replace(own, **{axis: value})) for axis in axes for value in strengths[axis]]
-    steps = -(-len(images) // BATCH) * sum(attack.iterations for _, _, attack in tried)
+    steps = -(-len(images) // BATCH) * sum(attack.looks for _, _, attack in tried)
     points = []
     with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}") as bar:
         for axis, value, attack in tried:

@@ -206,7 +206,8 @@ def attack(
     loss: a name in ``LOSSES``, or a function of yours (docs/attack.md). epsilon: the largest change of a pixel, 0 or 1 ... 255; from the
     image rounded to 8 bits if images are floats. seed, ids: every random start is drawn from the seed and the id of the image, int (N,);
     without ids images are numbered from 0. options: ``step`` (2.55, on the same scale as epsilon), ``iterations`` (5), ``random_start``,
-    ``assignment``, ``temperature``, ``method`` and ``decay``, as for an attack of a study (config.yaml); ``method`` may be a function too.
+    ``assignment``, ``temperature``, ``method``, ``restarts`` and ``decay``, as for an attack of a study (config.yaml); ``method`` may be a
+    function too.
 
     Needs a victim with codewords. Raises UserError for wrong arguments, and for a network without gradients.
     """
@@ -246,12 +247,17 @@ def _settings(victim: Victim, loss: str | Callable, epsilon: float, options: dic
         raise UserError(f"epsilon is {epsilon:g}, but pixels are whole numbers of 0 to 255: allowed are 0 and 1 to 255")
     _number("step", values["step"], 0, 255)
     _number("iterations", values["iterations"], 1, whole=True)
+    if values["method"] == "apgd":
+        _number("iterations of apgd", values["iterations"], names.LEAST_OF_APGD)
+    _number("restarts", values["restarts"], 1, whole=True)
     _number("temperature", values["temperature"], np.finfo(float).tiny)
     _number("decay", values["decay"], 0)
     if not isinstance(values["random_start"], bool):
         raise UserError(f"random_start is {values['random_start']!r}, but must be True or False")
     if values["assignment"] not in ("inner_product", "euclidean"):
         raise UserError(f"assignment is {values['assignment']!r}, but must be inner_product or euclidean")
+    if values["restarts"] > 1 and not values["random_start"]:
+        raise UserError(f"restarts is {values['restarts']}, but without random_start all would begin at the clean image")
     feature = "normalised" if victim.normalised else "raw"
     of_methods = {name: values.pop(name) for name in OF_METHODS}
     used = {name: of_methods[name] for name in attacks.options_of(values["method"])}

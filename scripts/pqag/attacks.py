@@ -31,8 +31,9 @@ class Attack:
     loss: name of a function of ``pqag.losses``, or in ``entry_points``. epsilon, step: radius of the ball and step size, in pixel values
     of 0 ... 255. iterations: gradient steps. random_start: begin at a uniformly drawn point of the ball. feature: "normalised" or "raw"
     features for Basic. assignment: "inner_product" (Eq. 6) or "euclidean" (Eq. 1) to find the codeword that APD attacks. temperature: of
-    the softmax of Eq. 7. method: name of a function of ``pqag.methods``, or in ``entry_points``. options: what only this method uses, see
-    ``options_of``. entry_points: functions of the user's, by their names.
+    the softmax of Eq. 7. method: name of a function of ``pqag.methods``, or in ``entry_points``. restarts: from how many starting points
+    the method runs; of each query the point with the largest loss is kept. options: what only this method uses, see ``options_of``.
+    entry_points: functions of the user's, by their names.
     """
 
     loss: str
@@ -44,8 +45,14 @@ class Attack:
     assignment: str = "inner_product"
     temperature: float = 1.0
     method: str = "pgd"
+    restarts: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     entry_points: Mapping[str, Callable] = field(default_factory=dict)
+
+    @property
+    def looks(self) -> int:
+        """How often a batch looks at the loss, if the method is ours."""
+        return self.restarts * (self.iterations + (self.method == "apgd"))
 
 
 def from_settings(settings: Mapping[str, Any]) -> Attack:
@@ -54,7 +61,7 @@ def from_settings(settings: Mapping[str, Any]) -> Attack:
     own = [settings[key] for key in ("loss", "method") if names.is_entry_point(settings[key])]
     functions = {name: user_code.function(name, settings["brought"][name]) for name in own}
     options = {key: settings[key] for key in options_of(settings["method"])}
-    return Attack(**{key: settings[key] for key in keys}, options=options, entry_points=functions)
+    return Attack(**{key: settings[key] for key in keys if key in settings}, options=options, entry_points=functions)
 
 
 def options_of(method: str) -> dict[str, Any]:
@@ -63,13 +70,14 @@ def options_of(method: str) -> dict[str, Any]:
     return {name: one.default for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY}
 
 
-def random_starts(ids: np.ndarray, shape: tuple[int, ...], epsilon: float, seed: int) -> Tensor:
+def random_starts(ids: np.ndarray, shape: tuple[int, ...], epsilon: float, seed: int, restart: int = 0) -> Tensor:
     """A point of the ball for each query, float32 (N, *shape), uniform in [-epsilon, epsilon].
 
-    Drawn from (seed, id) of the query alone, so that no query's start depends on the batch it is in, nor on the attack: different attacks
-    begin at the same point.
+    Drawn from (seed, id) of the query alone, and from the number of the restart after the first, so that no query's start depends on the
+    batch it is in, nor on the attack: different attacks begin at the same points.
     """
-    draws = [np.random.default_rng([seed, int(i)]).uniform(-epsilon, epsilon, shape) for i in ids]
+    later = [restart] if restart else []
+    draws = [np.random.default_rng([seed, int(i), *later]).uniform(-epsilon, epsilon, shape) for i in ids]
     return torch.from_numpy(np.asarray(draws, dtype=np.float32).reshape(len(ids), *shape))
 
 
@@ -77,14 +85,14 @@ class Objective:
     """What an attack maximises on a batch of queries, with a look at how it fares.
 
     Called with images, float32 (N, 3, H, W) in [0, 1], it gives the loss of each query, float64 (N,), differentiable by the images.
-    trace: the sum over the queries at each call. zero_gradients: the share of exactly zero entries in the first gradient, per query, (N,);
+    trace: the losses at each call. zero_gradients: the share of exactly zero entries in the first gradient, per query, (N,);
     None until a gradient was taken. Raises UserError if a loss of the user's gives something else.
     """
 
     def __init__(self, network: Backbone, reference: Tensor, head: Head, settings: Attack, on_step: Callable[[], None]):
         self.network, self.reference, self.head, self.settings, self.on_step = network, reference, head, settings, on_step
         self.loss = settings.entry_points.get(settings.loss) or getattr(losses, settings.loss)
-        self.trace: list[float] = []
+        self.trace: list[Tensor] = []
         self.zero_gradients: Tensor | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -93,7 +101,7 @@ class Objective:
         _check_loss(values, z, self.settings.loss)
         if images.requires_grad and self.zero_gradients is None:
             images.register_hook(self._keep_first)
-        self.trace.append(float(values.detach().sum()))
+        self.trace.append(values.detach())
         self.on_step()
         return values
 
@@ -150,6 +158,42 @@ def rounded(adversarial: Tensor, clean: Tensor, epsilon: float) -> Tensor:
     return result.to(torch.uint8)
 
 
+@dataclass
+class _Found:
+    """What a method found for a batch: images as stored, uint8 (N, 3, H, W), their features, float64 (N, D), the losses at each look and,
+    last, of the stored images, and the share of zeros in the first gradient of each query, None if there was none."""
+
+    images: Tensor
+    z: Tensor
+    losses: list[Tensor]
+    zero_gradients: Tensor | None
+
+    def or_better(self, other: "_Found") -> "_Found":
+        """For each query this, or the ``other`` where that has a larger loss. Looks that only one of them has are left out."""
+        larger = other.losses[-1] > self.losses[-1]
+
+        def of(one: Tensor, another: Tensor) -> Tensor:
+            return torch.where(larger.reshape(-1, *[1] * (one.ndim - 1)), another, one)
+
+        pairs = [*zip(self.losses[:-1], other.losses[:-1]), (self.losses[-1], other.losses[-1])]
+        zeros = None if None in (self.zero_gradients, other.zero_gradients) else of(self.zero_gradients, other.zero_gradients)
+        return _Found(of(self.images, other.images), of(self.z, other.z), [of(*pair) for pair in pairs], zeros)
+
+
+def _run(objective: Objective, clean: Tensor, start: Tensor) -> _Found:
+    """What the attack of an objective finds for ``clean`` images, uint8 (N, 3, H, W), from a change ``start``, cut to images in [0, 1]."""
+    settings, x = objective.settings, pixels(clean)
+    epsilon = settings.epsilon / 255
+    start = (x + start).clamp(0, 1) - x
+    adversarial = _method(settings)(objective, x, start, epsilon, settings.step / 255, settings.iterations)
+    _check_images(adversarial, x, epsilon, settings.method)
+    result = rounded(adversarial.detach(), clean, settings.epsilon)
+    with torch.no_grad():
+        z = features(objective.network, pixels(result), settings.feature == "normalised")
+        final = objective.loss(z, objective.reference, objective.head)
+    return _Found(result, z, [*objective.trace, final], objective.zero_gradients)
+
+
 def attack_batches(
     network: Backbone,
     codebook: Codebook,
@@ -174,32 +218,26 @@ def attack_batches(
     turn = None if codebook.rotation is None else torch.as_tensor(codebook.rotation, dtype=torch.float64, device=device)
     head = Head(torch.as_tensor(codebook.codewords, dtype=torch.float64, device=device), settings.assignment, settings.temperature, turn)
     retrieval_head = replace(head, assignment="euclidean")
-    method, epsilon = _method(settings), settings.epsilon / 255
-    normalised = settings.feature == "normalised"
+    normalised, epsilon = settings.feature == "normalised", settings.epsilon / 255 if settings.random_start else 0.0
 
     for begin in range(0, len(images), batch_size):
         batch = slice(begin, begin + batch_size)
-        clean = torch.from_numpy(images[batch]).to(device)
-        x = pixels(clean)
+        clean, found = torch.from_numpy(images[batch]).to(device), None
         with torch.no_grad():
-            reference = features(network, x, normalised)
-        objective = Objective(network, reference, head, settings, on_step)
-        start = random_starts(ids[batch], images.shape[1:], epsilon if settings.random_start else 0.0, seed).to(device)
-        start = (x + start).clamp(0, 1) - x
-        adversarial = method(objective, x, start, epsilon, settings.step / 255, settings.iterations)
-        _check_images(adversarial, x, epsilon, settings.method)
-        result = rounded(adversarial.detach(), clean, settings.epsilon)
+            reference = features(network, pixels(clean), normalised)
+        for restart in range(settings.restarts):
+            start = random_starts(ids[batch], images.shape[1:], epsilon, seed, restart).to(device)
+            another = _run(Objective(network, reference, head, settings, on_step), clean, start)
+            found = another if found is None else found.or_better(another)
         with torch.no_grad():
-            z = features(network, pixels(result), normalised)
-            final = float(objective.loss(z, reference, head).sum())
-            unit = [normalise(f, groups_of(network)) for f in (z, reference)]
+            unit = [normalise(f, groups_of(network)) for f in (found.z, reference)]
             codes = [retrieval_head.codes(f) for f in unit]
         yield (
-            result.cpu().numpy(),
-            (z if normalised else unit[0]).float().cpu().numpy(),
+            found.images.cpu().numpy(),
+            (found.z if normalised else unit[0]).float().cpu().numpy(),
             {
-                "loss": [*objective.trace, final],
-                "zero_gradients": None if objective.zero_gradients is None else objective.zero_gradients.tolist(),
+                "loss": [float(values.sum()) for values in found.losses],
+                "zero_gradients": None if found.zero_gradients is None else found.zero_gradients.tolist(),
                 "codes_changed": int((codes[0] != codes[1]).any(1).sum()),
             },
         )

@@ -104,3 +104,64 @@ def momentum_pgd(loss: Loss, images: Tensor, start: Tensor, epsilon: float, step
         return momentum.sign()
 
     return _ascent(loss, images, start, epsilon, step, iterations, direction)
+
+
+def apgd(loss: Loss, images: Tensor, start: Tensor, epsilon: float, step: float, iterations: int) -> Tensor:
+    """APGD (Croce and Hein 2020, Algorithm 1): steps that are halved where they no longer help, whatever ``step`` is.
+
+    Steps begin with twice the radius and have a momentum of 0.75. At a checkpoint a query halves its step, and goes on from its best point
+    so far, if fewer than 75 % of the steps since the last one raised its loss, or if since then neither its step nor its best loss changed.
+    Returns the best point of each query. ``loss`` is called ``iterations`` + 1 times; the last time without gradient.
+    """
+    x = previous = best = images + start
+    values, gradient = _with_gradient(loss, x)
+    best_values, best_gradient = values, gradient
+    size = torch.full_like(images[:, :1, :1, :1], 2 * epsilon)
+    rises, halved, best_before, last = torch.zeros_like(values), torch.zeros_like(values, dtype=torch.bool), values, 0
+    checkpoints = apgd_checkpoints(iterations)
+    for i in range(1, iterations + 1):
+        ahead = _projected(x + size * gradient.sign(), images, epsilon)
+        if i > 1:
+            ahead = _projected(x + 0.75 * (ahead - x) + 0.25 * (x - previous), images, epsilon)
+        previous, x, before = x, ahead, values
+        if i < iterations:
+            values, gradient = _with_gradient(loss, x)
+        else:
+            with torch.no_grad():
+                values = loss(x)
+        better = values > best_values
+        best_values = torch.where(better, values, best_values)
+        best, best_gradient = _where(better, x, best), _where(better, gradient, best_gradient)
+        rises = rises + (values > before)
+        if i in checkpoints:
+            halved = (rises < 0.75 * (i - last)) | (~halved & (best_values == best_before))
+            size = _where(halved, size / 2, size)
+            x, gradient = _where(halved, best, x), _where(halved, best_gradient, gradient)
+            values = torch.where(halved, best_values, values)
+            rises, best_before, last = torch.zeros_like(rises), best_values, i
+    return best
+
+
+def apgd_checkpoints(iterations: int) -> list[int]:
+    """The steps after which APGD looks back: after 22 % of all, then after shares that are 3 % shorter each time, but at least 6 %."""
+    shares, last = [22], 0
+    while shares[-1] < 100:
+        last, length = shares[-1], shares[-1] - last
+        shares.append(last + max(length - 3, 6))
+    return [-(-share * iterations // 100) for share in shares if share <= 100]
+
+
+def _with_gradient(loss: Loss, x: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.detach().requires_grad_()
+    values = loss(x)
+    return values.detach(), torch.autograd.grad(values.sum(), x)[0]
+
+
+def _projected(x: Tensor, images: Tensor, epsilon: float) -> Tensor:
+    """The nearest images in the ball and in [0, 1]."""
+    return torch.min(torch.max(x, images - epsilon), images + epsilon).clamp(0, 1)
+
+
+def _where(chosen: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """``one`` for the chosen queries, bool (N,), and ``other`` for the rest."""
+    return torch.where(chosen.reshape(-1, 1, 1, 1), one, other)

@@ -56,6 +56,7 @@ CHANGES: dict[str, Any] = {
     "attacks.apd.step": 1,
     "attacks.apd.iterations": 7,
     "attacks.apd.random_start": False,
+    "attacks.apd.restarts": 2,
     "attacks.basic.feature": "raw",
     "attacks.apd.assignment": "euclidean",
     "attacks.apd.temperature": 0.5,

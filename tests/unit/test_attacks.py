@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pqag import attacks, losses, methods, networks, quantizer
+from pqag import attacks, losses, methods, names, networks, quantizer
+from pqag.codebooks import Codebook
 from pqag.errors import UserError
 
 from .conftest import make
@@ -108,6 +111,46 @@ def test_start_depends_on_seed_and_query_alone(victim):
     by_twos, _ = make(victim, batch_size=2)
     assert np.array_equal(make(victim)[0], whole) and not np.array_equal(make(victim, seed=4)[0], whole)
     assert (whole == by_twos).mean() > 0.995  # sums in batches of another size differ in their last bits
+
+
+@pytest.mark.parametrize("batch_size", [250, 4])
+def test_of_each_query_the_restart_with_the_largest_loss_is_kept(victim, batch_size, monkeypatch):
+    network, codewords, images, ids = victim
+    kept, health = make(victim, "basic", restarts=3, batch_size=batch_size)
+    starts, runs = attacks.random_starts, []
+    for restart in range(3):
+        monkeypatch.setattr(attacks, "random_starts", lambda *of, restart=restart: starts(*of[:4], restart))
+        runs.append(make(victim, "basic", batch_size=batch_size))
+    with torch.no_grad():
+        clean, *found = (networks.features(network, networks.pixels(torch.from_numpy(x))) for x in (images, *(x for x, _ in runs)))
+    values = torch.stack([losses.basic(z, clean, None) for z in found])
+    best = values.argmax(0)
+    assert len(set(best.tolist())) > 1
+    assert np.array_equal(kept, np.stack([runs[restart][0][query] for query, restart in enumerate(best.tolist())]))
+    assert health["loss"][-1] == pytest.approx(float(values.max(0).values.mean())) and len(health["loss"]) == 6
+    assert not any(np.array_equal(one, runs[0][0]) for one, _ in runs[1:])
+
+
+class Quarters(torch.nn.Module):
+    """Features of 12 numbers, the means of the quarters of each channel, for attacks that take no time."""
+
+    def features(self, images):
+        return torch.nn.functional.avg_pool2d(images, 2).flatten(1)
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_every_attack_stays_in_the_ball(data):
+    loss, method = data.draw(st.sampled_from(names.LOSSES)), data.draw(st.sampled_from(names.METHODS))
+    epsilon = data.draw(st.one_of(st.just(0), st.integers(1, 255), st.floats(1, 255)))
+    step, iterations = data.draw(st.floats(0.1, 255)), data.draw(st.integers(1, 25))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    images = rng.choice([0, 1, 100, 255], (3, 3, 4, 4)).astype(np.uint8)
+    chosen = attacks.Attack(loss, epsilon, step, iterations, method=method, restarts=data.draw(st.integers(1, 2)))
+    codebook = Codebook(rng.normal(size=(2, 4, 6)).astype(np.float32), None, None)
+    adversarial, _, health = attacks.attack(Quarters(), codebook, images, np.arange(3), chosen, 0)
+    assert np.abs(adversarial.astype(int) - images).max() <= epsilon
+    assert len(health["loss"]) == (1 if method == "fgsm" else iterations + (method == "apgd")) + 1
 
 
 def test_parameters_are_frozen_and_statistics_untouched(victim):

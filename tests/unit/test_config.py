@@ -70,7 +70,7 @@ JOINT = {"epochs": 4, "learning_rate": 0.1, "classification": 1, "quantization":
 UNSET = {"network": None, "width": 1.0, "weights": None, "like": None, "pqn": dict.fromkeys(PQN), "joint": dict.fromkeys(JOINT)}
 SWEEP = {"queries": 250, "epsilon": [0, 1, 2, 4, 8, 12, 16], "iterations": [1, 2, 5, 10, 20, 50]}
 ATTACK = {"loss": "aod", "method": "pgd", "epsilon": 8, "step": 2.55, "iterations": 5, "random_start": True, "feature": "normalised"}
-ATTACK |= {"assignment": "inner_product", "temperature": 1.0, "decay": 1.0}
+ATTACK |= {"assignment": "inner_product", "temperature": 1.0, "decay": 1.0, "restarts": 1}
 
 
 #: A study with nothing but what is needed, and what is the same in it as checked and as resolved.
@@ -226,6 +226,7 @@ def test_as_many_codewords_as_database_images_are_right_and_one_more_is_not():
 HEX = "must be a sha256: 64 hexadecimal digits in lower case"
 NAMES = "a name may hold only a-z, 0-9 and _ and begins with a letter"
 NETWORKS = "allowed are alexnet, vgg11, vgg13, vgg16, resnet18, resnet34, resnet50"
+APGD = {"loss": "aod", "method": "apgd", "iterations": 20}
 
 WRONG = [
     # (key, value, what the sentence must hold: the key, what stands there, the nearest or the allowed)
@@ -354,11 +355,15 @@ WRONG = [
     ("attacks.basic.assignment", "euclidean", ["attacks.basic.assignment: ", "the loss basic does not use it", "allowed with apd"]),
     ("attacks.basic.decay", 0.5, ["attacks.basic.decay: ", "the method pgd does not use it", "allowed with momentum_pgd"]),
     ("attacks.basic.decay", -1, ["attacks.basic.decay is -1", "at least 0"]),
-    ("attacks.basic.method", "fsgm", ["attacks.basic.method: 'fsgm'", "did you mean fgsm?", "pgd, fgsm, momentum_pgd, or a function"]),
+    ("attacks.basic.method", "fsgm", ["attacks.basic.method: 'fsgm'", "did you mean fgsm?", "momentum_pgd, apgd, or a function"]),
     ("attacks.basic.method", "mine.py:run:x", ["attacks.basic.method: 'mine.py:run:x' is not known", "as module:function"]),
     ("attacks.basic.loss", "mine:", ["attacks.basic.loss: 'mine:' is not known", "apd, aod, or a function of yours as module:function"]),
     ("attacks.basic", {"loss": "apd", "method": "fgsm", "step": 1}, ["attacks.basic.step", "as long as epsilon; leave the key out"]),
     ("attacks.basic", {"loss": "apd", "method": "fgsm", "iterations": 5}, ["attacks.basic.iterations", "fgsm is one step"]),
+    ("attacks.basic.method", "apgd", ["attacks.basic.iterations is 5", "apgd halves", "at least 20, published are 100"]),
+    ("attacks.basic", APGD | {"step": 1}, ["attacks.basic.step: the method apgd begins with steps of twice epsilon; leave the key out"]),
+    ("attacks.basic", {"loss": "aod", "restarts": 3, "random_start": False}, ["attacks.basic.restarts: 3 of", "random_start is false"]),
+    ("attacks.basic.restarts", 0, ["attacks.basic.restarts is 0", "at least 1"]),
     ("attacks.strong.feature", "raw", ["attacks.strong.feature: ", "the loss apd does not use it", "allowed with basic"]),
 ]  # fmt: skip
 
@@ -381,6 +386,12 @@ def test_the_first_mistake_is_reported_and_the_others_counted():
     study |= {"training": {"epochs": 0, "crop": 17}, "device": "gpu"}
     words = sentence(study, "config/cifar10.yaml")
     assert words == "config/cifar10.yaml: training.epochs is 0, but must be at least 1 (2 more to mend after this)"
+
+
+@pytest.mark.parametrize(("epsilon", "step"), [(8, 16), (200, 255), (0, 2.55)])
+def test_apgd_begins_with_steps_of_twice_its_radius(epsilon, step):
+    study = parse_study(changed("attacks.basic", APGD | {"epsilon": epsilon})).resolved()
+    assert study["attacks"]["basic"]["step"] == step and parse_study(study).resolved() == study
 
 
 def test_fgsm_is_one_step_as_long_as_its_radius():

@@ -1,5 +1,6 @@
 """Methods of attacks: by hand, against AdverTorch, and AdverTorch against our own loop."""
 
+import math
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pqag import losses, methods, names, networks
+from pqag import attacks, losses, methods, names, networks
 from pqag.job import records
 
 from .conftest import make
@@ -84,6 +85,74 @@ def test_momentum_carries_over_a_turn_of_the_gradient(decay, wanted):
 
     found = methods.momentum_pgd(loss, GREY, torch.zeros_like(GREY), 1.0, 0.1, 2, decay=decay)
     assert float(found[0, 0]) == pytest.approx(wanted)
+
+
+class Quadratic:
+    """The loss -sum_j a_j (x_j - c_j)^2 of two queries of three pixels, with the images that it was asked for."""
+
+    def __init__(self):
+        rng = np.random.default_rng(1)
+        self.weights, self.centres = 10 ** rng.uniform(-1, 2, (2, 3)), rng.uniform(0.3, 0.7, (2, 3))
+        self.asked = []
+
+    def __call__(self, images):
+        self.asked.append(images.detach().flatten(1).tolist())
+        return -(torch.tensor(self.weights) * (images.flatten(1) - torch.tensor(self.centres)) ** 2).sum(1)
+
+    def value(self, query, x):
+        return -sum(a * (v - c) ** 2 for a, v, c in zip(self.weights[query], x, self.centres[query]))
+
+    def signs(self, query, x):
+        return [math.copysign(1, c - v) for v, c in zip(x, self.centres[query])]
+
+
+def algorithm_1(loss, query, clean, start, epsilon, iterations):
+    """APGD for one query, from the text of the paper: the points that it visits, the best of them, and how often it halved its step."""
+
+    def inside(x):
+        return [min(max(v, c - epsilon, 0), c + epsilon, 1) for v, c in zip(x, clean)]
+
+    shares = [0, 0.22]
+    while shares[-1] < 1:
+        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
+    checkpoints = [math.ceil(round(share * iterations, 9)) for share in shares]
+    points, step, halvings = [start], 2 * epsilon, 0
+    x, before, best, best_at_last, halved = start, start, start, loss.value(query, start), False
+    rose = []
+    for k in range(iterations):
+        z = inside([v + step * s for v, s in zip(x, loss.signs(query, x))])
+        new = z if k == 0 else inside([v + 0.75 * (w - v) + 0.25 * (v - u) for v, w, u in zip(x, z, before)])
+        rose.append(loss.value(query, new) > loss.value(query, x))
+        before, x = x, new
+        points.append(x)
+        best = x if loss.value(query, x) > loss.value(query, best) else best
+        if k + 1 in checkpoints:
+            halved = sum(rose) < 0.75 * len(rose) or (not halved and loss.value(query, best) == best_at_last)
+            rose, best_at_last = [], loss.value(query, best)
+            if halved:
+                step, x, halvings = step / 2, best, halvings + 1
+    return points, best, halvings
+
+
+@pytest.mark.parametrize(("iterations", "epsilon"), [(20, 0.2), (100, 0.4), (100, 0.02)])
+def test_apgd_takes_the_steps_of_the_paper_on_a_quadratic(iterations, epsilon):
+    loss, images = Quadratic(), torch.full((2, 3, 1, 1), 0.5, dtype=torch.float64)
+    start = torch.tensor(np.random.default_rng(2).uniform(-epsilon, epsilon, images.shape))
+    found = methods.apgd(loss, images, start, epsilon, 1.0, iterations)
+    assert len(loss.asked) == iterations + 1 == attacks.Attack("aod", 8, 1, iterations, method="apgd").looks
+    for query in range(2):
+        points, best, halvings = algorithm_1(loss, query, [0.5] * 3, (0.5 + start[query]).flatten().tolist(), epsilon, iterations)
+        assert np.allclose([asked[query] for asked in loss.asked], points, atol=1e-12)
+        assert found[query].flatten().tolist() == pytest.approx(best, abs=1e-12)
+        assert halvings > (2 if iterations == 100 else 0)
+    near = loss(images + start) < loss(found)
+    assert near.all() and loss(found).min() > (-0.05 if epsilon > 0.1 else -math.inf)
+
+
+def test_the_checkpoints_of_apgd_by_hand():
+    """Shares of 22, 41 (19 later), 57, 70, 80, 87, 93, 99 %; of 20 iterations rounded up."""
+    assert methods.apgd_checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert methods.apgd_checkpoints(20) == [5, 9, 12, 14, 16, 18, 19, 20]
 
 
 @pytest.mark.parametrize(
