@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pqag import codebooks, files, quantizer, retrieval, storage
+from pqag import codebooks, files, retrieval, storage
 from pqag.errors import UserError
 from pqag.job.step import log, step
 from pqag.names import FARTHEST, kind_of
@@ -29,10 +29,7 @@ with step(snakemake):
         "attack": Path(snakemake.output[0]).name.split(".")[0],
         "seed": int(wildcards.seed),
     }
-    queries = codebook.rotated(queries)
-    if cell["attack"] == FARTHEST:
-        codes = quantizer.farthest(quantizer.encode(queries, codebook.codewords), codebook.codewords)
-        queries = quantizer.decode(codes, codebook.codewords)
-    scores = retrieval.evaluate(queries, query_labels, codebook.codewords, codebook.codes, database_labels)
+    score = codebooks.evaluate_farthest if cell["attack"] == FARTHEST else codebooks.evaluate
+    scores = score(codebook, queries, query_labels, database_labels)
     log.info("mAP %s", {kind: scores[kind]["map"] for kind in retrieval.DISTANCES})
     files.write_json(snakemake.output[0], cell | scores | {"definitions": retrieval.DEFINITIONS})

@@ -27,7 +27,7 @@ with step(snakemake) as settings:
     with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}") as bar:
         for axis, value, attack in tried:
             _, features, _ = attacks.attack(network, codebook, images, ids, attack, seed, BATCH, bar.update)
-            scores = retrieval.evaluate(codebook.rotated(features), labels, codebook.codewords, codebook.codes, database_labels)
+            scores = codebooks.evaluate(codebook, features, labels, database_labels)
             log.info("%s %g: %s", axis, value, {kind: scores[kind]["map"] for kind in retrieval.DISTANCES})
             for kind in retrieval.DISTANCES:
                 point = {"axis": axis, "value": value, "attack": snakemake.wildcards.attack, "distance": kind}

@@ -15,10 +15,15 @@ METHODS = ("pgd", "fgsm", "momentum_pgd", "apgd")
 FITTED = ("pq", "opq")
 #: Iterations that APGD needs, so that its checkpoints are more than a step apart.
 LEAST_OF_APGD = 20
+#: Quantizers whose codewords have the full length of a feature and are added up, see ``pqag.additive``.
+ADDITIVE = ("rq", "cq")
 #: Quantizers that are trained with the network. PQN begins with a new network, all others with a trained one, see ``pqag.joint``.
-PQN, HASHING, DQN = "pqn", ("csq", "dpsh", "hashnet"), "dqn"
-FINE_TUNED = (*HASHING, DQN)
-QUANTIZERS = (*FITTED, PQN, *FINE_TUNED)
+PQN, HASHING, DEEP = "pqn", ("csq", "dpsh", "hashnet"), ("dqn", "dpq", "dtq")
+FINE_TUNED = (*HASHING, *DEEP)
+QUANTIZERS = (*FITTED, *ADDITIVE, PQN, *FINE_TUNED)
+#: How codes are found, see ``pqag.encoders``; and with full-length codewords, which are added up.
+ENCODERS = ("nearest", "argmax", "beam", "icm")
+FULL_LENGTH = ("beam", "icm")
 #: The code lengths that CSQ has a Hadamard matrix for, see ``pqag.joint.hadamard``; and the largest K of a hypercube.
 HADAMARD = tuple(bits for bits in range(4, 65, 4) if bits != 52)
 HYPERCUBE = 2**16
@@ -123,7 +128,19 @@ MODEL_NAMES = {
     "resnet50": "ResNet50",
 }
 FAMILY_NAMES = {"alexnet": "AlexNet", "vgg": "VGG", "resnet": "ResNet"}
-QUANTIZER_NAMES = {"pq": "PQ", "opq": "OPQ", "pqn": "PQN", "csq": "CSQ", "dpsh": "DPSH", "hashnet": "HashNet", "dqn": "DQN"}
+QUANTIZER_NAMES = {
+    "pq": "PQ",
+    "opq": "OPQ",
+    "rq": "RQ",
+    "cq": "CQ",
+    "pqn": "PQN",
+    "csq": "CSQ",
+    "dpsh": "DPSH",
+    "hashnet": "HashNet",
+    "dqn": "DQN",
+    "dpq": "DPQ",
+    "dtq": "DTQ",
+}
 METHOD_NAMES = {"fgsm": "FGSM", "momentum_pgd": "momentum PGD", "apgd": "APGD"}
 ATTACK_NAMES = {"clean": "Clean", "basic": "Basic", "apd": "APD", "aod": "AOD", "farthest": "Farthest codes"}
 

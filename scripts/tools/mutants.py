@@ -58,7 +58,7 @@ FAULTS = {
     ],
     "attacks": [
         ("(adversarial * 255).round().int()", "(adversarial * 255).int()", "pixels rounded down"),
-        ('replace(head, assignment="euclidean")', "head", "codes that changed counted by the assignment of the attack"),
+        ('replace(head, distribution="own")', "head", "codes that changed counted by the assignment of the attack"),
         ("partial(method, **settings.options)", "partial(method)", "the decay of the settings ignored"),
         ("other.losses[-1] > self.losses[-1]", "other.losses[-1] < self.losses[-1]", "restarts keep the point with the lowest loss"),
     ],

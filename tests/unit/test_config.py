@@ -70,7 +70,7 @@ JOINT = {"epochs": 4, "learning_rate": 0.1, "classification": 1, "quantization":
 UNSET = {"network": None, "width": 1.0, "weights": None, "like": None, "pqn": dict.fromkeys(PQN), "joint": dict.fromkeys(JOINT)}
 SWEEP = {"queries": 250, "epsilon": [0, 1, 2, 4, 8, 12, 16], "iterations": [1, 2, 5, 10, 20, 50]}
 ATTACK = {"loss": "aod", "method": "pgd", "epsilon": 8, "step": 2.55, "iterations": 5, "random_start": True, "feature": "normalised"}
-ATTACK |= {"assignment": "inner_product", "temperature": 1.0, "decay": 1.0, "restarts": 1}
+ATTACK |= {"assignment": "inner_product", "temperature": 1.0, "decay": 1.0}
 
 
 #: A study with nothing but what is needed, and what is the same in it as checked and as resolved.
@@ -321,7 +321,7 @@ WRONG = [
     ("tables.table2.models", ["vgg16"], ["tables.table2.models: vgg16 is not trained with its codebook", "models.vgg16.quantizer.method"]),
     ("models.vgg16.pqn", {"alpha": 2}, ["models.vgg16.pqn: only a model with the quantizer pqn uses it"]),
     ("models.vgg16.quantizer", {"method": "pqn", "subspaces": 1}, ["bits: 16 bits in 1 sub-spaces need K = 65536", "2000 training images"]),
-    ("models.vgg16.joint", {"epochs": 2}, ["models.vgg16.joint: only a model with the quantizer csq, dpsh, hashnet, dqn, or a"]),
+    ("models.vgg16.joint", {"epochs": 2}, ["models.vgg16.joint: only a model with the quantizer csq, dpsh, hashnet, dqn, dpq, dtq, or a"]),
     ("joint.epochs", 0, ["joint.epochs is 0", "at least 1"]),
     ("pqn.alpha", 0, ["pqn.alpha is 0", "greater than 0"]),
     ("pqn.loss", "triplet", ["pqn.loss is 'triplet'", "'sigmoid', 'hinge' or 'softplus'"]),
@@ -363,6 +363,8 @@ WRONG = [
     ("attacks.basic.method", "apgd", ["attacks.basic.iterations is 5", "apgd halves", "at least 20, published are 100"]),
     ("attacks.basic", APGD | {"step": 1}, ["attacks.basic.step: the method apgd begins with steps of twice epsilon; leave the key out"]),
     ("attacks.basic", {"loss": "aod", "restarts": 3, "random_start": False}, ["attacks.basic.restarts: 3 of", "random_start is false"]),
+    ("attacks.basic", {"loss": "basic", "distribution": "own"}, ["attacks.basic.distribution: the loss basic does not use it"]),
+    ("attacks.basic", {"loss": "apd", "distribution": "own", "assignment": "euclidean"}, ["attacks.basic.assignment: with distribution"]),
     ("attacks.basic.restarts", 0, ["attacks.basic.restarts is 0", "at least 1"]),
     ("attacks.strong.feature", "raw", ["attacks.strong.feature: ", "the loss apd does not use it", "allowed with basic"]),
 ]  # fmt: skip
@@ -473,7 +475,7 @@ WRONG_VICTIMS = [
     ({"other": {"like": "twin", "weights": "a.pt"}}, ["models.other.weights: its weights are those of twin"]),
     ({"other": {"like": "twin", "width": 0.5}}, ["models.other: its network and width are those of twin"]),
     ({"other": {"like": "twin", "network": "vgg11"}}, ["models.other: its network and width are those of twin"]),
-    ({"other": {"like": "twin", "quantizer": {"method": "qp"}}}, ["pq, opq, pqn, csq, dpsh, hashnet, dqn, or a function"]),
+    ({"other": {"like": "twin", "quantizer": {"method": "qp"}}}, ["pq, opq, rq, cq, pqn, csq, dpsh, hashnet, dqn, dpq, dtq, or"]),
     ({"other": {"like": "twin", "quantizer": {"method": "pqn"}}}, ["models.other: the quantizer pqn is trained with the network"]),
     ({"other": {"network": "vgg11", "weights": "a.pt", "quantizer": JOINTLY}}, ["models.other: the quantizer pqn", "weights out"]),
     ({"other": {"network": "vgg11", "quantizer": JOINTLY}, "twin": {"like": "other"}}, ["models.twin.like: other has other weights"]),
@@ -481,7 +483,10 @@ WRONG_VICTIMS = [
     ({"other": {"like": "twin", "quantizer": CSQ | {"subspaces": 1}}}, ["K = 16777216 sign patterns", "at most 65536 are allowed"]),
     ({"other": {"like": "twin", "quantizer": CSQ, "joint": {"size": 8}}}, ["models.other.joint.size: the quantizer csq does not use it"]),
     ({"other": {"like": "twin", "quantizer": {"method": "hashnet"}, "joint": {"quantization": 1}}}, ["quantization: the quantizer"]),
-    ({"other": {"like": "twin", "quantizer": {"method": "dqn"}, "joint": {"size": 30}}}, ["joint.size: 4 sub-spaces do not divide the 30"]),
+    *(({"other": {"like": "twin", "quantizer": {"method": method}, "joint": {"size": 30}}}, ["joint.size: 4 sub-spaces do not divide the"])
+      for method in ("dqn", "dpq", "dtq")),
+    ({"other": {"like": "twin", "quantizer": {"method": "cq", "subspaces": 3}}}, ["subspaces: 3 does not divide the 512 numbers"]),
+    ({"other": {"like": "twin", "quantizer": {"method": "rq", "subspaces": 3}}}, ["bits: 16 is no multiple of models.other.quantizer"]),
     ({"other": {"like": "twin", "quantizer": CSQ}, "more": {"like": "other"}}, ["models.more.like: ", "allowed are"]),
     ({"other": {"network": "vgg11", "quantizer": CSQ}, "more": {"like": "other"}}, ["other has other weights", "the quantizer csq"]),
     ({"other": {"like": "twin", "quantizer": {"subspaces": 3}}}, ["models.other.quantizer.subspaces: 3 does not divide the 512 numbers"]),

@@ -15,7 +15,7 @@ from pqag.errors import UserError
 
 RECIPE = training.Recipe(3, 32, 0.05, 0.9, 5e-4, 0.1, 2, True, "float32")
 LABELS = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1], [1, 0, 0]]).float()
-GIVEN = joint.Given(bits=8, subspaces=4, codewords=4, classes=3, batches=3, quantization=0.3, size=8)
+GIVEN = joint.Given(bits=8, subspaces=4, codewords=4, classes=3, batches=3, quantization=0.3, size=8, epochs=3)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pqag.errors import UserError
 from pqag.names import (
     DATASETS,
-    DQN,
+    DEEP,
     FARTHEST,
     FINE_TUNED,
     HADAMARD,
@@ -47,10 +47,11 @@ USED_BY = {
     "feature": ("loss", ("basic",)),
     "assignment": ("loss", ("apd",)),
     "temperature": ("loss", ("apd", "aod")),
+    "distribution": ("loss", ("apd", "aod")),
     "decay": ("method", ("momentum_pgd",)),
 }
 #: Keys of an attack that its settings only have where they are set, so that adding them made no attack stale.
-ADDED = ("restarts",)
+ADDED = ("restarts", "distribution")
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]  # a part of file names
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -139,7 +140,7 @@ class Pqn(_Section):
 
 
 #: What ``quantization`` is unless set, by method; keys of ``Joint`` that methods do not use.
-QUANTIZATION = {"csq": 1e-4, "dpsh": 0.1, "dqn": 0.1}
+QUANTIZATION = {"csq": 1e-4, "dpsh": 0.1, "dqn": 0.1, "dpq": 0.1, "dtq": 0.1}
 UNUSED = {"quantization": ("hashnet",), "size": HASHING}
 
 
@@ -191,6 +192,7 @@ class Attack(_Section):
     feature: Literal["normalised", "raw"] = "normalised"
     assignment: Literal["inner_product", "euclidean"] = "inner_product"
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    distribution: Literal["codewords", "own"] = "codewords"
     decay: Annotated[float, Field(ge=0)] = 1.0
 
     def implied(self) -> dict[str, Any]:
@@ -412,6 +414,9 @@ class Study(_Section):
                 own = kind == "loss" and is_entry_point(user)  # which is given all that losses use
                 if getattr(attack, key) != Attack.model_fields[key].default and user not in users and not own:
                     raise ValueError(f"attacks.{name}.{key}: the {kind} {user} does not use it; allowed with {' and '.join(users)}")
+            if attack.distribution == "own" and attack.assignment != Attack.model_fields["assignment"].default:
+                words = "with distribution: own the victim's own assignment chooses the codeword; leave the key out"
+                raise ValueError(f"attacks.{name}.assignment: {words}")
             for key, value in attack.implied().items():
                 if key in attack.model_fields_set and getattr(attack, key) != value:
                     words = {"fgsm": "is one step as long as epsilon", "apgd": "begins with steps of twice epsilon"}[attack.method]
@@ -583,9 +588,11 @@ class Study(_Section):
         width = self.models[self.models[model].like or model].width
         size = feature_size(network, width) if (network := self.network_of(model)) in NETWORKS else None
         method = self.quantizer_of(model).method
+        if method == "rq":  # whose codewords are as long as a feature
+            size = None
         if self.is_fine_tuned(model):
             size, length = None, self.models[model].joint.size or self.joint.size
-            if method == DQN and length % subspaces:
+            if method in DEEP and length % subspaces:
                 raise ValueError(
                     f"joint.size: {subspaces} sub-spaces do not divide the {length} numbers of a feature; allowed are multiples"
                 )
