@@ -70,7 +70,7 @@ JOINT = {"epochs": 4, "learning_rate": 0.1, "classification": 1, "quantization":
 UNSET = {"network": None, "width": 1.0, "weights": None, "like": None, "pqn": dict.fromkeys(PQN), "joint": dict.fromkeys(JOINT)}
 SWEEP = {"queries": 250, "epsilon": [0, 1, 2, 4, 8, 12, 16], "iterations": [1, 2, 5, 10, 20, 50]}
 ATTACK = {"loss": "aod", "method": "pgd", "epsilon": 8, "step": 2.55, "iterations": 5, "random_start": True, "feature": "normalised"}
-ATTACK |= {"assignment": "inner_product", "temperature": 1.0, "decay": 1.0, "restarts": 1}
+ATTACK |= {"assignment": "inner_product", "temperature": 1.0, "decay": 1.0}
 
 
 #: A study with nothing but what is needed, and what is the same in it as checked and as resolved.
@@ -81,6 +81,7 @@ FILLED |= {"quantizer": QUANTIZER, "threads": {"pretrain": 2, "attack": 1}, "dev
 
 def test_what_is_left_out_is_filled_in():
     assert parse_study(LEAST).model_dump() == FILLED | {
+        "attacks": {"x": ATTACK | {"restarts": 1}},
         "models": {"vgg16": UNSET | {"training": dict.fromkeys(config.Training.model_fields), "quantizer": dict.fromkeys(QUANTIZER)}},
         "training": RECIPE,
         "pqn": PQN,
@@ -286,7 +287,7 @@ WRONG = [
     ("attacks.Strong-One", {"loss": "apd"}, ["attacks.Strong-One", NAMES]),
     ("attacks.basic", None, ["attacks.basic is empty", "must be a mapping of keys to values"]),
     ("attacks.basic.loss", DELETED, ["the key attacks.basic.loss is missing"]),
-    ("attacks.basic.loss", "adp", ["attacks.basic.loss: 'adp'", "did you mean apd?", "allowed are basic, apd, aod"]),
+    ("attacks.basic.loss", "adp", ["attacks.basic.loss: 'adp'", "did you mean apd?", "allowed are basic, apd, aod, margin"]),
     ("attacks.basic.epsilon", -1, ["attacks.basic.epsilon is -1", "at least 0"]),
     ("attacks.basic.epsilon", 255.5, ["attacks.basic.epsilon is 255.5", "at most 255"]),
     ("attacks.basic.step", 0, ["attacks.basic.step is 0", "greater than 0"]),
@@ -351,20 +352,21 @@ WRONG = [
     ("datasets.synthetic.source", "a/folder", ["datasets.synthetic.source: ", "synthetic are generated"]),
     ("attacks.all", {"loss": "apd"}, ["attacks.all", "give the attack another name"]),
     ("attacks.basic.epsilon", 0.5, ["attacks.basic.epsilon is 0.5", "allowed are 0 and 1 to 255"]),
-    ("attacks.basic.temperature", 2, ["attacks.basic.temperature: ", "the loss basic does not use it", "apd and aod"]),
+    ("attacks.basic.temperature", 2, ["attacks.basic.temperature: ", "the loss basic does not use it", "apd, aod, hag, centre"]),
     ("attacks.basic.assignment", "euclidean", ["attacks.basic.assignment: ", "the loss basic does not use it", "allowed with apd"]),
     ("attacks.basic.decay", 0.5, ["attacks.basic.decay: ", "the method pgd does not use it", "allowed with momentum_pgd"]),
     ("attacks.basic.decay", -1, ["attacks.basic.decay is -1", "at least 0"]),
     ("attacks.basic.method", "fsgm", ["attacks.basic.method: 'fsgm'", "did you mean fgsm?", "momentum_pgd, apgd, or a function"]),
     ("attacks.basic.method", "mine.py:run:x", ["attacks.basic.method: 'mine.py:run:x' is not known", "as module:function"]),
-    ("attacks.basic.loss", "mine:", ["attacks.basic.loss: 'mine:' is not known", "apd, aod, or a function of yours as module:function"]),
+    ("attacks.basic.loss", "mine:", ["attacks.basic.loss: 'mine:' is not known", "hag, centre, or a function of yours as module:function"]),
     ("attacks.basic", {"loss": "apd", "method": "fgsm", "step": 1}, ["attacks.basic.step", "as long as epsilon; leave the key out"]),
     ("attacks.basic", {"loss": "apd", "method": "fgsm", "iterations": 5}, ["attacks.basic.iterations", "fgsm is one step"]),
     ("attacks.basic.method", "apgd", ["attacks.basic.iterations is 5", "apgd halves", "at least 20, published are 100"]),
     ("attacks.basic", APGD | {"step": 1}, ["attacks.basic.step: the method apgd begins with steps of twice epsilon; leave the key out"]),
     ("attacks.basic", {"loss": "aod", "restarts": 3, "random_start": False}, ["attacks.basic.restarts: 3 of", "random_start is false"]),
     ("attacks.basic.restarts", 0, ["attacks.basic.restarts is 0", "at least 1"]),
-    ("attacks.strong.feature", "raw", ["attacks.strong.feature: ", "the loss apd does not use it", "allowed with basic"]),
+    ("attacks.strong.feature", "raw", ["attacks.strong.feature: ", "the loss apd does not use it", "allowed with basic, hag"]),
+    ("attacks.basic", APGD | {"loss": "hag"}, ["attacks.basic.method: apgd compares the losses of its steps, but that of hag changes"]),
 ]  # fmt: skip
 
 
@@ -523,7 +525,7 @@ def test_keys_of_an_attack_and_of_training_are_the_fields_of_their_classes():
         method: {key for key, users in options.items() if method in users} for method in names.METHODS
     }
     assert all(config.Attack.model_fields[key].default == value for found in of_methods.values() for key, value in found.items())
-    assert {*config.Attack.model_fields, "entry_points", "options"} - options.keys() == {
+    assert {*config.Attack.model_fields, "entry_points", "options", "goals"} - options.keys() == {
         field.name for field in dataclasses.fields(attacks.Attack)
     }
     assert set(config.Training.model_fields) == {field.name for field in dataclasses.fields(training.Recipe)}

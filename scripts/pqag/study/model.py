@@ -44,9 +44,9 @@ from pqag.study.settings import maker_of
 
 #: Keys of an attack that only some losses, or some methods, use.
 USED_BY = {
-    "feature": ("loss", ("basic",)),
-    "assignment": ("loss", ("apd",)),
-    "temperature": ("loss", ("apd", "aod")),
+    "feature": ("loss", ("basic", "hag")),
+    "assignment": ("loss", ("apd", "margin", "hag")),
+    "temperature": ("loss", ("apd", "aod", "hag", "centre")),
     "decay": ("method", ("momentum_pgd",)),
 }
 #: Keys of an attack that its settings only have where they are set, so that adding them made no attack stale.
@@ -411,7 +411,7 @@ class Study(_Section):
                 user = getattr(attack, kind)
                 own = kind == "loss" and is_entry_point(user)  # which is given all that losses use
                 if getattr(attack, key) != Attack.model_fields[key].default and user not in users and not own:
-                    raise ValueError(f"attacks.{name}.{key}: the {kind} {user} does not use it; allowed with {' and '.join(users)}")
+                    raise ValueError(f"attacks.{name}.{key}: the {kind} {user} does not use it; allowed with {', '.join(users)}")
             for key, value in attack.implied().items():
                 if key in attack.model_fields_set and getattr(attack, key) != value:
                     words = {"fgsm": "is one step as long as epsilon", "apgd": "begins with steps of twice epsilon"}[attack.method]
@@ -419,6 +419,9 @@ class Study(_Section):
             if attack.method == "apgd" and attack.iterations < LEAST_OF_APGD:
                 words = f"apgd halves its steps by what it gained at checkpoints; allowed are at least {LEAST_OF_APGD}, published are 100"
                 raise ValueError(f"attacks.{name}.iterations is {attack.iterations}, but {words}")
+            if attack.method == "apgd" and attack.loss == "hag":
+                words = "compares the losses of its steps, but that of hag changes from step to step; choose another method or loss"
+                raise ValueError(f"attacks.{name}.method: apgd {words}")
             if attack.restarts > 1 and not attack.random_start:
                 words = "would all begin at the clean image, since random_start is false; leave one of the two keys out"
                 raise ValueError(f"attacks.{name}.restarts: {attack.restarts} of them {words}")

@@ -36,7 +36,7 @@ WILDCARDS = {
 
 
 #: What an attack looks up by name, see ``Rule``.
-OF_ATTACK = (("loss", "losses"), ("method", "methods"))
+OF_ATTACK = (("loss", "losses"), ("loss", "goals"), ("method", "methods"))
 
 
 class Rule(NamedTuple):
