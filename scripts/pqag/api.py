@@ -18,13 +18,16 @@ from torch import Tensor, nn
 from pqag import additive, attacks, checkpoints, codebooks, files, names, networks, quantizer, retrieval, storage, user_code, victims
 from pqag.codebooks import Codebook
 from pqag.errors import UserError
-from pqag.names import LOSSES, METHODS
+from pqag.names import AIMED, METHODS
 
 __all__ = ["LOSSES", "Codebook", "UserError", "Victim", "attack", "evaluate", "features", "fit_codebook", "load_victim", "search"]
 
 # An installed package has the zoo inside. This is said here, since the digest of every result covers ``user_code.ZOO``.
 if (_zoo := Path(__file__).with_name("zoo")).is_dir():
     user_code.ZOO = _zoo
+
+#: Losses by name, but for those that aim at codes of the database.
+LOSSES = tuple(loss for loss in names.LOSSES if loss not in AIMED)
 
 #: What ``attack`` accepts besides its own parameters, with the values of a study that does not name them; the last only some methods use.
 OF_METHODS = {name: default for method in METHODS for name, default in attacks.options_of(method).items()}

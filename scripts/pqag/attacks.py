@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pqag import losses, methods, names, user_code
+from pqag import goals, losses, methods, names, user_code
 from pqag.codebooks import Codebook
 from pqag.errors import UserError
 from pqag.losses import Head
@@ -31,9 +31,10 @@ class Attack:
     loss: name of a function of ``pqag.losses``, or in ``entry_points``. epsilon, step: radius of the ball and step size, in pixel values of
     0 ... 255. iterations: gradient steps. random_start: begin at a uniformly drawn point of the ball. feature: "normalised" or "raw"
     features for Basic. assignment: "inner_product" (Eq. 6) or "euclidean" (Eq. 1) to find the codeword that APD attacks. temperature: of
-    the softmax of Eq. 7. distribution: of APD and AOD, "codewords" (Eq. 7) or "own", see ``losses.Head``. method: name of a function of
-    ``pqag.methods``, or in ``entry_points``. restarts: from how many starting points the method runs; of each query the point with the
-    largest loss is kept. options: what only this method uses, see ``options_of``. entry_points: functions of the user's, by their names.
+    the softmax of Eq. 7. distribution: of "codewords" (Eq. 7) or of the "own" scores of the victim, see ``losses.Head``. method: name
+    of a function of ``pqag.methods``, or in ``entry_points``. restarts: from how many starting points the method runs; of each query the
+    point with the largest loss is kept. options: what only this method uses, see ``options_of``. entry_points: functions of the user's, by
+    their names. goals: the codes that the loss aims at, int64 (N, M), in the order of the images.
     """
 
     loss: str
@@ -49,6 +50,7 @@ class Attack:
     restarts: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     entry_points: Mapping[str, Callable] = field(default_factory=dict)
+    goals: np.ndarray | None = None
 
     @property
     def looks(self) -> int:
@@ -58,11 +60,16 @@ class Attack:
 
 def from_settings(settings: Mapping[str, Any]) -> Attack:
     """The attack that the settings of a job describe; runs the files of its entry points, whose sha256 stand in ``brought``."""
-    keys = [one.name for one in fields(Attack) if one.name not in ("options", "entry_points")]
+    keys = [one.name for one in fields(Attack) if one.name not in ("options", "entry_points", "goals")]
     own = [settings[key] for key in ("loss", "method") if names.is_entry_point(settings[key])]
     functions = {name: user_code.function(name, settings["brought"][name]) for name in own}
     options = {key: settings[key] for key in options_of(settings["method"])}
     return Attack(**{key: settings[key] for key in keys if key in settings}, options=options, entry_points=functions)
+
+
+def goals_of(loss: str, known: goals.Known) -> goals.Goals:
+    """What a loss of ``names.AIMED`` aims at, for the queries of what is ``known``."""
+    return getattr(goals, loss)(known)
 
 
 def options_of(method: str) -> dict[str, Any]:
@@ -98,7 +105,8 @@ class Objective:
 
     def __call__(self, images: Tensor) -> Tensor:
         z = features(self.network, images, self.settings.feature == "normalised")
-        values = self.loss(z, self.reference, self.head)
+        progress = min(1.0, len(self.trace) / self.settings.iterations)
+        values = self.loss(z, self.reference, replace(self.head, progress=progress))
         _check_loss(values, z, self.settings.loss)
         if images.requires_grad and self.zero_gradients is None:
             images.register_hook(self._keep_first)
@@ -229,9 +237,10 @@ def attack_batches(
         clean, found = torch.from_numpy(images[batch]).to(device), None
         with torch.no_grad():
             reference = features(network, pixels(clean), normalised)
+        aimed = head if settings.goals is None else replace(head, goals=torch.as_tensor(settings.goals[batch], device=device))
         for restart in range(settings.restarts):
             start = random_starts(ids[batch], images.shape[1:], epsilon, seed, restart).to(device)
-            another = _run(Objective(network, reference, head, settings, on_step), clean, start)
+            another = _run(Objective(network, reference, aimed, settings, on_step), clean, start)
             found = another if found is None else found.or_better(another)
         with torch.no_grad():
             unit = [normalise(f, groups_of(network)) for f in (found.z, reference)]

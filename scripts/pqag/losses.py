@@ -1,11 +1,11 @@
-"""The losses of attacks, each to be *maximised*: the Basic attack (Eq. 3), APD (Type I, Eq. 8) and AOD (Type II, Eq. 9) of PQ-AG.
+"""The losses of attacks, each to be *maximised*: Basic (Eq. 3), APD (Type I, Eq. 8) and AOD (Type II, Eq. 9) of PQ-AG, and others.
 
 A loss is a function ``loss(z, clean, head)`` of the adversarial features z and the clean ones, float64 (N, D), and of the
 product-quantization head. It returns one number per query, (N,), and has the name that a study calls it by: the digest of an attack covers
 its own loss and what that uses, not the others (``CHOSEN`` in job/provenance.py).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,8 @@ class Head:
 
     encoder, logits: how the victim finds codes, see ``pqag.encoders``. distribution: what APD and AOD take the softmax of: "codewords", the
     inner products of Eq. 7, or "own", the scores by which the victim itself chooses codes.
+    goals: the codes that the loss aims at or away from, int64 (N, M), see ``pqag.goals``; None for most losses. progress: the share of its
+    looks at the loss that an attack has behind it; 1 for the stored images.
     """
 
     codewords: Tensor
@@ -31,6 +33,8 @@ class Head:
     encoder: str = "nearest"
     logits: Tensor | None = None
     distribution: str = "codewords"
+    goals: Tensor | None = None
+    progress: float = 1.0
 
     def similarities(self, z: Tensor) -> Tensor:
         """Inner products, (N, M, K), of the sub-vectors of z, (N, D), with the codewords of their sub-space; of z itself with full-length
@@ -76,14 +80,18 @@ class Head:
         scores = self.own_scores(z) if self.distribution == "own" else self.similarities(z)
         return F.log_softmax(scores / self.temperature, dim=2)
 
-    def codes(self, z: Tensor) -> Tensor:
-        """Hard assignment b, int64 (N, M): Eq. 6 by inner product, or Eq. 1 by Euclidean distance; by own scores if p is of these."""
+    def scores(self, z: Tensor) -> Tensor:
+        """What hard assignment is the largest of, (N, M, K): inner products, or of the Euclidean distance what differs by codeword."""
         if self.distribution == "own":
-            return self.own_scores(z).argmax(2)
+            return self.own_scores(z)
         scores = self.similarities(z)
         if self.assignment == "euclidean":
             scores = scores - (self.codewords**2).sum(2) / 2  # argmin ||z - c||^2 = argmax <z, c> - ||c||^2 / 2
-        return scores.argmax(2)
+        return scores
+
+    def codes(self, z: Tensor) -> Tensor:
+        """Hard assignment b, int64 (N, M): Eq. 6 by inner product, or Eq. 1 by Euclidean distance."""
+        return self.scores(z).argmax(2)
 
 
 def basic(z: Tensor, clean: Tensor, head: Head) -> Tensor:
@@ -99,3 +107,69 @@ def apd(z: Tensor, clean: Tensor, head: Head) -> Tensor:
 def aod(z: Tensor, clean: Tensor, head: Head) -> Tensor:
     """Attack on the overall centroid distribution: cross-entropy to the clean query's soft assignment, Eq. 9."""
     return -(head.log_distribution(clean).exp() * head.log_distribution(z)).sum((1, 2))
+
+
+def margin(z: Tensor, clean: Tensor, head: Head) -> Tensor:
+    """By how much the best other codeword beats that of the clean query, summed over the sub-spaces: the objective of Carlini and Wagner
+    (2017, f6) on codewords, which does not saturate. It is above 0 in a sub-space if the code changed there."""
+    scores, codes = head.scores(z), head.codes(clean)[:, :, None]
+    return (_others(scores, codes).amax(2) - scores.gather(2, codes)[:, :, 0]).sum(1)
+
+
+def _others(values: Tensor, codes: Tensor) -> Tensor:
+    """``values``, (N, M, K), with minus infinity at the ``codes``, (N, M, 1)."""
+    return values.scatter(2, codes, -torch.inf)
+
+
+def centre(z: Tensor, clean: Tensor, head: Head) -> Tensor:
+    """Attack on the centre code of the query's class (CgAT, Wang et al. 2023; SAAT's mainstay code): cross-entropy to the goals."""
+    return -_log_probability_of_goals(z, head)
+
+
+def p2p(z: Tensor, clean: Tensor, head: Head) -> Tensor:
+    """Point-to-point targeted attack: towards the code of one database item, by the cross-entropy of Eq. 8 with the sign turned."""
+    return _log_probability_of_goals(z, head)
+
+
+def dhta(z: Tensor, clean: Tensor, head: Head) -> Tensor:
+    """Deep Hashing Targeted Attack (Bai et al. 2020): the same towards the anchor code of the target, see ``pqag.goals``."""
+    return _log_probability_of_goals(z, head)
+
+
+def _log_probability_of_goals(z: Tensor, head: Head) -> Tensor:
+    return head.log_distribution(z).gather(2, head.goals[:, :, None]).sum((1, 2))
+
+
+def hag(z: Tensor, clean: Tensor, head: Head) -> Tensor:
+    """Hash Adversary Generation (Yang et al. 2018): soft codes are driven to the opposite of the clean code, with a mask and a schedule.
+
+    The soft code is the soft reconstruction at a temperature that falls as the attack goes on (``hag_alpha``); the loss is that of its
+    cosine with the clean code, (cos + 1)^2, with the sign turned. The mask leaves out what has changed by a margin already. Where all sign
+    patterns are codewords, as of hashing networks, cosine and mask go over single bits, as published; otherwise over sub-spaces, where the
+    mask looks at how much more probable the clean codeword is than any other, which is the same for K = 2.
+    """
+    head = replace(head, temperature=head.temperature / hag_alpha(head.progress))
+    p, codes = head.log_distribution(z).exp(), head.codes(clean)
+    soft = torch.einsum("nmk,mkd->nmd", p, head.codewords)
+    hard = head.codewords[torch.arange(len(head.codewords), device=codes.device), codes]
+    if _is_hypercube(head.codewords):
+        soft, hard = soft.flatten(1)[:, :, None], hard.flatten(1)[:, :, None]
+    cosines = (soft * hard).sum(2) / (hard**2).sum(2).clamp(min=torch.finfo(hard.dtype).tiny)
+    kept = cosines
+    if not _is_hypercube(head.codewords):
+        kept = p.gather(2, codes[:, :, None])[:, :, 0] - _others(p, codes[:, :, None]).amax(2)
+    mask = kept > -0.5
+    mask = (mask | ~mask.any(1, keepdim=True)).to(cosines.dtype)  # once all have changed, all count again
+    above = (cosines * mask).sum(1) / mask.sum(1) + 1
+    return -above * above.abs()  # below -1, which codewords of unequal length allow, it goes on to rise
+
+
+def hag_alpha(progress: float) -> float:
+    """What HAG multiplies features by before tanh: 0.1 for the first half of an attack, then more in each tenth, to 1 in the last."""
+    return (0.1, 0.1, 0.1, 0.1, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)[min(int(10 * progress + 1e-9), 9)]
+
+
+def _is_hypercube(codewords: Tensor) -> bool:
+    """Whether all sign patterns of one length are codewords, see ``pqag.joint``."""
+    _, count, size = codewords.shape
+    return count == 2**size and bool((codewords.abs() == codewords.abs().max()).all())

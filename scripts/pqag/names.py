@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 NETWORKS = ("alexnet", "vgg11", "vgg13", "vgg16", "resnet18", "resnet34", "resnet50")
 #: Losses of an attack, its methods, and quantizers that are fitted to features.
-LOSSES = ("basic", "apd", "aod")
+LOSSES = ("basic", "apd", "aod", "margin", "hag", "centre", "p2p", "dhta")
+#: Those that aim at a target of the study's, and all that aim at codes which are chosen from the database, see ``pqag.goals``.
+TARGETED = ("p2p", "dhta")
+AIMED = ("centre", *TARGETED)
 METHODS = ("pgd", "fgsm", "momentum_pgd", "apgd")
 FITTED = ("pq", "opq")
 #: Iterations that APGD needs, so that its checkpoints are more than a step apart.
@@ -44,6 +47,12 @@ DATASETS = {
     "fashion_mnist": Official(60_000, 10_000, strict=True),
     "cifar10": Official(50_000, 10_000),
     "synthetic": Official(2000, 1000, generated=True),
+}
+#: The classes of known data sets, in the order of the labels, as ``pqag.datasets`` has them: what a target may be is checked by these.
+CLASS_NAMES = {
+    "fashion_mnist": ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "synthetic": tuple(f"pattern {i}" for i in range(10)),
 }
 #: What a data set may be: one of the above, the official release of NUS-WIDE, or images of the user (``pqag.images``).
 KINDS = (*DATASETS, "nuswide", "imagefolder", "manifest")
@@ -143,6 +152,7 @@ QUANTIZER_NAMES = {
 }
 METHOD_NAMES = {"fgsm": "FGSM", "momentum_pgd": "momentum PGD", "apgd": "APGD"}
 ATTACK_NAMES = {"clean": "Clean", "basic": "Basic", "apd": "APD", "aod": "AOD", "farthest": "Farthest codes"}
+ATTACK_NAMES |= {"margin": "Margin", "hag": "HAG", "centre": "Centre code", "p2p": "P2P", "dhta": "DHTA"}
 
 
 def model_name(name: str) -> str:

@@ -50,6 +50,12 @@ FAULTS = {
     "losses": [
         ("(self.codewords**2).sum(2) / 2", "(self.codewords**2).sum(2)", "Euclidean assignment without the half"),
         ("self.similarities(z) / self.temperature", "self.similarities(z) * self.temperature", "multiplied by the temperature"),
+        ("mask = kept > -0.5", "mask = kept > 0.5", "HAG drops what has not changed yet"),
+        ("(_others(scores, codes).amax(2)", "(scores.amax(2)", "a margin to the best codeword, be it the clean one"),
+    ],
+    "goals": [
+        (" - _shares(codes[~relevant], distances)", "", "the centre code ignores the items of other classes"),
+        ("labels[(labels * known.labels).any(1)] = 0", "pass", "a query that has the target's label counts for t-mAP"),
     ],
     "methods": [
         ("decay * momentum + gradient / norm", "decay * momentum + gradient", "gradients of momentum PGD without their norm"),

@@ -97,7 +97,7 @@ MISTAKES = [
     (lambda v: api.attack(v, IMAGES[:0]), "there are no images: their shape is (0, 3, 32, 32)"),
     (lambda v: api.attack(v, IMAGES[0]), "images have the shape (3, 32, 32), but must have (N, 3, H, W)"),
     (lambda v: api.search(v, IMAGES.transpose(0, 2, 3, 1)), "channels come second: images.transpose(0, 3, 1, 2)"),
-    (lambda v: api.attack(v, IMAGES, "aodd"), "loss is 'aodd', but must be basic, apd, aod, or a function"),
+    (lambda v: api.attack(v, IMAGES, "aodd"), "loss is 'aodd', but must be basic, apd, aod, margin, hag, or a function"),
     (lambda v: api.attack(v, IMAGES, method=["pgd"]), "method is ['pgd'], but must be pgd, fgsm, momentum_pgd, apgd, or a function"),
     (lambda v: api.attack(v, IMAGES, steps=2), "attack has no option steps: known are step, iterations,"),
     (lambda v: api.attack(v, IMAGES, epsilon=0.03), "epsilon is 0.03, but pixels are whole numbers of 0 to 255"),

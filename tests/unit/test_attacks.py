@@ -146,7 +146,8 @@ def test_every_attack_stays_in_the_ball(data):
     step, iterations = data.draw(st.floats(0.1, 255)), data.draw(st.integers(1, 25))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     images = rng.choice([0, 1, 100, 255], (3, 3, 4, 4)).astype(np.uint8)
-    chosen = attacks.Attack(loss, epsilon, step, iterations, method=method, restarts=data.draw(st.integers(1, 2)))
+    restarts, goals = data.draw(st.integers(1, 2)), rng.integers(0, 4, (3, 2))
+    chosen = attacks.Attack(loss, epsilon, step, iterations, method=method, restarts=restarts, goals=goals)
     codebook = Codebook(rng.normal(size=(2, 4, 6)).astype(np.float32), None, None)
     adversarial, _, health = attacks.attack(Quarters(), codebook, images, np.arange(3), chosen, 0)
     assert np.abs(adversarial.astype(int) - images).max() <= epsilon

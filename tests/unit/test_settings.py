@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pqag import additive, losses, methods, names
+from pqag import additive, goals, losses, methods, names
 from pqag.job import provenance
 from pqag.study.model import parse_study
 from pqag.study.rules import RULES, settings
@@ -160,7 +160,8 @@ def test_settings_by_hand(study, rule, wildcards, by_hand):
     """Sorted by name, with the code last, because Snakemake compares them as text."""
     got = settings(rule, wildcards, study)
     assert list(got) == [*sorted(by_hand), "code"]
-    own = {("losses", got["loss"]), ("methods", "pgd")} if rule in ("attack", "attack_shard", "sweep") else set()
+    attacks = rule in ("attack", "attack_shard", "sweep")
+    own = {("losses", got["loss"]), ("goals", got["loss"]), ("methods", "pgd")} if attacks else set()
     own = frozenset(own | ({("additive", "pq")} if rule == "quantize" else set()))
     assert got.pop("code") == provenance.code_digest(RULES[rule].path, own)
     assert got == by_hand
@@ -288,7 +289,8 @@ def test_rules_and_scripts_are_those_of_the_workflow():
     study = parse_study(STUDY).resolved()
     for name in provenance.CHOSEN:  # a script that looks functions up says by which settings
         users = {rule for rule in RULES if any(path.name == name for path, _ in provenance.reached(RULES[rule].path))}
-        assert users == {rule for rule in RULES if name.removesuffix(".py") in dict(RULES[rule].looks_up).values()}
+        assert users == {rule for rule in RULES if name.removesuffix(".py") in {module for _, module in RULES[rule].looks_up}}
+    assert all(hasattr(goals, name) == (name in names.AIMED) for name in names.LOSSES)
     assert all(hasattr(losses, name) for name in names.LOSSES) and all(hasattr(methods, name) for name in names.METHODS)
     assert all(hasattr(additive, name) for name in names.ADDITIVE)
     everything = VICTIM | SOURCE | {"bits": "24", "attack": "strong"}

@@ -36,7 +36,7 @@ WILDCARDS = {
 
 
 #: What an attack, and the fit of a codebook, look up by name, see ``Rule``.
-OF_ATTACK = (("loss", "losses"), ("method", "methods"))
+OF_ATTACK = (("loss", "losses"), ("loss", "goals"), ("method", "methods"))
 OF_QUANTIZER = (("method", "additive"),)
 
 
