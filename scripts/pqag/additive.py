@@ -17,7 +17,7 @@ log = logging.getLogger("pqag")
 #: How much composite quantization weighs the square of what the inner products differ from their mean.
 PENALTY = 10.0
 #: Steps of L-BFGS in which it adapts the codewords to the codes, in each alternation.
-STEPS = 5
+STEPS = 3
 
 
 def rq(features: np.ndarray, subspaces: int, codewords: int, seed: int, iterations: int = 25) -> quantizer.Fit:
@@ -49,7 +49,9 @@ def cq(features: np.ndarray, subspaces: int, codewords: int, seed: int, iteratio
     for _ in range(iterations):
         tables = adapted(z, codes, tables)
         blocks = (slice(start, start + encoders.BLOCK) for start in range(0, len(z), encoders.BLOCK))
-        codes = np.concatenate([np.stack(encoders.icm(z[some], tables, start=list(codes[some].T)), 1) for some in blocks])
+        products = encoders.inner_products(tables)
+        found = (encoders.icm(z[some], tables, start=list(codes[some].T), products=products) for some in blocks)
+        codes = np.concatenate([np.stack(one, 1) for one in found])
     fit = encoders.fitted(features, tables.astype(np.float32), "icm")
     products = encoders.offsets(fit.codes, fit.codewords)
     log.info("inner products of tables: mean %.4g, standard deviation %.4g", products.mean(), products.std())

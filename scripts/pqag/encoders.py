@@ -12,6 +12,7 @@ An additive quantizer is a product quantizer of features that are repeated M tim
 so that retrieval and attacks treat it as one, and add ``offsets`` of the items, the last term with its sign turned.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,15 +38,25 @@ def block_diagonal(codewords: np.ndarray) -> np.ndarray:
     return tables
 
 
-def icm(x: Any, codewords: Any, sweeps: int = SWEEPS, start: Sequence[Any] | None = None) -> list[Any]:
+def inner_products(codewords: Any) -> list[list[Any]]:
+    """The inner products, (K, K), of the codewords of each two tables of ``codewords``, (M, K, D)."""
+    found = [[None] * len(codewords) for _ in codewords]
+    for m, other in itertools.combinations(range(len(codewords)), 2):
+        found[m][other] = codewords[m] @ codewords[other].T
+        found[other][m] = found[m][other].T
+    return found
+
+
+def icm(x: Any, codewords: Any, sweeps: int = SWEEPS, start: Sequence[Any] | None = None, products: Any = None) -> list[Any]:
     """Codes of features x, (N, D), as M arrays (N,), by ``sweeps`` over the tables of full-length ``codewords``, (M, K, D).
 
     Arrays of numpy or tensors of torch, of one type. Each step takes the codeword with the smallest ||x - sum_m c_m||^2, the others held
-    fixed, so no step raises it. The first sweep begins without any codeword, unless ``start`` has codes.
+    fixed, so no step raises it. The first sweep begins without any codeword, unless ``start`` has codes. ``products``: those of
+    ``inner_products``, where several calls share them.
     """
     tables = range(len(codewords))
     alone = [x @ words.T - (words**2).sum(1) / 2 for words in codewords]  # less ||x||^2 / 2, which is the same for all
-    products = [[one @ other.T for other in codewords] for one in codewords]
+    products = products or inner_products(codewords)
     codes = list(start) if start is not None else [None] * len(codewords)
     for _ in range(sweeps):
         for m in tables:
@@ -112,7 +123,9 @@ def encode(features: np.ndarray, codewords: np.ndarray, encoder: str, logits: np
     if encoder == "argmax":
         return np.concatenate([assignment_logits(block, logits).argmax(2) for block in blocks]).astype(kind)
     words = codewords.astype(np.float64)
-    return np.concatenate([np.stack(icm(block.astype(np.float64), words), 1) for block in blocks]).astype(kind)
+    products = inner_products(words)
+    found = (icm(block.astype(np.float64), words, products=products) for block in blocks)
+    return np.concatenate([np.stack(codes, 1) for codes in found]).astype(kind)
 
 
 def decode(codes: np.ndarray, codewords: np.ndarray, encoder: str) -> np.ndarray:
