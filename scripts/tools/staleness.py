@@ -60,6 +60,7 @@ CHANGES: dict[str, Any] = {
     "attacks.basic.feature": "raw",
     "attacks.apd.assignment": "euclidean",
     "attacks.apd.temperature": 0.5,
+    "attacks.apd.distribution": "own",
     "bits": [16, 24],
     "seeds": [0, 1],
     "tables.table1.models": ["vgg16"],

@@ -97,7 +97,7 @@ def test_dpq_begins_with_the_nearest_codewords_and_departs(data, start):  # noqa
         shares.append((codebooks.encode(codebook, z) == quantizer.encode(parts, words)).mean())
         list(epochs)
         z = networks.extract(network.eval().backbone, data[0].numpy(), torch.device("cpu"))
-    assert shares[0] > 0.95 and 0.25 < shares[1] < 1
+    assert shares[0] > 0.95 > shares[1]
 
 
 def test_triplets_are_hard_ones_of_the_batch():
