@@ -63,7 +63,7 @@ class Head:
         if self.logits is not None:
             return self._logits(self._turned(z))
         if self.encoder not in FULL_LENGTH:
-            return self.similarities(z) - (self.codewords**2).sum(2) / 2
+            return self._nearness(z)
         z = self._turned(z)
         found, chosen = [], []
         if self.encoder == "icm":
@@ -84,13 +84,13 @@ class Head:
         """What hard assignment is the largest of, (N, M, K): inner products, or of the Euclidean distance what differs by codeword."""
         if self.distribution == "own":
             return self.own_scores(z)
-        scores = self.similarities(z)
-        if self.assignment == "euclidean":
-            scores = scores - (self.codewords**2).sum(2) / 2  # argmin ||z - c||^2 = argmax <z, c> - ||c||^2 / 2
-        return scores
+        return self._nearness(z) if self.assignment == "euclidean" else self.similarities(z)
+
+    def _nearness(self, z: Tensor) -> Tensor:
+        return self.similarities(z) - (self.codewords**2).sum(2) / 2  # argmin ||z - c||^2 = argmax <z, c> - ||c||^2 / 2
 
     def codes(self, z: Tensor) -> Tensor:
-        """Hard assignment b, int64 (N, M): Eq. 6 by inner product, or Eq. 1 by Euclidean distance."""
+        """Hard assignment b, int64 (N, M): Eq. 6 by inner product, Eq. 1 by Euclidean distance, or the victim's by its own scores."""
         return self.scores(z).argmax(2)
 
 

@@ -49,7 +49,7 @@ FAULTS = {
     ],
     "losses": [
         ("(self.codewords**2).sum(2) / 2", "(self.codewords**2).sum(2)", "Euclidean assignment without the half"),
-        ("self.similarities(z) / self.temperature", "self.similarities(z) * self.temperature", "multiplied by the temperature"),
+        ("scores / self.temperature", "scores * self.temperature", "multiplied by the temperature"),
         ("mask = kept > -0.5", "mask = kept > 0.5", "HAG drops what has not changed yet"),
         ("(_others(scores, codes).amax(2)", "(scores.amax(2)", "a margin to the best codeword, be it the clean one"),
     ],
@@ -74,6 +74,20 @@ FAULTS = {
         ("recipe.epochs + 1e-9)", "recipe.epochs)", "the codebook begins an epoch early where the product is rounded down"),
         ("max(IMAGES_OF_START,", "min(IMAGES_OF_START,", "the codebook begins on too few images"),
         ("if epoch < self.begins_at(recipe):", "if epoch <= self.begins_at(recipe):", "triplets begin one epoch late"),
+    ],
+    "encoders": [
+        ("scores = scores - products[other][m][codes[other]]", "pass", "ICM does not look at the other tables"),
+        ("return ((total**2).sum(1) - squares)[", "return (total**2).sum(1)[", "the offset of a code keeps the squares of its codewords"),
+        ("(rest @ words[m].T + (words[m]", "(rest @ words[m].T - (words[m]", "the farthest codeword of a table taken for the nearest"),
+    ],
+    "additive": [
+        ("1 + 2 * PENALTY * excess", "1 + PENALTY * excess", "half of the gradient of CQ's penalty"),
+        ("= seed, iterations, 1", "= 0, iterations, 1", "RQ always with seed 0"),
+    ],
+    "learned": [
+        ("central(soft) + central(hard)", "2 * central(soft)", "the central loss of DPQ without its hard representation"),
+        ("hard = (costs > 0) &", "hard = (costs > margin) &", "triplets that are hard only beyond the margin"),
+        ("if epoch <= begins:", "if epoch < begins:", "full-length codewords of DTQ begin as zeros"),
     ],
     "joint": [
         ("t = u @ u.T / 2", "t = u @ u.T", "DPSH without the half"),
