@@ -1,12 +1,13 @@
 """Reads and writes codebooks, and retrieves with them: the one place where it matters how a victim finds codes, see ``pqag.encoders``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from pqag import encoders, quantizer, retrieval, storage
-from pqag.names import FULL_LENGTH
+from pqag.errors import UserError
+from pqag.names import ENCODERS, FULL_LENGTH
 
 
 @dataclass(frozen=True)
@@ -84,18 +85,20 @@ def arrays(codebook: Codebook | quantizer.Fit) -> tuple[dict[str, np.ndarray], d
 
 
 def read(path: str | Path) -> Codebook:
-    """Read a codebook written by ``write``."""
-    there = storage.dataset_names(path)
-    codewords, codes, ids = storage.read_hdf5(path, "codewords", "codes", "ids")
-    rotation, logits = (storage.read_hdf5(path, name)[0] if name in there else None for name in ("rotation", "logits"))
-    return Codebook(codewords, codes, ids, rotation, storage.read_attributes(path).get("encoder", "nearest"), logits)
+    """Read a codebook written by ``write``; raises UserError if it is damaged, or finds codes in a way that is not known."""
+    codes, ids = storage.read_hdf5(path, "codes", "ids")
+    rotation = storage.read_hdf5(path, "rotation")[0] if "rotation" in storage.dataset_names(path) else None
+    return replace(read_trained(path), codes=codes, ids=ids, rotation=rotation)
 
 
 def read_trained(path: str | Path) -> Codebook:
-    """Read codewords that were trained with a network: a codebook without a database."""
+    """Read codewords that were trained with a network: a codebook without a database. Raises UserError as ``read`` does."""
     [codewords] = storage.read_hdf5(path, "codewords")
-    logits = storage.read_hdf5(path, "logits")[0] if "logits" in storage.dataset_names(path) else None
-    return Codebook(codewords, None, None, None, storage.read_attributes(path).get("encoder", "nearest"), logits)
+    encoder = storage.read_attributes(path).get("encoder", "nearest")
+    if encoder not in ENCODERS:
+        raise UserError(f"{path} finds codes by {encoder!r}, which is none of {', '.join(ENCODERS)}")
+    logits = storage.read_hdf5(path, "logits")[0] if encoder == "argmax" else None
+    return Codebook(codewords, None, None, None, encoder, logits)
 
 
 def write(path: str | Path, codebook: Codebook, objective: float, empty: list[int]) -> None:

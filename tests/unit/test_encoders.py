@@ -5,6 +5,7 @@ import types
 from dataclasses import replace
 
 import faiss
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -210,6 +211,10 @@ def test_a_codebook_is_written_and_read(encoder, tmp_path):
     names = ["codes", "codewords", "ids"] + ["logits"] * (encoder == "argmax")
     assert storage.dataset_names(tmp_path / "codebook.h5") == sorted(names)
     assert ("encoder" in storage.read_attributes(tmp_path / "codebook.h5")) == (encoder != "nearest")
+    with h5py.File(tmp_path / "codebook.h5", "a") as file:
+        file.attrs["encoder"] = "viterbi"
+    with pytest.raises(UserError, match="codebook.h5 finds codes by 'viterbi', which is none of nearest, argmax, beam, icm"):
+        codebooks.read(tmp_path / "codebook.h5")
     victim = api.Victim(torch.nn.Flatten(), codebook, np.arange(60) % 3, normalised=False)
     images = np.random.default_rng(0).random((4, 3, 2, 2), np.float32)
     np.testing.assert_array_equal(api.search(victim, images, 3), codebooks.nearest(codebook, api.features(victim, images), 3, "ADC"))

@@ -47,7 +47,7 @@ def definition_at(path, line):
 
 #: What the steps look up by names that the settings of a job hold: here of the attacks of the tiny study.
 OF_ATTACK = {*(("losses", name) for name in ("basic", "apd", "aod")), ("methods", "pgd")}
-CHOSEN = {"attack": OF_ATTACK, "sweep": OF_ATTACK}
+CHOSEN = {"attack": OF_ATTACK, "sweep": OF_ATTACK, "quantize": {("additive", "rq")}}
 
 
 @pytest.mark.slow
@@ -59,6 +59,7 @@ def test_no_step_runs_a_function_that_its_digest_leaves_out(tmp_path, monkeypatc
     study = yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
     joint = {"joint": {"network": "alexnet", "width": 0.125, "quantizer": {"method": "pqn"}}}
     study["models"] |= joint | {"turned": {"like": "vgg16", "quantizer": {"method": "opq"}}}
+    study["models"]["summed"] = {"like": "vgg16", "quantizer": {"method": "rq"}}
     write_config(tmp_path / "config.yaml", study)
     done = snakemake(tmp_path, "--configfile", tmp_path / "config.yaml", "--cores", 2, "all")
     assert done.returncode == 0, done.stderr
