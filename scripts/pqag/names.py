@@ -38,6 +38,8 @@ DATASETS = {
     "cifar10": Official(50_000, 10_000),
     "synthetic": Official(2000, 1000, generated=True),
 }
+#: Those of the paper.
+PAPER_DATASETS = ("cifar10", "nuswide")
 #: What a data set may be: one of the above, the official release of NUS-WIDE, or images of the user (``pqag.images``).
 KINDS = (*DATASETS, "nuswide", "imagefolder", "manifest")
 #: Images of NUS-WIDE in its two lists.

@@ -125,6 +125,8 @@ def test_a_jointly_trained_network_is_a_victim_like_any_other():
         (DRAWN, "heat_map", {"table": "table3", "panel": "cifar10_alexnet"}, True),
         (DRAWN, "heat_map", {"table": "table3", "panel": "cifar10_vgg16"}, False),
         (DRAWN, "heat_map", {"table": "table4", "panel": "cifar10"}, True),
+        (DRAWN, "beside_paper", {}, True),
+        (DRAWN | {"datasets": {"mine": {}}}, "beside_paper", {}, False),
         (JOINT, "train_joint", {"model": "mine", "bits": "24"}, True),
         (JOINT, "train_joint", {"model": "alexnet", "bits": "24"}, False),
         (JOINT, "encode", {"model": "mine", "training": "joint24", "bits": "24"}, True),

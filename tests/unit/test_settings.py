@@ -137,6 +137,7 @@ BY_HAND = [
     ("robustness", {"table": "table2"}, TABLE | WITHOUT_WIDTHS | {"counterparts": {"joint": "alexnet"}}),
     ("drops", {"table": "table4"}, DROPS),
     ("heat_map", {"table": "table4", "panel": "cifar10"}, {}),
+    ("beside_paper", {}, {}),
     ("perturbation", VICTIM, {"attack": "strong", "bits": 24, "seed": 5}),
     *[(figure, VICTIM, DRAWN | {"attack": "strong"}) for figure in ("centroid_distributions", "retrieval_sheet")],
     ("precision_recall", VICTIM, DRAWN),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pqag.job.provenance import LIBRARY, code_digest
-from pqag.names import CLEAN, FARTHEST
+from pqag.names import CLEAN, FARTHEST, PAPER_DATASETS
 from pqag.study import resources as asks
 from pqag.study import settings as needs
 from pqag.study.resources import Work
@@ -80,6 +80,7 @@ RULES = {
         Rule("robustness", "table", needs.robustness, asks.light, group="paper"),
         Rule("drops", "table", needs.drops, asks.light, group="paper"),
         Rule("table", "table", needs.table, asks.light, group="paper"),
+        Rule("beside_paper", "study", needs.nothing, asks.drawing, group="paper"),
         Rule("heat_map", "heat map", needs.nothing, asks.drawing, group="paper"),
         Rule("perturbation", "figure", needs.one_query, asks.figure, group="paper"),
         Rule("centroid_distributions", "figure", needs.chosen_queries, asks.figure, group="paper"),
@@ -146,6 +147,8 @@ def jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
         yield job("table", table=table)
         if table in CONCLUSIONS:
             yield job(CONCLUSIONS[table], table=table)
+    if any(name in PAPER_DATASETS for name in study["datasets"]) and tables(study):
+        yield job("beside_paper")
     for table, panel in heat_maps(study):
         yield job("heat_map", table=table, panel=panel)
     if study["figures"]["models"]:
