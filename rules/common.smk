@@ -133,6 +133,7 @@ localrules:
     paper,
     report,
     manifest,
+    publish,
     all,
 
 

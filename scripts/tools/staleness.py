@@ -112,8 +112,8 @@ UNTRIED = {
 ALWAYS = {"study", "manifest", "all"}
 #: Rules that depend on every table and figure, or on the study itself.
 SHOWING = {"paper", "report"}
-#: Rules that replace `pretrain` and `quantize` for victims that the tiny study does not have, the table of such victims, and the rules of
-#: shards, which the tiny study does not use.
+#: Rules that replace `pretrain` and `quantize` for victims that the tiny study does not have, the table of such victims, the rules of
+#: shards, which the tiny study does not use, and the comparison of a data set of the paper.
 INSTEAD = {
     "adopt",
     "adopt_joint",
@@ -121,6 +121,7 @@ INSTEAD = {
     "train_joint",
     "encode",
     "robustness",
+    "beside_paper",
     "table2",
     "table5",
     "evaluate_farthest",

@@ -95,7 +95,7 @@ RULES = {
     )
 }
 #: Rules without settings or a record: they read what the others made.
-READERS = {"report": asks.report, "all": asks.light}
+READERS = {"report": asks.report, "all": asks.light, "publish": asks.light}
 #: The rules that draw a victim, or measure what is drawn of it.
 FIGURES = tuple(name for name, rule in RULES.items() if rule.per in ("figure", "strength"))
 
