@@ -60,6 +60,31 @@ rule beside_paper:
         "../scripts/beside_paper.py"
 
 
+# What the text of the paper claims, beside what the study measures.
+rule claims:
+    input:
+        metrics=[path for table in tables(RESOLVED) for path in paths.metrics(RESOLVED, rows_of(RESOLVED, table))],
+    output:
+        csv="<results>/claims.csv",
+        page="<results>/claims.md",
+        record="<results>/claims.prov.json",
+    log:
+        "<logs>/claims.log",
+    benchmark:
+        "<benchmarks>/claims.jsonl"
+    conda:
+        "../envs/steps.yaml"
+    threads: 1
+    resources:
+        **needs("claims"),
+    params:
+        settings=settings_of("claims"),
+    message:
+        "Holding the paper's claims against the study"
+    script:
+        "../scripts/claims.py"
+
+
 # What tables conclude from their scores, for their captions.
 rule robustness:
     input:

@@ -39,6 +39,8 @@ def page(folder: Path) -> str:
     if (beside := folder / "beside_paper.md").exists():
         lines += ["## Beside the paper", beside.read_text(encoding="utf-8").replace("\n## ", "\n### ").rstrip()]
         lines.append("![Differences from the paper, in points](beside_paper.png)")
+    if (claims := folder / "claims.md").exists():
+        lines += ["## The paper's claims", claims.read_text(encoding="utf-8").rstrip()]
     for path in sorted(folder.glob("tables/*.txt")):
         lines.append(f"## Table {path.stem.removeprefix('table')}\n\n```\n{path.read_text(encoding='utf-8').rstrip()}\n```")
     lines.append("## Figures")

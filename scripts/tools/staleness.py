@@ -113,7 +113,7 @@ ALWAYS = {"study", "manifest", "all"}
 #: Rules that depend on every table and figure, or on the study itself.
 SHOWING = {"paper", "report"}
 #: Rules that replace `pretrain` and `quantize` for victims that the tiny study does not have, the table of such victims, the rules of
-#: shards, which the tiny study does not use, and the comparison of a data set of the paper.
+#: shards, which the tiny study does not use, and the comparisons of a data set of the paper.
 INSTEAD = {
     "adopt",
     "adopt_joint",
@@ -122,6 +122,7 @@ INSTEAD = {
     "encode",
     "robustness",
     "beside_paper",
+    "claims",
     "table2",
     "table5",
     "evaluate_farthest",

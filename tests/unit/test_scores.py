@@ -126,6 +126,7 @@ def test_a_jointly_trained_network_is_a_victim_like_any_other():
         (DRAWN, "heat_map", {"table": "table3", "panel": "cifar10_vgg16"}, False),
         (DRAWN, "heat_map", {"table": "table4", "panel": "cifar10"}, True),
         (DRAWN, "beside_paper", {}, True),
+        (DRAWN, "claims", {}, True),
         (DRAWN | {"datasets": {"mine": {}}}, "beside_paper", {}, False),
         (JOINT, "train_joint", {"model": "mine", "bits": "24"}, True),
         (JOINT, "train_joint", {"model": "alexnet", "bits": "24"}, False),

@@ -83,6 +83,8 @@ def of(*models):
 
 WITHOUT_WIDTHS = {key: value for key, value in of(JOINT, ALEXNET).items() if key != "widths"}
 DROPS = TABLE | {"victims": [["alexnet", "pretrained"], ["vgg16", "pretrained"]], "attacks": {"strong": STRONG}, "bits": [16]}
+#: Of three data sets and two seeds: 2 x 2 clean and 2 x 2 x 2 attacked; half of that; 2 clean and 2 x 2 attacked, twice.
+CLAIMS = {"scores": {"table1": 6 * 12, "table2": 6 * 6, "table3": 6 * 6, "table4": 6 * 6}, "datasets": DATASETS, "seeds": [5, 4]}
 RUNS = {"threads": 3, "device": "cpu"}
 
 
@@ -138,6 +140,7 @@ BY_HAND = [
     ("drops", {"table": "table4"}, DROPS),
     ("heat_map", {"table": "table4", "panel": "cifar10"}, {}),
     ("beside_paper", {}, {}),
+    ("claims", {}, CLAIMS),
     ("perturbation", VICTIM, {"attack": "strong", "bits": 24, "seed": 5}),
     *[(figure, VICTIM, DRAWN | {"attack": "strong"}) for figure in ("centroid_distributions", "retrieval_sheet")],
     ("precision_recall", VICTIM, DRAWN),

@@ -81,6 +81,7 @@ RULES = {
         Rule("drops", "table", needs.drops, asks.light, group="paper"),
         Rule("table", "table", needs.table, asks.light, group="paper"),
         Rule("beside_paper", "study", needs.nothing, asks.drawing, group="paper"),
+        Rule("claims", "study", needs.claims, asks.light, group="paper"),
         Rule("heat_map", "heat map", needs.nothing, asks.drawing, group="paper"),
         Rule("perturbation", "figure", needs.one_query, asks.figure, group="paper"),
         Rule("centroid_distributions", "figure", needs.chosen_queries, asks.figure, group="paper"),
@@ -149,6 +150,7 @@ def jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
             yield job(CONCLUSIONS[table], table=table)
     if any(name in PAPER_DATASETS for name in study["datasets"]) and tables(study):
         yield job("beside_paper")
+        yield job("claims")
     for table, panel in heat_maps(study):
         yield job("heat_map", table=table, panel=panel)
     if study["figures"]["models"]:

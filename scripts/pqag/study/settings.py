@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pqag.names import DATASETS, PQN, codewords, is_entry_point, is_torchvision
-from pqag.study.scores import CONCLUSIONS, TABLES, counterpart, is_fine_tuned, table_models, transfers, victims, white_box
+from pqag.study.scores import CONCLUSIONS, TABLES, counterpart, is_fine_tuned, rows_of, table_models, tables, transfers, victims, white_box
 
 
 def as_config(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,6 +162,12 @@ def robustness(wildcards, study):
 
 def drops(wildcards, study):
     return _pick(table(wildcards, study), "datasets", "victims", "attacks", "bits", "seeds")
+
+
+def claims(wildcards, study):
+    """``scores``: how many scores each table has, which are the inputs, one table after the other."""
+    counts = {table: len(rows_of(study, table)) * len(study["datasets"]) * len(study["seeds"]) for table in tables(study)}
+    return {"datasets": list(study["datasets"]), "scores": counts, "seeds": study["seeds"]}
 
 
 def figure(wildcards, study):
