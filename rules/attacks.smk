@@ -5,6 +5,7 @@ rule attack:
         images="<results>/{dataset}/images.h5",
         weights="<victim>/weights.pt",
         codebook="<victim>/{bits}bits/codebook.h5",
+        database=known_to_attack,
         shards=shards_of("attack"),
     output:
         images="<victim>/{bits}bits/adversarial/{attack}.h5",
@@ -33,6 +34,7 @@ use rule attack as attack_shard with:
         images="<results>/{dataset}/images.h5",
         weights="<victim>/weights.pt",
         codebook="<victim>/{bits}bits/codebook.h5",
+        database=known_to_attack,
     output:
         images=temp("<victim>/{bits}bits/adversarial/{attack}.shard{shard}of{shards}.h5"),
         health=temp("<victim>/{bits}bits/adversarial/{attack}.shard{shard}of{shards}.health.json"),

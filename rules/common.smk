@@ -10,7 +10,7 @@ sys.path.append(str(Path(workflow.basedir, "scripts")))  # for the imports below
 from pqag import content, files
 from pqag.errors import UserError
 from pqag.job.shards import number
-from pqag.names import DATASETS, JOINT, PRETRAINED
+from pqag.names import AIMED, DATASETS, JOINT, PRETRAINED
 from pqag.study import paths
 from pqag.study.model import parse_study, read_config
 from pqag.study.resources import START_SECONDS
@@ -197,6 +197,11 @@ def start_of_joint(wildcards):
     """The weights that a joint training begins with; none for PQN."""
     path = f"{paths.results(RESOLVED)}/{{dataset}}/{{model}}-{PRETRAINED}/seed{{seed}}/weights.pt"
     return path if is_fine_tuned(RESOLVED["models"][wildcards.model]) else []
+
+
+def known_to_attack(wildcards):
+    """The labels of the database, for an attack that aims at codes in it; nothing for another."""
+    return f"{paths.victim(RESOLVED)}/features/database.h5" if STUDY.attacks[wildcards.attack].loss in AIMED else []
 
 
 def like(name):

@@ -3,25 +3,31 @@
 A shard attacks only some of the queries, and keeps the figures of their batches, from which the job that joins the shards makes the report.
 """
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 
 from pqag import attacks, checkpoints, codebooks, files, networks, split, storage
 from pqag.devices import torch_device
+from pqag.goals import Known
 from pqag.job.shards import in_words
 from pqag.job.step import log, progress, step
-from pqag.names import BATCH_SIZES
+from pqag.names import AIMED, BATCH_SIZES
 
 BATCH = BATCH_SIZES["attack"]
 
 
-def attacked(images: np.ndarray, ids: np.ndarray, settings: dict) -> tuple[np.ndarray, np.ndarray, list[dict]]:
+def attacked(images: np.ndarray, labels: np.ndarray, ids: np.ndarray, settings: dict) -> tuple[np.ndarray, np.ndarray, list[dict]]:
     """Adversarial images, their features, and the figures of the batches."""
     device = torch_device(settings)
     codebook = codebooks.read(snakemake.input.codebook)
     network = checkpoints.load_network(snakemake.input.weights, settings.get("brought")).to(device)
     attack = attacks.from_settings(settings)
-    steps = -(-len(images) // BATCH) * attack.iterations
+    if attack.loss in AIMED:
+        known = Known(codebook, *storage.read_hdf5(snakemake.input.database, "labels", "ids"), labels)
+        attack = replace(attack, goals=attacks.goals_of(attack.loss, known))
+    steps = -(-len(images) // BATCH) * attack.looks
     with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}{in_words(snakemake.wildcards)}") as bar:
         seed = int(snakemake.wildcards.seed)
         of_batches = attacks.attack_batches(network, codebook, images, ids, attack, seed, BATCH, bar.update)
@@ -44,7 +50,7 @@ with step(snakemake) as settings:
         share = split.share("attack", len(file["query/ids"]), snakemake.wildcards)
         images, labels, ids = (file[f"query/{name}"][share] for name in ("images", "labels", "ids"))
     parts = snakemake.input.get("shards")
-    adversarial, features, batches = joined(parts) if parts else attacked(images, ids, settings)
+    adversarial, features, batches = joined(parts) if parts else attacked(images, labels, ids, settings)
     health = attacks.health(images, adversarial, batches)
     log.info("%s", health)
     files.write_json(snakemake.output.health, batches if snakemake.wildcards.get("shard") else health)

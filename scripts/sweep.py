@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from pqag import attacks, checkpoints, codebooks, files, retrieval, storage
 from pqag.devices import torch_device
+from pqag.goals import Known
 from pqag.job.step import log, progress, step
-from pqag.names import BATCH_SIZES
+from pqag.names import AIMED, BATCH_SIZES
 
 BATCH = BATCH_SIZES["attack"]
 
@@ -16,13 +17,15 @@ with step(snakemake) as settings:
     images, labels, ids = storage.read_hdf5(snakemake.input.images, "query/images", "query/labels", "query/ids")
     images, labels, ids = images[:count], labels[:count], ids[:count]  # the split has drawn them in random order
     codebook = codebooks.read(snakemake.input.codebook)
-    [database_labels] = storage.read_hdf5(snakemake.input.database, "labels")
+    database_labels, database_ids = storage.read_hdf5(snakemake.input.database, "labels", "ids")
     network = checkpoints.load_network(snakemake.input.weights, settings.get("brought")).to(device)
     seed = int(snakemake.wildcards.seed)
     own = attacks.from_settings(settings)
+    if own.loss in AIMED:
+        own = replace(own, goals=attacks.goals_of(own.loss, Known(codebook, database_labels, database_ids, labels)))
     axes = ("epsilon",) if own.method == "fgsm" else ("epsilon", "iterations")  # which has one step
     tried = [(axis, value, replace(own, **{axis: value})) for axis in axes for value in strengths[axis]]
-    steps = -(-len(images) // BATCH) * sum(attack.iterations for _, _, attack in tried)
+    steps = -(-len(images) // BATCH) * sum(attack.looks for _, _, attack in tried)
     points = []
     with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}") as bar:
         for axis, value, attack in tried:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from pqag import attacks, checkpoints, codebooks, files, names, networks, quantizer, retrieval, storage, user_code, victims
-from pqag.attacks import LOSSES
 from pqag.codebooks import Codebook
 from pqag.errors import UserError
+from pqag.names import AIMED, METHODS
 
 __all__ = ["LOSSES", "Codebook", "UserError", "Victim", "attack", "evaluate", "features", "fit_codebook", "load_victim", "search"]
 
@@ -26,10 +26,15 @@ __all__ = ["LOSSES", "Codebook", "UserError", "Victim", "attack", "evaluate", "f
 if (_zoo := Path(__file__).with_name("zoo")).is_dir():
     user_code.ZOO = _zoo
 
-#: What ``attack`` accepts besides its own parameters, with the values of a study that does not name them.
+#: Losses by name, but for those that aim at codes of the database.
+LOSSES = tuple(loss for loss in names.LOSSES if loss not in AIMED)
+
+#: What ``attack`` accepts besides its own parameters, with the values of a study that does not name them; the last only some methods use.
+OF_METHODS = {name: default for method in METHODS for name, default in attacks.options_of(method).items()}
 OPTIONS = {"step": 2.55, "iterations": 5} | {
     one.name: one.default for one in fields(attacks.Attack) if one.default is not MISSING and one.name != "feature"
 }
+OPTIONS |= OF_METHODS
 
 
 class _Embedding(nn.Module):
@@ -204,7 +209,8 @@ def attack(
     loss: a name in ``LOSSES``, or a function of yours (docs/attack.md). epsilon: the largest change of a pixel, 0 or 1 ... 255; from the
     image rounded to 8 bits if images are floats. seed, ids: every random start is drawn from the seed and the id of the image, int (N,);
     without ids images are numbered from 0. options: ``step`` (2.55, on the same scale as epsilon), ``iterations`` (5), ``random_start``,
-    ``assignment``, ``temperature``, ``method`` and ``decay``, as for an attack of a study (config.yaml); ``method`` may be a function too.
+    ``assignment``, ``temperature``, ``method``, ``restarts`` and ``decay``, as for an attack of a study (config.yaml); ``method`` may be a
+    function too.
 
     Needs a victim with codewords. Raises UserError for wrong arguments, and for a network without gradients.
     """
@@ -231,7 +237,7 @@ def _settings(victim: Victim, loss: str | Callable, epsilon: float, options: dic
         raise UserError(f"attack has no option {name}: known are {', '.join(OPTIONS)}")
     values = OPTIONS | options
     own = {}
-    for what, known in (("loss", LOSSES), ("method", attacks.METHODS)):
+    for what, known in (("loss", LOSSES), ("method", METHODS)):
         value = loss if what == "loss" else values["method"]
         if callable(value):
             name = f"{value.__module__}:{getattr(value, '__qualname__', type(value).__name__)}"
@@ -244,14 +250,21 @@ def _settings(victim: Victim, loss: str | Callable, epsilon: float, options: dic
         raise UserError(f"epsilon is {epsilon:g}, but pixels are whole numbers of 0 to 255: allowed are 0 and 1 to 255")
     _number("step", values["step"], 0, 255)
     _number("iterations", values["iterations"], 1, whole=True)
+    if values["method"] == "apgd":
+        _number("iterations of apgd", values["iterations"], names.LEAST_OF_APGD)
+    _number("restarts", values["restarts"], 1, whole=True)
     _number("temperature", values["temperature"], np.finfo(float).tiny)
     _number("decay", values["decay"], 0)
     if not isinstance(values["random_start"], bool):
         raise UserError(f"random_start is {values['random_start']!r}, but must be True or False")
     if values["assignment"] not in ("inner_product", "euclidean"):
         raise UserError(f"assignment is {values['assignment']!r}, but must be inner_product or euclidean")
+    if values["restarts"] > 1 and not values["random_start"]:
+        raise UserError(f"restarts is {values['restarts']}, but without random_start all would begin at the clean image")
     feature = "normalised" if victim.normalised else "raw"
-    return attacks.Attack(epsilon=epsilon, feature=feature, entry_points=own, **values)
+    of_methods = {name: values.pop(name) for name in OF_METHODS}
+    used = {name: of_methods[name] for name in attacks.options_of(values["method"])}
+    return attacks.Attack(epsilon=epsilon, feature=feature, options=used, entry_points=own, **values)
 
 
 def search(victim: Victim, images: Any, k: int = 10, kind: str = "ADC") -> np.ndarray:

@@ -1,52 +1,39 @@
-"""Adversarial queries: the Basic attack (Eq. 3), APD (Type I, Eq. 8) and AOD (Type II, Eq. 9) of PQ-AG, by gradient ascent.
+"""Adversarial queries: what all attacks have in common.
 
-An attack is a loss and a method. Every loss here is to be *maximised*; it is a function ``loss(z, clean, head)`` of the adversarial
-features z and the clean ones, float64 (N, D), and of the product-quantization head, that gives one number per query, (N,). A method
-searches the ball around the images for a maximum, see ``pgd``. Both may be the user's own (docs/attack.md); the rest of ``attack`` is
-common to all.
+An attack is a loss, see ``pqag.losses``, and a method, which searches the ball around the images for a maximum of it, see
+``pqag.methods``. Both may be the user's own (docs/attack.md).
 
 Precision: the backbone runs in float32 and never under autocast, the head in float64. At temperature 1 the centroid distribution is
 nearly uniform and AOD's gradient a small difference of large numbers: in float32 throughout, 15 % of the gradient's signs are wrong.
 """
 
 import functools
-import importlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from pqag import names, user_code
+from pqag import goals, losses, methods, names, user_code
 from pqag.codebooks import Codebook
 from pqag.errors import UserError
+from pqag.losses import Head
 from pqag.networks import Backbone, features, groups_of, normalise, pixels
-
-# AdverTorch 0.2.3 (2020) imports ``zero_gradients`` from a module of torch that lost it in 1.9; only its FAB attack would call it. The
-# module must be asked for by name, for ``torch.autograd.gradcheck`` as an attribute is the function of the same name.
-_gradcheck = importlib.import_module("torch.autograd.gradcheck")
-if not hasattr(_gradcheck, "zero_gradients"):
-
-    def _zero_gradients(tensors):
-        for tensor in [tensors] if isinstance(tensors, Tensor) else tensors:
-            tensor.grad = None
-
-    _gradcheck.zero_gradients = _zero_gradients
-
-from advertorch.attacks.iterative_projected_gradient import perturb_iterative  # noqa: E402
 
 
 @dataclass(frozen=True)
 class Attack:
     """One entry of ``attacks`` in config.yaml.
 
-    loss: name in ``LOSSES`` or in ``entry_points``. epsilon, step: radius of the ball and step size, in pixel values of 0 ... 255.
-    iterations: gradient steps. random_start: begin at a uniformly drawn point of the ball. feature: "normalised" or "raw" features for
-    Basic. assignment: "inner_product" (Eq. 6) or "euclidean" (Eq. 1) to find the codeword that APD attacks. temperature: of the softmax of
-    Eq. 7. method: name in ``METHODS`` or in ``entry_points``. decay: of momentum. entry_points: functions of the user's, by their names.
+    loss: name of a function of ``pqag.losses``, or in ``entry_points``. epsilon, step: radius of the ball and step size, in pixel values
+    of 0 ... 255. iterations: gradient steps. random_start: begin at a uniformly drawn point of the ball. feature: "normalised" or "raw"
+    features for Basic. assignment: "inner_product" (Eq. 6) or "euclidean" (Eq. 1) to find the codeword that APD attacks. temperature: of
+    the softmax of Eq. 7. method: name of a function of ``pqag.methods``, or in ``entry_points``. restarts: from how many starting points
+    the method runs; of each query the point with the largest loss is kept. options: what only this method uses, see ``options_of``.
+    entry_points: functions of the user's, by their names. goals: the codes that the loss aims at, int64 (N, M), in the order of the images.
     """
 
     loss: str
@@ -58,71 +45,45 @@ class Attack:
     assignment: str = "inner_product"
     temperature: float = 1.0
     method: str = "pgd"
-    decay: float = 1.0
+    restarts: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
     entry_points: Mapping[str, Callable] = field(default_factory=dict)
+    goals: np.ndarray | None = None
+
+    @property
+    def looks(self) -> int:
+        """How often a batch looks at the loss, if the method is ours."""
+        return self.restarts * (self.iterations + (self.method == "apgd"))
 
 
 def from_settings(settings: Mapping[str, Any]) -> Attack:
     """The attack that the settings of a job describe; runs the files of its entry points, whose sha256 stand in ``brought``."""
-    keys = [one.name for one in fields(Attack) if one.name != "entry_points"]
+    keys = [one.name for one in fields(Attack) if one.name not in ("options", "entry_points", "goals")]
     own = [settings[key] for key in ("loss", "method") if names.is_entry_point(settings[key])]
     functions = {name: user_code.function(name, settings["brought"][name]) for name in own}
-    return Attack(**{key: settings[key] for key in keys}, entry_points=functions)
+    options = {key: settings[key] for key in options_of(settings["method"])}
+    return Attack(**{key: settings[key] for key in keys if key in settings}, options=options, entry_points=functions)
 
 
-@dataclass(frozen=True)
-class Head:
-    """The product-quantization head that an attack looks at: codewords, float64 (M, K, D/M), how codes are assigned, and the rotation of
-    features that comes first, float64 (D, D), None for none."""
-
-    codewords: Tensor
-    assignment: str = "inner_product"
-    temperature: float = 1.0
-    rotation: Tensor | None = None
-
-    def similarities(self, z: Tensor) -> Tensor:
-        """Inner products, (N, M, K), of the sub-vectors of z, (N, D), with the codewords of their sub-space."""
-        z = z if self.rotation is None else z @ self.rotation.T
-        subspaces, _, size = self.codewords.shape
-        return torch.einsum("nmd,mkd->nmk", z.reshape(len(z), subspaces, size), self.codewords)
-
-    def log_distribution(self, z: Tensor) -> Tensor:
-        """log p of the soft assignment, (N, M, K): Eq. 7, with the inner products divided by the temperature."""
-        return F.log_softmax(self.similarities(z) / self.temperature, dim=2)
-
-    def codes(self, z: Tensor) -> Tensor:
-        """Hard assignment b, int64 (N, M): Eq. 6 by inner product, or Eq. 1 by Euclidean distance."""
-        scores = self.similarities(z)
-        if self.assignment == "euclidean":
-            scores = scores - (self.codewords**2).sum(2) / 2  # argmin ||z - c||^2 = argmax <z, c> - ||c||^2 / 2
-        return scores.argmax(2)
+def goals_of(loss: str, known: goals.Known) -> np.ndarray | None:
+    """The codes that a loss of ours aims at, int64 (Q, M), for each query of what is ``known``; None if it aims at none."""
+    return getattr(goals, loss)(known) if loss in names.AIMED else None
 
 
-def basic_loss(z: Tensor, clean: Tensor, head: Head) -> Tensor:
-    """Squared distance of the features, Eq. 3."""
-    return ((z - clean) ** 2).sum(1)
+def options_of(method: str) -> dict[str, Any]:
+    """What only this method of ours uses, with its defaults: its keyword-only parameters. A method of the user's has none."""
+    parameters = {} if names.is_entry_point(method) else inspect.signature(getattr(methods, method)).parameters
+    return {name: one.default for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY}
 
 
-def apd_loss(z: Tensor, clean: Tensor, head: Head) -> Tensor:
-    """Attack on the peak of the centroid distribution: cross-entropy to the clean query's code, Eq. 8."""
-    return -head.log_distribution(z).gather(2, head.codes(clean)[:, :, None]).sum((1, 2))
-
-
-def aod_loss(z: Tensor, clean: Tensor, head: Head) -> Tensor:
-    """Attack on the overall centroid distribution: cross-entropy to the clean query's soft assignment, Eq. 9."""
-    return -(head.log_distribution(clean).exp() * head.log_distribution(z)).sum((1, 2))
-
-
-LOSSES = dict(zip(names.LOSSES, (basic_loss, apd_loss, aod_loss), strict=True))
-
-
-def random_starts(ids: np.ndarray, shape: tuple[int, ...], epsilon: float, seed: int) -> Tensor:
+def random_starts(ids: np.ndarray, shape: tuple[int, ...], epsilon: float, seed: int, restart: int = 0) -> Tensor:
     """A point of the ball for each query, float32 (N, *shape), uniform in [-epsilon, epsilon].
 
-    Drawn from (seed, id) of the query alone, so that no query's start depends on the batch it is in, nor on the attack: different attacks
-    begin at the same point.
+    Drawn from (seed, id) of the query alone, and from the number of the restart after the first, so that no query's start depends on the
+    batch it is in, nor on the attack: different attacks begin at the same points.
     """
-    draws = [np.random.default_rng([seed, int(i)]).uniform(-epsilon, epsilon, shape) for i in ids]
+    later = [restart] if restart else []
+    draws = [np.random.default_rng([seed, int(i), *later]).uniform(-epsilon, epsilon, shape) for i in ids]
     return torch.from_numpy(np.asarray(draws, dtype=np.float32).reshape(len(ids), *shape))
 
 
@@ -130,23 +91,24 @@ class Objective:
     """What an attack maximises on a batch of queries, with a look at how it fares.
 
     Called with images, float32 (N, 3, H, W) in [0, 1], it gives the loss of each query, float64 (N,), differentiable by the images.
-    trace: the sum over the queries at each call. zero_gradients: the share of exactly zero entries in the first gradient, per query, (N,);
+    trace: the losses at each call. zero_gradients: the share of exactly zero entries in the first gradient, per query, (N,);
     None until a gradient was taken. Raises UserError if a loss of the user's gives something else.
     """
 
     def __init__(self, network: Backbone, reference: Tensor, head: Head, settings: Attack, on_step: Callable[[], None]):
         self.network, self.reference, self.head, self.settings, self.on_step = network, reference, head, settings, on_step
-        self.loss = LOSSES.get(settings.loss) or settings.entry_points[settings.loss]
-        self.trace: list[float] = []
+        self.loss = settings.entry_points.get(settings.loss) or getattr(losses, settings.loss)
+        self.trace: list[Tensor] = []
         self.zero_gradients: Tensor | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         z = features(self.network, images, self.settings.feature == "normalised")
-        values = self.loss(z, self.reference, self.head)
+        progress = min(1.0, len(self.trace) / self.settings.iterations)
+        values = self.loss(z, self.reference, replace(self.head, progress=progress))
         _check_loss(values, z, self.settings.loss)
         if images.requires_grad and self.zero_gradients is None:
             images.register_hook(self._keep_first)
-        self.trace.append(float(values.detach().sum()))
+        self.trace.append(values.detach())
         self.on_step()
         return values
 
@@ -173,57 +135,10 @@ def described(value: object) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 
-def pgd(loss: Callable[[Tensor], Tensor], images: Tensor, start: Tensor, epsilon: float, step: float, iterations: int) -> Tensor:
-    """Projected gradient ascent on the sign of the gradient (Madry et al. 2018), by AdverTorch.
-
-    As for every method: ``images`` float32 (N, 3, H, W) in [0, 1]; ``start`` the change to begin at, of the same shape, within the ball and
-    leading to no pixel outside [0, 1]; ``epsilon`` and ``step`` in the same units. Gives adversarial images of the same shape in the ball
-    and in [0, 1]. What AdverTorch's ``LinfPGDAttack`` does, but from given starting points instead of ones that it draws.
-    """
-    return perturb_iterative(
-        images,
-        images,
-        loss,
-        nb_iter=iterations,
-        eps=epsilon,
-        eps_iter=step,
-        loss_fn=lambda values, _: values.sum(),
-        delta_init=torch.nn.Parameter(start),
-        clip_min=0.0,
-        clip_max=1.0,
-    ).detach()
-
-
-def fgsm(loss: Callable[[Tensor], Tensor], images: Tensor, start: Tensor, epsilon: float, step: float, iterations: int) -> Tensor:
-    """The fast gradient sign method (Goodfellow et al. 2015): one step as long as the radius, whatever ``step`` and ``iterations`` are."""
-    return pgd(loss, images, start, epsilon, epsilon, 1)
-
-
-def momentum_pgd(
-    loss: Callable[[Tensor], Tensor], images: Tensor, start: Tensor, epsilon: float, step: float, iterations: int, decay: float = 1.0
-) -> Tensor:
-    """MI-FGSM (Dong et al. 2018, Algorithm 1): steps along the sign of a sum of gradients of l1-norm 1, the older ones times ``decay``.
-
-    AdverTorch's ``MomentumIterativeAttack`` is the same (tested), but takes no starting points.
-    """
-    change, momentum = start, torch.zeros_like(images)
-    for _ in range(iterations):
-        x = (images + change).requires_grad_()
-        [gradient] = torch.autograd.grad(loss(x).sum(), x)
-        norm = gradient.abs().sum((1, 2, 3), keepdim=True).clamp(min=torch.finfo(gradient.dtype).tiny)
-        momentum = decay * momentum + gradient / norm
-        change = (change + step * momentum.sign()).clamp(-epsilon, epsilon)
-        change = (images + change).clamp(0, 1) - images
-    return images + change
-
-
-METHODS = dict(zip(names.METHODS, (pgd, fgsm, momentum_pgd), strict=True))
-
-
 def _method(settings: Attack) -> Callable[..., Tensor]:
     """The method of an attack as a function of loss, images, start, epsilon, step and iterations."""
-    method = METHODS.get(settings.method) or settings.entry_points[settings.method]
-    return functools.partial(method, decay=settings.decay) if method is momentum_pgd else method
+    method = settings.entry_points.get(settings.method) or getattr(methods, settings.method)
+    return functools.partial(method, **settings.options)
 
 
 def _check_images(adversarial: object, images: Tensor, epsilon: float, name: str) -> None:
@@ -250,6 +165,42 @@ def rounded(adversarial: Tensor, clean: Tensor, epsilon: float) -> Tensor:
     return result.to(torch.uint8)
 
 
+@dataclass
+class _Found:
+    """What a method found for a batch: images as stored, uint8 (N, 3, H, W), their features, float64 (N, D), the losses at each look and,
+    last, of the stored images, and the share of zeros in the first gradient of each query, None if there was none."""
+
+    images: Tensor
+    z: Tensor
+    losses: list[Tensor]
+    zero_gradients: Tensor | None
+
+    def or_better(self, other: "_Found") -> "_Found":
+        """For each query this, or the ``other`` where that has a larger loss. Looks that only one of them has are left out."""
+        larger = other.losses[-1] > self.losses[-1]
+
+        def of(one: Tensor, another: Tensor) -> Tensor:
+            return torch.where(larger.reshape(-1, *[1] * (one.ndim - 1)), another, one)
+
+        pairs = [*zip(self.losses[:-1], other.losses[:-1]), (self.losses[-1], other.losses[-1])]
+        zeros = None if None in (self.zero_gradients, other.zero_gradients) else of(self.zero_gradients, other.zero_gradients)
+        return _Found(of(self.images, other.images), of(self.z, other.z), [of(*pair) for pair in pairs], zeros)
+
+
+def _run(objective: Objective, clean: Tensor, start: Tensor) -> _Found:
+    """What the attack of an objective finds for ``clean`` images, uint8 (N, 3, H, W), from a change ``start``, cut to images in [0, 1]."""
+    settings, x = objective.settings, pixels(clean)
+    epsilon = settings.epsilon / 255
+    start = (x + start).clamp(0, 1) - x
+    adversarial = _method(settings)(objective, x, start, epsilon, settings.step / 255, settings.iterations)
+    _check_images(adversarial, x, epsilon, settings.method)
+    result = rounded(adversarial.detach(), clean, settings.epsilon)
+    with torch.no_grad():
+        z = features(objective.network, pixels(result), settings.feature == "normalised")
+        final = objective.loss(z, objective.reference, objective.head)
+    return _Found(result, z, [*objective.trace, final], objective.zero_gradients)
+
+
 def attack_batches(
     network: Backbone,
     codebook: Codebook,
@@ -274,32 +225,27 @@ def attack_batches(
     turn = None if codebook.rotation is None else torch.as_tensor(codebook.rotation, dtype=torch.float64, device=device)
     head = Head(torch.as_tensor(codebook.codewords, dtype=torch.float64, device=device), settings.assignment, settings.temperature, turn)
     retrieval_head = replace(head, assignment="euclidean")
-    method, epsilon = _method(settings), settings.epsilon / 255
-    normalised = settings.feature == "normalised"
+    normalised, epsilon = settings.feature == "normalised", settings.epsilon / 255 if settings.random_start else 0.0
 
     for begin in range(0, len(images), batch_size):
         batch = slice(begin, begin + batch_size)
-        clean = torch.from_numpy(images[batch]).to(device)
-        x = pixels(clean)
+        clean, found = torch.from_numpy(images[batch]).to(device), None
         with torch.no_grad():
-            reference = features(network, x, normalised)
-        objective = Objective(network, reference, head, settings, on_step)
-        start = random_starts(ids[batch], images.shape[1:], epsilon if settings.random_start else 0.0, seed).to(device)
-        start = (x + start).clamp(0, 1) - x
-        adversarial = method(objective, x, start, epsilon, settings.step / 255, settings.iterations)
-        _check_images(adversarial, x, epsilon, settings.method)
-        result = rounded(adversarial.detach(), clean, settings.epsilon)
+            reference = features(network, pixels(clean), normalised)
+        aimed = head if settings.goals is None else replace(head, goals=torch.as_tensor(settings.goals[batch], device=device))
+        for restart in range(settings.restarts):
+            start = random_starts(ids[batch], images.shape[1:], epsilon, seed, restart).to(device)
+            another = _run(Objective(network, reference, aimed, settings, on_step), clean, start)
+            found = another if found is None else found.or_better(another)
         with torch.no_grad():
-            z = features(network, pixels(result), normalised)
-            final = float(objective.loss(z, reference, head).sum())
-            unit = [normalise(f, groups_of(network)) for f in (z, reference)]
+            unit = [normalise(f, groups_of(network)) for f in (found.z, reference)]
             codes = [retrieval_head.codes(f) for f in unit]
         yield (
-            result.cpu().numpy(),
-            (z if normalised else unit[0]).float().cpu().numpy(),
+            found.images.cpu().numpy(),
+            (found.z if normalised else unit[0]).float().cpu().numpy(),
             {
-                "loss": [*objective.trace, final],
-                "zero_gradients": None if objective.zero_gradients is None else objective.zero_gradients.tolist(),
+                "loss": [float(values.sum()) for values in found.losses],
+                "zero_gradients": None if found.zero_gradients is None else found.zero_gradients.tolist(),
                 "codes_changed": int((codes[0] != codes[1]).any(1).sum()),
             },
         )

@@ -10,9 +10,13 @@ from typing import NamedTuple
 
 NETWORKS = ("alexnet", "vgg11", "vgg13", "vgg16", "resnet18", "resnet34", "resnet50")
 #: Losses of an attack, its methods, and quantizers that are fitted to features.
-LOSSES = ("basic", "apd", "aod")
-METHODS = ("pgd", "fgsm", "momentum_pgd")
+LOSSES = ("basic", "apd", "aod", "margin", "hag", "centre")
+#: Those that aim at codes which are chosen from the database, see ``pqag.goals``.
+AIMED = ("centre",)
+METHODS = ("pgd", "fgsm", "momentum_pgd", "apgd")
 FITTED = ("pq", "opq")
+#: Iterations that APGD needs, so that its checkpoints are more than a step apart.
+LEAST_OF_APGD = 20
 #: Quantizers that are trained with the network. PQN begins with a new network, all others with a trained one, see ``pqag.joint``.
 PQN, HASHING, DQN = "pqn", ("csq", "dpsh", "hashnet"), "dqn"
 FINE_TUNED = (*HASHING, DQN)
@@ -124,8 +128,9 @@ MODEL_NAMES = {
 }
 FAMILY_NAMES = {"alexnet": "AlexNet", "vgg": "VGG", "resnet": "ResNet"}
 QUANTIZER_NAMES = {"pq": "PQ", "opq": "OPQ", "pqn": "PQN", "csq": "CSQ", "dpsh": "DPSH", "hashnet": "HashNet", "dqn": "DQN"}
-METHOD_NAMES = {"fgsm": "FGSM", "momentum_pgd": "momentum PGD"}
+METHOD_NAMES = {"fgsm": "FGSM", "momentum_pgd": "momentum PGD", "apgd": "APGD"}
 ATTACK_NAMES = {"clean": "Clean", "basic": "Basic", "apd": "APD", "aod": "AOD", "farthest": "Farthest codes"}
+ATTACK_NAMES |= {"margin": "Margin", "hag": "HAG", "centre": "Centre code"}
 
 
 def model_name(name: str) -> str:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pqag import attacks, datasets, networks, quantizer, retrieval, training, training_run
+from pqag import attacks, datasets, losses, methods, networks, quantizer, retrieval, training, training_run
 from pqag.codebooks import Codebook
 from pqag.names import BATCH_SIZES
 
@@ -43,7 +43,7 @@ class Victim:
         self.images, self.ids = queries, np.arange(QUERIES)
         fit = quantizer.fit(self.extracted(gallery), SUBSPACES, WORDS, SEED)
         self.codebook = Codebook(fit.codewords, fit.codes, np.arange(len(gallery)))
-        self.head = attacks.Head(torch.as_tensor(fit.codewords, dtype=torch.float64))
+        self.head = losses.Head(torch.as_tensor(fit.codewords, dtype=torch.float64))
 
     def extracted(self, images: np.ndarray) -> np.ndarray:
         return networks.extract(copy.deepcopy(self.network), images, torch.device("cpu"))
@@ -59,11 +59,12 @@ class Victim:
         return lambda x: F.normalize(network.features(x).double(), dim=1)
 
     def loss(self, z: Tensor, clean: Tensor) -> Tensor:
-        return attacks.aod_loss(z, clean, self.head).sum()
+        return losses.aod(z, clean, self.head).sum()
 
 
 def by_advertorch(victim: Victim) -> Contender:
-    from advertorch.attacks import LinfPGDAttack, iterative_projected_gradient  # pqag.attacks has made it loadable
+    methods.advertorch()  # makes it loadable
+    from advertorch.attacks import LinfPGDAttack, iterative_projected_gradient
 
     features, own_start = victim.plain(), iterative_projected_gradient.rand_init_delta
     attack = LinfPGDAttack(features, victim.loss, EPSILON, STEPS, STEP)

@@ -47,13 +47,23 @@ FAULTS = {
         ("replace(fit(features @ rotation.T,", "replace(fit(features @ rotation,", "OPQ turns features the other way"),
         ("seed=seed,", "seed=0,", "k-means always with seed 0"),
     ],
-    "attacks": [
+    "losses": [
         ("(self.codewords**2).sum(2) / 2", "(self.codewords**2).sum(2)", "Euclidean assignment without the half"),
         ("self.similarities(z) / self.temperature", "self.similarities(z) * self.temperature", "multiplied by the temperature"),
+        ("mask = kept > -0.5", "mask = kept > 0.5", "HAG drops what has not changed yet"),
+        ("(_others(scores, codes).amax(2)", "(scores.amax(2)", "a margin to the best codeword, be it the clean one"),
+    ],
+    "goals": [(" - _shares(codes[~relevant], distances)", "", "the centre code ignores the items of other classes")],
+    "methods": [
         ("decay * momentum + gradient / norm", "decay * momentum + gradient", "gradients of momentum PGD without their norm"),
+        ("0.25 * (x - previous)", "0.25 * (previous - x)", "the momentum of APGD goes back"),
+        ("_where(halved, best, x), _where(", "x, _where(", "APGD does not return to its best point"),
+    ],
+    "attacks": [
         ("(adversarial * 255).round().int()", "(adversarial * 255).int()", "pixels rounded down"),
         ('replace(head, assignment="euclidean")', "head", "codes that changed counted by the assignment of the attack"),
-        ("decay=settings.decay)", "decay=1.0)", "the decay of the settings ignored"),
+        ("partial(method, **settings.options)", "partial(method)", "the decay of the settings ignored"),
+        ("other.losses[-1] > self.losses[-1]", "other.losses[-1] < self.losses[-1]", "restarts keep the point with the lowest loss"),
     ],
     "pqn": [
         ("similar.clone().fill_diagonal_(False)", "similar.clone()", "an image is its own positive"),
@@ -109,7 +119,7 @@ FAULTS = {
     "config": [
         ("dataset.queries > there", "dataset.queries >= there", "all test images may not be used"),
         ("else self.bits[0],", "else self.bits[-1],", "the last code length where 16 bits are missing"),
-        ("self.epsilon or self.step", "self.step", "the step of FGSM is not its radius"),
+        ('"fgsm": {"step": self.epsilon', '"fgsm": {"step": self.step', "the step of FGSM is not its radius"),
         ("iterations: Annotated[int, Field(ge=1)] = 5", "iterations: Annotated[int, Field(ge=1)] = 10", "10 iterations by default"),
         ("self.models[model.like or name].width", "model.width", "a model like another keeps its own width"),
         ("codewords(bits, subspaces) > count:", "codewords(bits, subspaces) >= count:", "as many codewords as images are refused"),

@@ -56,6 +56,7 @@ CHANGES: dict[str, Any] = {
     "attacks.apd.step": 1,
     "attacks.apd.iterations": 7,
     "attacks.apd.random_start": False,
+    "attacks.apd.restarts": 2,
     "attacks.basic.feature": "raw",
     "attacks.apd.assignment": "euclidean",
     "attacks.apd.temperature": 0.5,
@@ -313,8 +314,9 @@ MODULES = """
 
 Only the part of a module that a script reaches counts. The table shows the most that a change can make stale: the effect of a change to
 code that runs whenever the module is imported. A new function makes nothing stale, and a changed function only affects the rules that use
-it. The modules of `job/` run and record jobs. They decide no bit of a result and make nothing stale; every record has the sha256 of their
-files.
+it. Of `losses.py` and `methods.py` only the loss and the method of an attack count, and what they call, so a change in another one does not
+make it stale. The modules of `job/` run and record jobs. They decide no bit of a result and make nothing stale; every record has the sha256
+of their files.
 """
 
 

@@ -51,7 +51,6 @@ def test_every_entry_is_in_table_1(followed):
     with (folder / "results/tiny/tables/table1.csv").open() as file:
         cells = {(row["target_model"], row["attack"]): float(row["map"]) for row in csv.DictReader(file)}
     assert set(cells) == {(model, attack) for model in study["models"] if model != TRAINED for attack in ("clean", *study["attacks"])}
-    assert len(cells) == 9
     with (folder / "results/tiny/tables/table2.csv").open() as file:
         assert {row["target_model"] for row in csv.DictReader(file)} == {TRAINED}
     for model in ("alexnet", "alexnet_balanced"):

@@ -81,6 +81,7 @@ FILLED |= {"quantizer": QUANTIZER, "threads": {"pretrain": 2, "attack": 1}, "dev
 
 def test_what_is_left_out_is_filled_in():
     assert parse_study(LEAST).model_dump() == FILLED | {
+        "attacks": {"x": ATTACK | {"restarts": 1}},
         "models": {"vgg16": UNSET | {"training": dict.fromkeys(config.Training.model_fields), "quantizer": dict.fromkeys(QUANTIZER)}},
         "training": RECIPE,
         "pqn": PQN,
@@ -226,6 +227,7 @@ def test_as_many_codewords_as_database_images_are_right_and_one_more_is_not():
 HEX = "must be a sha256: 64 hexadecimal digits in lower case"
 NAMES = "a name may hold only a-z, 0-9 and _ and begins with a letter"
 NETWORKS = "allowed are alexnet, vgg11, vgg13, vgg16, resnet18, resnet34, resnet50"
+APGD = {"loss": "aod", "method": "apgd", "iterations": 20}
 
 WRONG = [
     # (key, value, what the sentence must hold: the key, what stands there, the nearest or the allowed)
@@ -285,7 +287,7 @@ WRONG = [
     ("attacks.Strong-One", {"loss": "apd"}, ["attacks.Strong-One", NAMES]),
     ("attacks.basic", None, ["attacks.basic is empty", "must be a mapping of keys to values"]),
     ("attacks.basic.loss", DELETED, ["the key attacks.basic.loss is missing"]),
-    ("attacks.basic.loss", "adp", ["attacks.basic.loss: 'adp'", "did you mean apd?", "allowed are basic, apd, aod"]),
+    ("attacks.basic.loss", "adp", ["attacks.basic.loss: 'adp'", "did you mean apd?", "allowed are basic, apd, aod, margin"]),
     ("attacks.basic.epsilon", -1, ["attacks.basic.epsilon is -1", "at least 0"]),
     ("attacks.basic.epsilon", 255.5, ["attacks.basic.epsilon is 255.5", "at most 255"]),
     ("attacks.basic.step", 0, ["attacks.basic.step is 0", "greater than 0"]),
@@ -350,16 +352,21 @@ WRONG = [
     ("datasets.synthetic.source", "a/folder", ["datasets.synthetic.source: ", "synthetic are generated"]),
     ("attacks.all", {"loss": "apd"}, ["attacks.all", "give the attack another name"]),
     ("attacks.basic.epsilon", 0.5, ["attacks.basic.epsilon is 0.5", "allowed are 0 and 1 to 255"]),
-    ("attacks.basic.temperature", 2, ["attacks.basic.temperature: ", "the loss basic does not use it", "apd and aod"]),
+    ("attacks.basic.temperature", 2, ["attacks.basic.temperature: ", "the loss basic does not use it", "apd, aod, hag, centre"]),
     ("attacks.basic.assignment", "euclidean", ["attacks.basic.assignment: ", "the loss basic does not use it", "allowed with apd"]),
     ("attacks.basic.decay", 0.5, ["attacks.basic.decay: ", "the method pgd does not use it", "allowed with momentum_pgd"]),
     ("attacks.basic.decay", -1, ["attacks.basic.decay is -1", "at least 0"]),
-    ("attacks.basic.method", "fsgm", ["attacks.basic.method: 'fsgm'", "did you mean fgsm?", "pgd, fgsm, momentum_pgd, or a function"]),
+    ("attacks.basic.method", "fsgm", ["attacks.basic.method: 'fsgm'", "did you mean fgsm?", "momentum_pgd, apgd, or a function"]),
     ("attacks.basic.method", "mine.py:run:x", ["attacks.basic.method: 'mine.py:run:x' is not known", "as module:function"]),
-    ("attacks.basic.loss", "mine:", ["attacks.basic.loss: 'mine:' is not known", "apd, aod, or a function of yours as module:function"]),
+    ("attacks.basic.loss", "mine:", ["attacks.basic.loss: 'mine:' is not known", "hag, centre, or a function of yours as module:function"]),
     ("attacks.basic", {"loss": "apd", "method": "fgsm", "step": 1}, ["attacks.basic.step", "as long as epsilon; leave the key out"]),
     ("attacks.basic", {"loss": "apd", "method": "fgsm", "iterations": 5}, ["attacks.basic.iterations", "fgsm is one step"]),
-    ("attacks.strong.feature", "raw", ["attacks.strong.feature: ", "the loss apd does not use it", "allowed with basic"]),
+    ("attacks.basic.method", "apgd", ["attacks.basic.iterations is 5", "apgd halves", "at least 20, published are 100"]),
+    ("attacks.basic", APGD | {"step": 1}, ["attacks.basic.step: the method apgd begins with steps of twice epsilon; leave the key out"]),
+    ("attacks.basic", {"loss": "aod", "restarts": 3, "random_start": False}, ["attacks.basic.restarts: 3 of", "random_start is false"]),
+    ("attacks.basic.restarts", 0, ["attacks.basic.restarts is 0", "at least 1"]),
+    ("attacks.strong.feature", "raw", ["attacks.strong.feature: ", "the loss apd does not use it", "allowed with basic, hag"]),
+    ("attacks.basic", APGD | {"loss": "hag"}, ["attacks.basic.method: apgd compares the losses of its steps, but that of hag changes"]),
 ]  # fmt: skip
 
 
@@ -381,6 +388,12 @@ def test_the_first_mistake_is_reported_and_the_others_counted():
     study |= {"training": {"epochs": 0, "crop": 17}, "device": "gpu"}
     words = sentence(study, "config/cifar10.yaml")
     assert words == "config/cifar10.yaml: training.epochs is 0, but must be at least 1 (2 more to mend after this)"
+
+
+@pytest.mark.parametrize(("epsilon", "step"), [(8, 16), (200, 255), (0, 2.55)])
+def test_apgd_begins_with_steps_of_twice_its_radius(epsilon, step):
+    study = parse_study(changed("attacks.basic", APGD | {"epsilon": epsilon})).resolved()
+    assert study["attacks"]["basic"]["step"] == step and parse_study(study).resolved() == study
 
 
 def test_fgsm_is_one_step_as_long_as_its_radius():
@@ -505,8 +518,16 @@ def test_whatever_the_file_holds_it_is_valid_or_a_user_error(path, value):
 
 
 def test_keys_of_an_attack_and_of_training_are_the_fields_of_their_classes():
-    """But for the functions, which the names of an attack stand for."""
-    assert {*config.Attack.model_fields, "entry_points"} == {field.name for field in dataclasses.fields(attacks.Attack)}
+    """But for the functions, which the names of an attack stand for, and the options of its method."""
+    options = {key: users for key, (kind, users) in config.USED_BY.items() if kind == "method"}
+    of_methods = {method: attacks.options_of(method) for method in names.METHODS}
+    assert {method: set(found) for method, found in of_methods.items()} == {
+        method: {key for key, users in options.items() if method in users} for method in names.METHODS
+    }
+    assert all(config.Attack.model_fields[key].default == value for found in of_methods.values() for key, value in found.items())
+    assert {*config.Attack.model_fields, "entry_points", "options", "goals"} - options.keys() == {
+        field.name for field in dataclasses.fields(attacks.Attack)
+    }
     assert set(config.Training.model_fields) == {field.name for field in dataclasses.fields(training.Recipe)}
     assert set(config.TrainingOverride.model_fields) == set(config.Training.model_fields)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pqag import attacks, checkpoints, files, joint, names, networks, quantizer, retrieval, training, user_code
+from pqag import checkpoints, files, joint, losses, names, networks, quantizer, retrieval, training, user_code
 from pqag.errors import UserError
 
 RECIPE = training.Recipe(3, 32, 0.05, 0.9, 5e-4, 0.1, 2, True, "float32")
@@ -73,8 +73,8 @@ def test_a_hypercube_is_hashing(random, bits):
 
     one_bit = np.tile(np.float32([[-0.25], [0.25]]), (bits, 1, 1))
     clean, moved = torch.from_numpy(z[:30]), torch.from_numpy(z[30:])
-    for loss, temperature in itertools.product((attacks.apd_loss, attacks.aod_loss), (1.0, 0.05)):
-        values = [loss(moved, clean, attacks.Head(torch.from_numpy(c).double(), "euclidean", temperature)) for c in (words, one_bit)]
+    for loss, temperature in itertools.product((losses.apd, losses.aod), (1.0, 0.05)):
+        values = [loss(moved, clean, losses.Head(torch.from_numpy(c).double(), "euclidean", temperature)) for c in (words, one_bit)]
         np.testing.assert_allclose(*values, rtol=0, atol=1e-12)
 
 

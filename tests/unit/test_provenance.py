@@ -188,6 +188,25 @@ def test_a_module_that_is_used_in_a_way_that_cannot_be_followed_counts_whole(lib
     assert changes("pqag/a.py", "def unused", "def unknown")
 
 
+#: Functions of a module that is looked into by name, with what they return.
+OF_CHOSEN = {"one": "helper", "two": 2, "third": "helper", "helper": 3}
+
+
+def test_of_modules_whose_functions_are_looked_up_by_name_the_chosen_ones_count(library, monkeypatch):
+    """``one`` uses ``helper``; the script names ``third`` itself."""
+    monkeypatch.setattr(provenance, "CHOSEN", ("d.py",))
+    write(library / "pqag", d="".join(f"def {name}():\n    return {of}\n" for name, of in OF_CHOSEN.items()))
+    (library / "script.py").write_text("from pqag import d\n\nresult = getattr(d, choice)() + d.third()\n")
+
+    def reached(*chosen):
+        return {name for path, name in provenance.reached(library / "script.py", chosen) if path.name == "d.py"}
+
+    assert reached() == {"", "third", "helper"} and reached(("d", "two")) == {"", "third", "helper", "two"}
+    assert reached(("d", "one")) == {"", "third", "helper", "one"}
+    digests = {provenance.code_digest(library / "script.py", frozenset(chosen)) for chosen in ((), {("d", "one")}, {("d", "two")})}
+    assert len(digests) == 3
+
+
 def test_data_files_count_where_they_are_named_and_definitions_within_a_class_and_decorators_too(library, changes):
     (library / "pqag/sub/numbers.csv").write_text("1\n")
     write(library / "pqag", a="def f(x):\n    return 'numbers.csv'\n\n\ndef unused():\n    return 'other.csv'\n")

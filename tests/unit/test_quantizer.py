@@ -194,7 +194,7 @@ def test_distances_in_the_space_of_a_rotated_codebook_are_those_of_the_features(
 def test_the_head_of_an_attack_looks_at_rotated_features():
     import torch
 
-    from pqag.attacks import Head
+    from pqag.losses import Head
 
     features = correlated()
     fit = quantizer.opq(features, 4, 8, seed=0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pqag import goals, losses, methods, names
 from pqag.job import provenance
 from pqag.study.model import parse_study
 from pqag.study.rules import RULES, settings
@@ -163,8 +164,36 @@ def test_settings_by_hand(study, rule, wildcards, by_hand):
     """Sorted by name, with the code last, because Snakemake compares them as text."""
     got = settings(rule, wildcards, study)
     assert list(got) == [*sorted(by_hand), "code"]
-    assert got.pop("code") == provenance.code_digest(RULES[rule].path)
+    attacks = rule in ("attack", "attack_shard", "sweep")
+    own = frozenset({("losses", got["loss"]), ("goals", got["loss"]), ("methods", "pgd")} if attacks else ())
+    assert got.pop("code") == provenance.code_digest(RULES[rule].path, own)
     assert got == by_hand
+
+
+def test_an_attack_depends_on_its_own_loss_and_method_and_on_no_other(study, monkeypatch):
+    """A change in AOD, in the repair of AdverTorch that PGD alone calls, and new functions; an attack of the user's has none of them."""
+    brought = study["attacks"]["strong"] | {"loss": "own:loss", "method": "own:run"}
+    study = study | {"attacks": study["attacks"] | {"aod": study["attacks"]["strong"] | {"loss": "aod"}, "own": brought}}
+    study["attacks"]["basic"] = study["attacks"]["basic"] | {"method": "momentum_pgd"}
+
+    def digests():
+        provenance.code_digest.cache_clear()
+        return [settings("attack", VICTIM | {"bits": "24", "attack": name}, study)["code"] for name in ("strong", "basic", "aod", "own")]
+
+    before, read, edits = digests(), Path.read_text, {}
+    monkeypatch.setattr(Path, "read_text", lambda path, **options: edits.get(path.name, str)(read(path, **options)))
+    for name, edit, stale in (
+        ("losses.py", lambda text: text.replace("head.log_distribution(clean).exp()", "1"), [False, False, True, False]),
+        ("methods.py", lambda text: text.replace("tensor.grad = None", "pass"), [True, False, True, False]),
+        ("methods.py", lambda text: text.replace("start, epsilon, epsilon, 1)", "start, epsilon, epsilon, 2)"), [False] * 4),
+        ("losses.py", lambda text: f"{text}\n\ndef another():\n    pass\n", [False] * 4),
+        ("losses.py", lambda text: f"{text}\nprint()\n", [True] * 4),
+    ):
+        edits.clear()
+        edits[name] = edit
+        assert edit(read(provenance.LIBRARY / name)) != read(provenance.LIBRARY / name)
+        assert [one != other for one, other in zip(digests(), before)] == stale
+    provenance.code_digest.cache_clear()
 
 
 def test_study_json_holds_the_whole_study(study):
@@ -261,6 +290,11 @@ def test_rules_and_scripts_are_those_of_the_workflow():
     asked = set(re.findall(r'settings=settings_of\("(\w+)"\)', text))
     assert asked == {rule for rule in RULES if not RULES[rule].script} | {"adopt_joint"}
     study = parse_study(STUDY).resolved()
+    for name in provenance.CHOSEN:  # a script that looks functions up says by which settings
+        users = {rule for rule in RULES if any(path.name == name for path, _ in provenance.reached(RULES[rule].path))}
+        assert users == {rule for rule in RULES if name.removesuffix(".py") in {module for _, module in RULES[rule].looks_up}}
+    assert all(hasattr(goals, name) == (name in names.AIMED) for name in names.LOSSES)
+    assert all(hasattr(losses, name) for name in names.LOSSES) and all(hasattr(methods, name) for name in names.METHODS)
     everything = VICTIM | SOURCE | {"bits": "24", "attack": "strong"}
     for rule, other in ((rule, RULES[rule].script) for rule in RULES.keys() - asked):
         assert settings(rule, everything, study) == settings(other, everything, study)

@@ -1,5 +1,7 @@
 """Shards: whole batches, every image once; what is made of them is the same bit for bit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,19 +42,21 @@ def victim():
     return network, z.reshape(23, 4, -1).transpose(1, 0, 2)[:, :6].astype(np.float32).copy(), images, np.arange(100, 123)
 
 
-@pytest.mark.parametrize("loss", attacks.LOSSES)
-def test_an_attack_in_shards_is_the_same_bit_for_bit(victim, loss, monkeypatch):
+@pytest.mark.parametrize(("loss", "changes"), [*((loss, {}) for loss in names.LOSSES), ("aod", {"method": "apgd", "restarts": 2})])
+def test_an_attack_in_shards_is_the_same_bit_for_bit(victim, loss, changes, monkeypatch):
     monkeypatch.setitem(names.BATCH_SIZES, "attack", 4)
     network, codewords, images, ids = victim
-    codebook, chosen = Codebook(codewords, None, None), attacks.Attack(loss, 8, 2.55, 2, feature="raw" if loss == "basic" else "normalised")
+    codebook, feature = Codebook(codewords, None, None), "raw" if loss == "basic" else "normalised"
+    goals = np.random.default_rng(0).integers(0, 6, (23, 4))
+    chosen = attacks.Attack(loss, 8, 2.55, 2, feature=feature, goals=goals, **changes)
     adversarial, features, health = attacks.attack(network, codebook, images, ids, chosen, 3, batch_size=4)
     assert np.array_equal(features, networks.extract(network, adversarial, torch.device("cpu"), 4))
-    assert health["codes_changed"] > 0 and len(health["loss"]) == 3
+    assert health["codes_changed"] > 0 and len(health["loss"]) == (4 if changes else 3)
     for of in (2, 6):
         shares = [split.share("attack", 23, {"shard": shard, "shards": of}) for shard in range(1, of + 1)]
         parts = []
         for share in shares:
-            parts += attacks.attack_batches(network, codebook, images[share].copy(), ids[share], chosen, 3, batch_size=4)
+            parts += attacks.attack_batches(network, codebook, images[share].copy(), ids[share], replace(chosen, goals=goals[share]), 3, 4)
         joined, joined_features = (np.concatenate([part[which] for part in parts]) for which in (0, 1))
         assert np.array_equal(joined, adversarial) and np.array_equal(joined_features, features)
         assert attacks.health(images, joined, [figures for *_, figures in parts]) == health

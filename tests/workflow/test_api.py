@@ -21,7 +21,7 @@ def victim(table1):
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("loss", api.LOSSES)
+@pytest.mark.parametrize("loss", ["basic", "apd", "aod"])
 def test_attacks_are_those_of_the_workflow_bit_for_bit_and_so_are_their_scores(victim, loss):
     victim, folder, images, labels, ids = victim
     adversarial = api.attack(victim, images, loss, ids=ids)

@@ -150,8 +150,8 @@ def _circumstances(before: Mapping[str, Any], after: Mapping[str, Any]) -> Itera
         old, new = (one["builder"]["version"].get(name, "absent") for one in (then, now))
         if old != new:
             yield f"{name} was {old}, is {new}"
-    for name in ("cpu", "gpu"):
-        old, new = (one["byproducts"][0]["annotations"][name] for one in (then, now))
+    for name in ("cpu", "gpu", "engine"):
+        old, new = (one["byproducts"][0]["annotations"].get(name) for one in (then, now))
         if old != new:
             yield f"{name} was {old}, is {new}"
 

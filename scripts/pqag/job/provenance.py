@@ -18,6 +18,9 @@ LIBRARY = Path(__file__).parents[1]
 #: What decides no bit of a result, as paths below the library, so that no digest covers it: what runs and records a job, errors, what makes
 #: libraries load faster, and what gets raw files, whose content is checked and recorded.
 HARNESS = ("job", "errors.py", "light.py", "sources.py")
+#: Modules with functions that scripts look up by a name in a job's settings: ``getattr(losses, settings["loss"])``. A digest covers
+#: those that the job chooses (``Rule.chosen`` in study/rules.py) and those that are named in the code, not all that the modules define.
+CHOSEN = ("losses.py", "goals.py", "methods.py")
 
 # ------------------------------------------------------------------------------------------------------------------------- modules
 
@@ -84,14 +87,15 @@ def _packages_around(module: Path) -> list[Path]:
 
 
 @functools.cache
-def code_digest(script: Path) -> str:
+def code_digest(script: Path, chosen: frozenset[tuple[str, str]] = frozenset()) -> str:
     """sha256 over the code that decides the bits of what ``script`` makes, and over the data files and templates that this code names.
 
-    Read once a process. Where the files lie and when they changed play no part.
+    ``chosen`` are the functions of the modules of ``CHOSEN`` that the settings of the job name, as (module, name). Read once a process.
+    Where the files lie and when they changed play no part.
     """
     digest = hashlib.sha256()
     data = sorted([*LIBRARY.rglob("*.csv"), *LIBRARY.rglob("*.html")])
-    for path, name in sorted(reached(script)):
+    for path, name in sorted(reached(script, chosen)):
         where = path.relative_to(LIBRARY).as_posix() if path.is_relative_to(LIBRARY) else path.name
         meaning = _meaning(_contents(path), name)
         named = [file.read_bytes() for file in data if file.name in meaning]
@@ -100,13 +104,14 @@ def code_digest(script: Path) -> str:
     return digest.hexdigest()
 
 
-def reached(script: Path) -> set[tuple[Path, str]]:
+def reached(script: Path, chosen: Iterable[tuple[str, str]] = ()) -> set[tuple[Path, str]]:
     """What decides the bits of what ``script`` makes, as (file, name of a definition in it); no name for what a module does when imported.
 
-    Conservative: a name is used wherever it is written, and a module that is passed around as a value is used whole.
+    Conservative: a name is used wherever it is written, and a module that is passed around as a value is used whole, except that ``chosen``
+    says what is used of the modules of ``CHOSEN``.
     """
     found: set[tuple[Path, str]] = set()
-    pending = list(_whole(script))
+    pending = [*_whole(script), *((LIBRARY / f"{module}.py", name) for module, name in chosen)]
     while pending:
         path, name = pending.pop()
         if (path, name) not in found and not _is_harness(path):
@@ -231,7 +236,12 @@ class _Finder(ast.NodeVisitor):
     visit_Import = visit_ImportFrom = _import
 
     def _follow(self, target: _Target) -> None:
-        self.found |= set(_whole(target.path)) if target.name is None else {(target.path, target.name)}
+        if target.name is not None:
+            self.found.add((target.path, target.name))
+        elif target.path.parent == LIBRARY and target.path.name in CHOSEN:
+            self.found.add((target.path, ""))
+        else:
+            self.found |= set(_whole(target.path))
 
 
 class _Decisive(ast.NodeTransformer):

@@ -74,6 +74,7 @@ def statement(
     code = {str(path.relative_to(REPOSITORY)): files.sha256(path) for path in modules}
     named = {name: value for name, value in settings.items() if name != "code"}
     machine = {"cpu": cpu(), "gpu": gpu, "system": platform.platform()}
+    machine |= {"engine": engine()} if engine() else {}
     machine |= {} if anonymous else {"host": platform.node(), "user": _user()}
     record = {
         "_type": STATEMENT,
@@ -205,6 +206,11 @@ def gpu() -> str | None:
     """The GPU's name, if this process has used torch with one."""
     torch = sys.modules.get("torch")
     return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized() else None
+
+
+def engine() -> str | None:
+    """What took the steps of PGD in this process, if anything did: AdverTorch, or pqag where that cannot be imported."""
+    return getattr(sys.modules.get("pqag.methods"), "ENGINE", None)
 
 
 # ------------------------------------------------------------------------------------------------------------------------ reading

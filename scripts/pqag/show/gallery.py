@@ -115,7 +115,8 @@ def series(attacks: Mapping[str, Mapping[str, Any]]) -> list[list[int]]:
     """Return the attacks that differ in epsilon alone: the numbers of the attacks of each such group, by rising epsilon."""
     groups: dict[str, list[int]] = {}
     for number, attack in enumerate(attacks.values()):
-        same = {**attack, "epsilon": None, **({"step": None} if attack["method"] == "fgsm" else {})}  # the step of fgsm is epsilon
+        chosen = {"step": None} if attack["method"] in ("fgsm", "apgd") else {}  # it follows from epsilon
+        same = {**attack, "epsilon": None, **chosen}
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(number)
     epsilons = [attack["epsilon"] for attack in attacks.values()]
     return [sorted(group, key=epsilons.__getitem__) for group in groups.values() if len(group) > 1]
@@ -125,6 +126,7 @@ def _strength(attack: Mapping[str, Any]) -> dict[str, Any]:
     method, count = attack["method"], attack["iterations"]
     words = [] if method == "pgd" else [METHOD_NAMES.get(method, method)]
     words += [f"pixels within {attack['epsilon']:g} grey levels", f"{count} step{'s' * (count > 1)} of {attack['step']:g}"]
+    words += [f"the best of {attack['restarts']} starts"] if "restarts" in attack else []
     return {"epsilon": attack["epsilon"], "about": ", ".join(words)}
 
 

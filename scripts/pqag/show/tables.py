@@ -91,7 +91,8 @@ def against_paper(rows: pd.DataFrame, attacks: dict[str, dict], networks: Mappin
     ``attacks`` gives the settings of each: one that bears the name of an attack of the paper but has other settings is not compared.
     ``networks``: the network whose values of the paper a model is compared with, where that is not its name.
     """
-    theirs = ["clean", *(name for name, known in PAPER_ATTACKS.items() if attacks.get(name, {}).items() >= known.items())]
+    same = [name for name, known in PAPER_ATTACKS.items() if attacks.get(name, {}).items() >= known.items()]
+    theirs = ["clean", *(name for name in same if "restarts" not in attacks[name])]
     own = rows.loc[rows["attack"].isin(theirs), [*KEYS, "map"]]
     ends = ["source_model", "target_model"]
     both = own.replace({end: dict(networks) for end in ends}).merge(paper(), how="left", on=KEYS, suffixes=("_ours", "_paper"))
@@ -503,13 +504,15 @@ def caption(
         sentences.append(f"Channels of the networks as a share of the original's: {', '.join(narrow)}.")
     balls: dict[tuple, list[str]] = {}
     for name, attack in settings["attacks"].items():
-        balls.setdefault(tuple(attack[key] for key in ("epsilon", "iterations", "step", "method")), []).append(name)
+        balls.setdefault(tuple(attack.get(key) for key in ("epsilon", "iterations", "step", "method", "restarts")), []).append(name)
     for values, names in balls.items():
         shown = zip(("epsilon", "iterations", "step"), values)
         epsilon, iterations, step = (setting(f"{key}/{names[0]}", value, "attacks", names[0], key) for key, value in shown)
         words = ", ".join(attack_name(name) for name in names)
         method = "" if values[3] == "pgd" else f" by {METHOD_NAMES.get(values[3], values[3])}"
-        sentences.append(f"{words}: pixels within {epsilon} grey levels, {iterations} step{'s' * (values[1] > 1)} of {step}{method}.")
+        best = f", the best of {setting(f'restarts/{names[0]}', values[4], 'attacks', names[0], 'restarts')} starts" if values[4] else ""
+        steps = f"{iterations} step{'s' * (values[1] > 1)} of {step}{method}{best}"
+        sentences.append(f"{words}: pixels within {epsilon} grey levels, {steps}.")
     seeds = [setting(f"seed/{seed}", seed, "seeds", i) for i, seed in enumerate(settings["seeds"])]
     sentences.append(f"Seed {seeds[0]}." if len(seeds) == 1 else f"Mean ± standard deviation over seeds {', '.join(seeds)}.")
     return " ".join(sentences)

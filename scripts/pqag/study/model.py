@@ -25,6 +25,7 @@ from pqag.names import (
     HASHING,
     HYPERCUBE,
     KINDS,
+    LEAST_OF_APGD,
     LOSSES,
     METHODS,
     NETWORKS,
@@ -43,11 +44,13 @@ from pqag.study.settings import maker_of
 
 #: Keys of an attack that only some losses, or some methods, use.
 USED_BY = {
-    "feature": ("loss", ("basic",)),
-    "assignment": ("loss", ("apd",)),
-    "temperature": ("loss", ("apd", "aod")),
+    "feature": ("loss", ("basic", "hag")),
+    "assignment": ("loss", ("apd", "margin", "hag")),
+    "temperature": ("loss", ("apd", "aod", "hag", "centre")),
     "decay": ("method", ("momentum_pgd",)),
 }
+#: Keys of an attack that its settings only have where they are set, so that adding them made no attack stale.
+ADDED = ("restarts",)
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]  # a part of file names
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -184,14 +187,17 @@ class Attack(_Section):
     step: Annotated[float, Field(gt=0, le=255)] = 2.55
     iterations: Annotated[int, Field(ge=1)] = 5
     random_start: bool = True
+    restarts: Annotated[int, Field(ge=1)] = 1
     feature: Literal["normalised", "raw"] = "normalised"
     assignment: Literal["inner_product", "euclidean"] = "inner_product"
     temperature: Annotated[float, Field(gt=0)] = 1.0
     decay: Annotated[float, Field(ge=0)] = 1.0
 
-    def one_step(self) -> dict[str, Any]:
-        """What ``step`` and ``iterations`` mean for FGSM, which is one step as long as the radius; nothing for other methods."""
-        return {"step": self.epsilon or self.step, "iterations": 1} if self.method == "fgsm" else {}
+    def implied(self) -> dict[str, Any]:
+        """What ``step`` and ``iterations`` are for methods that choose them: FGSM is one step as long as the radius, and APGD begins with
+        steps of twice that. Nothing for other methods."""
+        of_methods = {"fgsm": {"step": self.epsilon, "iterations": 1}, "apgd": {"step": min(2 * self.epsilon, 255)}}
+        return {key: value or self.step for key, value in of_methods.get(self.method, {}).items()}
 
 
 class WhiteBox(_Section):
@@ -310,7 +316,9 @@ class Study(_Section):
             if not fine_tuned:
                 del resolved["joint"]
         for name, attack in self.attacks.items():
-            study["attacks"][name] |= attack.one_step()
+            study["attacks"][name] |= attack.implied()
+            for key in (key for key in ADDED if getattr(attack, key) == Attack.model_fields[key].default):
+                del study["attacks"][name][key]
         for dataset in study["datasets"].values():
             if dataset["sha256"] or (dataset["kind"] in DATASETS and DATASETS[dataset["kind"]].strict):
                 dataset["source"] = None
@@ -403,10 +411,20 @@ class Study(_Section):
                 user = getattr(attack, kind)
                 own = kind == "loss" and is_entry_point(user)  # which is given all that losses use
                 if getattr(attack, key) != Attack.model_fields[key].default and user not in users and not own:
-                    raise ValueError(f"attacks.{name}.{key}: the {kind} {user} does not use it; allowed with {' and '.join(users)}")
-            for key, value in attack.one_step().items():
+                    raise ValueError(f"attacks.{name}.{key}: the {kind} {user} does not use it; allowed with {', '.join(users)}")
+            for key, value in attack.implied().items():
                 if key in attack.model_fields_set and getattr(attack, key) != value:
-                    raise ValueError(f"attacks.{name}.{key}: the method fgsm is one step as long as epsilon; leave the key out")
+                    words = {"fgsm": "is one step as long as epsilon", "apgd": "begins with steps of twice epsilon"}[attack.method]
+                    raise ValueError(f"attacks.{name}.{key}: the method {attack.method} {words}; leave the key out")
+            if attack.method == "apgd" and attack.iterations < LEAST_OF_APGD:
+                words = f"apgd halves its steps by what it gained at checkpoints; allowed are at least {LEAST_OF_APGD}, published are 100"
+                raise ValueError(f"attacks.{name}.iterations is {attack.iterations}, but {words}")
+            if attack.method == "apgd" and attack.loss == "hag":
+                words = "compares the losses of its steps, but that of hag changes from step to step; choose another method or loss"
+                raise ValueError(f"attacks.{name}.method: apgd {words}")
+            if attack.restarts > 1 and not attack.random_start:
+                words = "would all begin at the clean image, since random_start is false; leave one of the two keys out"
+                raise ValueError(f"attacks.{name}.restarts: {attack.restarts} of them {words}")
             if 0 < attack.epsilon < 1:
                 raise ValueError(f"attacks.{name}.epsilon is {attack.epsilon:g}, but pixels are whole numbers: allowed are 0 and 1 to 255")
         return self

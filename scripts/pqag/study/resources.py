@@ -274,7 +274,8 @@ def attack(wildcards, study):
     """A step goes through the network and back; the features are taken before and after. A job that joins shards runs no network."""
     there = images(wildcards, study)
     queries = _share("attack", wildcards, study, there.queries)
-    passes = 3 * study["attacks"][wildcards["attack"]]["iterations"] + 4
+    own = study["attacks"][wildcards["attack"]]
+    passes = own.get("restarts", 1) * (3 * own["iterations"] + 2) + 2
     return _attacking(wildcards, study, queries, passes) if queries else Work(TORCH_MB + 6 * there.mb(there.queries))
 
 
@@ -289,10 +290,11 @@ def _attacking(wildcards, study, queries: int, passes: float) -> Work:
 
 def sweep(wildcards, study):
     """An attack at every strength, each with its scores."""
-    strengths, own = study["figures"]["sweep"], study["attacks"][wildcards["attack"]]["iterations"]
+    strengths, own = study["figures"]["sweep"], study["attacks"][wildcards["attack"]]
     points, there = len(strengths["epsilon"]) + len(strengths["iterations"]), images(wildcards, study)
     queries, scored = min(strengths["queries"], there.queries), evaluate(wildcards, study)
-    it = _attacking(wildcards, study, queries, 3 * (len(strengths["epsilon"]) * own + sum(strengths["iterations"])) + 4 * points)
+    steps = len(strengths["epsilon"]) * own["iterations"] + sum(strengths["iterations"])
+    it = _attacking(wildcards, study, queries, own.get("restarts", 1) * (3 * steps + 2 * points) + 2 * points)
     return it._replace(mb=it.mb + scored.mb, seconds=it.seconds + points * scored.seconds * queries / there.queries)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pqag.job.provenance import LIBRARY, code_digest
-from pqag.names import CLEAN, FARTHEST, PAPER_DATASETS
+from pqag.names import CLEAN, FARTHEST, PAPER_DATASETS, is_entry_point
 from pqag.study import resources as asks
 from pqag.study import settings as needs
 from pqag.study.resources import Work
@@ -35,11 +35,16 @@ WILDCARDS = {
 }
 
 
+#: What an attack looks up by name, see ``Rule``.
+OF_ATTACK = (("loss", "losses"), ("loss", "goals"), ("method", "methods"))
+
+
 class Rule(NamedTuple):
     """A rule: its name, what there is one job of it for (a key of ``WILDCARDS``), which settings and what resources a job has.
 
     ``script`` is the script of another name. ``network``: it trains or runs a network, and asks for a GPU where there is one. ``local``: it
     runs where Snakemake does, also on a cluster. ``group``: on a cluster, jobs of such a group run one after the other in a single job.
+    ``looks_up``: which of its settings name functions of which modules of ``provenance.CHOSEN``.
     """
 
     name: str
@@ -50,11 +55,17 @@ class Rule(NamedTuple):
     network: bool = False
     local: bool = False
     group: str = ""
+    looks_up: tuple[tuple[str, str], ...] = ()
 
     @property
     def path(self) -> Path:
         """The script that the rule runs."""
         return LIBRARY.parent / f"{self.script or self.name}.py"
+
+    def chosen(self, settings: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+        """The functions that a job with these ``settings`` looks up by name, as (module, name): the digest of its code covers them. One of
+        the user's is not among them, since ``brought`` has the digest of its file."""
+        return frozenset((module, settings[key]) for key, module in self.looks_up if not is_entry_point(settings[key]))
 
 
 RULES = {
@@ -71,8 +82,8 @@ RULES = {
         Rule("extract_shard", "victim", needs.extract, asks.extract, script="extract", network=True),
         Rule("quantize", "codebook", needs.quantize, asks.quantize, group="codebooks"),
         Rule("encode", "codebook", needs.nothing, asks.quantize, group="codebooks"),
-        Rule("attack", "attack", needs.attack, asks.attack, network=True, group="attacks"),
-        Rule("attack_shard", "attack", needs.attack, asks.attack, script="attack", network=True),
+        Rule("attack", "attack", needs.attack, asks.attack, network=True, group="attacks", looks_up=OF_ATTACK),
+        Rule("attack_shard", "attack", needs.attack, asks.attack, script="attack", network=True, looks_up=OF_ATTACK),
         Rule("extract_transfer", "source", needs.extract_transfer, asks.extract_transfer, network=True, group="transfers"),
         Rule("evaluate", "score", needs.nothing, asks.evaluate, group="scores"),
         Rule("evaluate_clean", "codebook", needs.nothing, asks.evaluate, script="evaluate", group="scores"),
@@ -87,7 +98,7 @@ RULES = {
         Rule("centroid_distributions", "figure", needs.chosen_queries, asks.figure, group="paper"),
         Rule("retrieval_sheet", "figure", needs.chosen_queries, asks.figure, group="paper"),
         Rule("precision_recall", "figure", needs.figure, asks.drawing, group="paper"),
-        Rule("sweep", "strength", needs.sweep, asks.sweep, network=True, group="sweeps"),
+        Rule("sweep", "strength", needs.sweep, asks.sweep, network=True, group="sweeps", looks_up=OF_ATTACK),
         Rule("figure_sweep", "figure", needs.figure, asks.drawing, group="paper"),
         Rule("gallery", "study", needs.gallery, asks.gallery, group="paper"),
         Rule("paper", "study", needs.paper, asks.light, local=True),
@@ -107,7 +118,8 @@ def settings(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any]) 
     ``study`` is ``Study.resolved()`` of ``pqag.study.model``: every key present. Raises KeyError where the study has no such data set,
     model or attack, or the rule is unknown.
     """
-    return dict(sorted(RULES[rule].settings(wildcards, study).items())) | {"code": code_digest(RULES[rule].path)}
+    found = RULES[rule].settings(wildcards, study)
+    return dict(sorted(found.items())) | {"code": code_digest(RULES[rule].path, RULES[rule].chosen(found))}
 
 
 def work(rule: str, wildcards: Mapping[str, str], study: Mapping[str, Any], gpu: bool = False) -> Work:
