@@ -124,3 +124,43 @@ def test_who_lends_weights_need_not_stand_in_a_table(tmp_path, tiny):
     assert weights in (tmp_path / "results/tiny/MANIFEST.sha256").read_text()
     (tmp_path / weights).unlink()
     assert "pretrain" in {rule for rule, _ in plan(tmp_path, config)}
+
+
+NETWORK = """
+import torch
+from torch import nn
+
+
+class Pooled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 32, 5, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(512, 64))
+        self.head = nn.Linear(64, 10)
+
+    def features(self, images):
+        return self.layers(2 * images - 1)
+
+    def forward(self, images):
+        return self.head(self.features(images).relu())
+
+
+def make():
+    return Pooled()
+"""
+
+
+def test_a_network_of_the_user_is_trained_here(tmp_path, tiny):
+    """Its record names the file; three epochs classify the generated images, of which chance would be a tenth."""
+    (tmp_path / "mine.py").write_text(NETWORK)
+    models = {"pooled": {"network": "mine:make", "training": {"epochs": 3}}}
+    shown = {"tables": {"table3": {"models": []}, "table4": {"models": []}}, "figures": {"models": []}}
+    study = tiny | {"models": models, "attacks": {"apd": {"loss": "apd"}}} | shown
+    run_study(tmp_path, study)
+    folder = tmp_path / "results/tiny/synthetic/pooled-pretrained/seed0"
+    epochs = list(csv.DictReader((folder / "training.csv").open()))
+    assert len(epochs) == 3 and float(epochs[-1]["test_accuracy"]) > 0.5
+    raw = records.dependencies(records.read(folder / "weights.prov.json"), "raw")
+    assert raw == {"mine:make": files.sha256(tmp_path / "mine.py")}
+    assert plan(tmp_path, study) == [("all", {})]
+    (tmp_path / "mine.py").write_text(NETWORK.replace("32, 5", "16, 5").replace("512", "256"))
+    assert ("pretrain", "pooled") in [(rule, wildcards.get("model")) for rule, wildcards in plan(tmp_path, study)]

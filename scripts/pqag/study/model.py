@@ -308,13 +308,12 @@ class Study(_Section):
                 resolved["joint"]["quantization"] = QUANTIZATION.get(method, 0.0)
             for key in (key for key, methods in UNUSED.items() if method in methods):
                 del resolved["joint"][key]
-            maker, fine_tuned = maker_of(resolved), self.is_fine_tuned(name)
-            if maker not in ("pretrain", "train_joint") and not fine_tuned:
-                del resolved["training"]
-            if maker != "train_joint":
-                del resolved["pqn"]
-            if not fine_tuned:
+            if not self.is_fine_tuned(name):
                 del resolved["joint"]
+                if model.like or model.weights or not self.is_trainable(name):
+                    del resolved["training"]
+            if maker_of(resolved) != "train_joint":
+                del resolved["pqn"]
         for name, attack in self.attacks.items():
             study["attacks"][name] |= attack.implied()
             for key in (key for key in ADDED if getattr(attack, key) == Attack.model_fields[key].default):
@@ -356,6 +355,11 @@ class Study(_Section):
         """The network of a model: that of the one it is like, its own, or the one it is named after."""
         model = self.models[name]
         return self.network_of(model.like) if model.like else model.network or name
+
+    def is_trainable(self, name: str) -> bool:
+        """Whether a model without weights is trained here: with a network of ours, or one of the user's if it sets keys of ``training``."""
+        network = self.network_of(name)
+        return network in NETWORKS or (is_entry_point(network) and self.models[name].training != TrainingOverride())
 
     def is_joint(self, name: str) -> bool:
         """Whether a model is trained together with its codebook."""
@@ -448,7 +452,7 @@ class Study(_Section):
             raise ValueError(
                 f"{key}.weights is missing: a network of torchvision is not trained here; name a file or weights of torchvision"
             )
-        if model.training != TrainingOverride() and (model.weights or network not in NETWORKS) and not self.is_fine_tuned(name):
+        if model.training != TrainingOverride() and (model.weights or not self.is_trainable(name)) and not self.is_fine_tuned(name):
             raise ValueError(f"{key}.training: it is not trained here, since its weights are given; leave the key out")
         if model.width != 1 and network not in NETWORKS:
             raise ValueError(f"{key}.width: only networks of ours have a width; leave the key out")

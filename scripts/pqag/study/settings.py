@@ -19,10 +19,11 @@ def as_config(study: Mapping[str, Any]) -> dict[str, Any]:
 def maker_of(model: Mapping[str, Any]) -> str:
     """The rule that makes the weights of a model of a resolved study, or those that its joint training begins with: ``borrow`` takes
     another model's, ``adopt`` those of the user, ``adopt_joint`` those of the zoo that were trained with a codebook; ``train_joint`` trains
-    new ones with a codebook, ``pretrain`` without."""
+    new ones with a codebook, ``pretrain`` without, also those of a network of the user's that has a recipe."""
     if model["like"]:
         return "borrow"
-    own = is_entry_point(model["network"]) or is_torchvision(model["network"])
+    has_recipe = "training" in model and not is_fine_tuned(model)
+    own = (is_entry_point(model["network"]) and not has_recipe) or is_torchvision(model["network"])
     if model["weights"] or own:
         return "adopt_joint" if model["quantizer"]["method"] == PQN else "adopt"
     return "train_joint" if model["quantizer"]["method"] == PQN else "pretrain"
@@ -63,7 +64,7 @@ def prepare(wildcards, study):
 def pretrain(wildcards, study):
     model = study["models"][wildcards["model"]]
     run = {"threads": study["threads"]["pretrain"], "device": study["device"]}
-    return model["training"] | _pick(model, "network", "width") | run
+    return model["training"] | _pick(model, "network", "width") | run | _brought(study, model["network"])
 
 
 def train_joint(wildcards, study):
@@ -71,8 +72,7 @@ def train_joint(wildcards, study):
     model = study["models"][wildcards["model"]]
     start = model["quantizer"] | {"codewords": codewords(int(wildcards["bits"]), model["quantizer"]["subspaces"])}
     if is_fine_tuned(model):
-        brought = _brought(study, model["network"], model["quantizer"]["method"])
-        return pretrain(wildcards, study) | start | model["joint"] | brought
+        return pretrain(wildcards, study) | start | model["joint"] | _brought(study, model["network"], model["quantizer"]["method"])
     return pretrain(wildcards, study) | start | model["pqn"]
 
 
