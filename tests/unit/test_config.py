@@ -95,6 +95,7 @@ def test_what_is_left_out_is_filled_in():
         },
         "figures": {"models": None, "attack": None, "bits": None, "sweep": SWEEP | {"models": None}, "gallery": {"queries": 100}},
         "shards": {"attack": 1, "extract": 1},
+        "readings": {},
         "anonymous": False,
     }
 

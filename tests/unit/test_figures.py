@@ -75,6 +75,12 @@ def heat(names=NETWORKS, title="A title", clean=True, **options):
     return figures.heat_map(values, names, names, title, above, **options)
 
 
+def readings_rows(titles):
+    keys = itertools.product(titles, (16, 24), ("SDC", "ADC"), ("clean", "basic", "apd", "aod"))
+    lines = [(*key, 50.0 + i % 40, 48.0 + i % 40, 53.0 + i % 40) for i, key in enumerate(keys)]
+    return pd.DataFrame(lines, columns=["title", "target_bits", "distance", "attack", "map", "ci_low", "ci_high"])
+
+
 def differences_of(names):
     return pd.DataFrame(np.linspace(-40, 40, len(names) ** 2).reshape(len(names), -1), names, names)
 
@@ -98,6 +104,8 @@ KINDS = {
     "differences": lambda: figures.differences({f"Table {i}": differences_of(NETWORKS[:count]) for i, count in enumerate((4, 3, 7))}),
     "differences, hostile": lambda: figures.differences({LONG[:60]: differences_of(HOSTILE[:4])}),
     "differences, none": lambda: figures.differences({}),
+    "readings": lambda: figures.readings(readings_rows(["The default", "Temperature 10"])),
+    "readings, hostile": lambda: figures.readings(readings_rows(HOSTILE)),
     "heat_map": heat,
     "heat_map, hostile": lambda: heat(HOSTILE[:4], LONG, clean=False),
 }

@@ -142,6 +142,7 @@ BY_HAND = [
     ("heat_map", {"table": "table4", "panel": "cifar10"}, {}),
     ("beside_paper", {}, {}),
     ("claims", {}, CLAIMS),
+    ("ambiguity", {}, {}),
     ("perturbation", VICTIM, {"attack": "strong", "bits": 24, "seed": 5}),
     *[(figure, VICTIM, DRAWN | {"attack": "strong"}) for figure in ("centroid_distributions", "retrieval_sheet")],
     ("precision_recall", VICTIM, DRAWN),
@@ -284,7 +285,7 @@ def rules_with_a_script() -> dict[str, str]:
 
 def test_rules_and_scripts_are_those_of_the_workflow():
     scripts = rules_with_a_script()
-    assert set(RULES) == set(scripts) == {"study"} | {rule for rule, _, _ in BY_HAND}
+    assert set(RULES) == set(scripts) == {"study", "reading"} | {rule for rule, _, _ in BY_HAND}
     for rule, script in scripts.items():
         assert RULES[rule].path == ROOT / f"scripts/{script}.py" and RULES[rule].path.is_file()
     text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))

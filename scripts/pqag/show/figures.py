@@ -453,6 +453,35 @@ def differences(panels: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
+@_styled
+def readings(rows: pd.DataFrame) -> Figure:
+    """mAP by SDC of the clean queries and under each attack of the paper, a line a reading, a panel a code length; rows of
+    ``pqag.show.ambiguity.tidy``. Bars are 95 % intervals over queries."""
+    rows = rows[rows["distance"] == DISTANCES[0]]
+    titles, bits = (list(_some("rows", dict.fromkeys(rows[key]))) for key in ("title", "target_bits"))
+    names = [_wrap(title, 2.4) for title in titles]
+    pitch = 0.04 + _LINE * max(map(_lines, names))
+    figure, grid = _panels("", 1, len(bits), PAGE, max(1.5, 0.6 + pitch * len(titles)), sharey=True)
+    styles = {name: {key: look[key] for key in ("color", "marker")} for name, look in _STANDARD.items()}
+    for axes, count in zip(grid[0], bits):
+        for name, look in styles.items():
+            part = rows[(rows["target_bits"] == count) & (rows["attack"] == name)]
+            places, values = [titles.index(title) for title in part["title"]], part["map"].to_numpy(float)
+            ends = np.abs(part[["ci_low", "ci_high"]].to_numpy(float) - values[:, None]).T
+            axes.errorbar(values, places, xerr=ends, elinewidth=0.8, linestyle="none", **look)
+        axes.set(title=f"{count} bits", xlabel="mAP (%), SDC", xlim=(0, 100))
+        axes.xaxis.set_major_locator(FixedLocator(range(0, 101, 20)))
+        axes.set_ylim(len(titles) - 0.5, -0.5)
+    grid[0, 0].set_yticks(range(len(titles)), names)
+    named = [
+        Line2D([], [], color=look["color"], marker=look["marker"], linestyle="none", label=attack_name(name))
+        for name, look in styles.items()
+    ]
+    with mpl.rc_context({"legend.numpoints": 1}):
+        _legend(figure, named)
+    return _laid_out(figure)
+
+
 def _name_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str], clean: bool, turned: bool) -> None:
     """Names beside the cells, those of the columns ``turned`` or not, and no lines."""
     first = _APART * clean

@@ -98,7 +98,7 @@ AnyDataset = Annotated[Dataset | Images | NusWide, Field(discriminator="kind")]
 #: The section of each kind.
 DATASET_SECTIONS = {kind: {"nuswide": NusWide}.get(kind, Dataset if kind in DATASETS else Images) for kind in KINDS}
 #: Names that stand for something else among the folders of a study's results.
-RESERVED = ("benchmarks", "figures", "logs", "tables")
+RESERVED = ("benchmarks", "figures", "logs", "readings", "tables")
 
 
 #: Classes of every known data set.
@@ -267,6 +267,13 @@ class Shards(_Section):
     extract: Annotated[int, Field(ge=1)] = 1
 
 
+class Reading(_Section):
+    """The study with other values of some keys: another reading of what the paper leaves open. Its ``title`` stands in the table."""
+
+    title: Annotated[str, Field(min_length=1, max_length=120)]
+    change: dict[str, Any]
+
+
 class Study(_Section):
     """A whole study: what is trained, attacked and measured."""
 
@@ -284,6 +291,7 @@ class Study(_Section):
     figures: Figures = Figures()
     threads: Threads = Threads()
     shards: Shards = Shards()
+    readings: dict[Name, Reading] = {}
     device: Literal["auto", "cpu", "cuda"] = "auto"
     anonymous: bool = False
 
@@ -321,7 +329,16 @@ class Study(_Section):
         for dataset in study["datasets"].values():
             if dataset["sha256"] or (dataset["kind"] in DATASETS and DATASETS[dataset["kind"]].strict):
                 dataset["source"] = None
+        for name, reading in study["readings"].items():
+            reading["study"] = self.reading(name).resolved()
+        if not study["readings"]:
+            del study["readings"]
         return study | self.shown()
+
+    def reading(self, name: str) -> "Study":
+        """The study of a reading; its name is that of this study and its own."""
+        given = self.model_dump(exclude_unset=True, exclude={"readings"})
+        return Study.model_validate(_updated(given, self.readings[name].change) | {"study": f"{self.study}_{name}"})
 
     def shown(self) -> dict[str, dict[str, Any]]:
         """``tables`` and ``figures`` with the defaults that depend on the rest of the study: every model that is trained together with its
@@ -507,7 +524,8 @@ class Study(_Section):
                 named_files = [f"{model.weights}/{bits}bits" for bits in self.bits] if pqn else [model.weights]
                 weights += [(f"models.{name}.weights", file) for file in named_files]
         files = [(key, name) for key, name in weights if not is_name_of_weights(name)]
-        return [(key, name) for key, name in named if is_entry_point(name)] + files
+        inner = [(f"readings.{name}.change.{key}", file) for name in self.readings for key, file in self.reading(name).brings()]
+        return [(key, name) for key, name in named if is_entry_point(name)] + files + inner
 
     @model_validator(mode="after")
     def _tables_show_what_is_there(self) -> "Study":
@@ -642,6 +660,15 @@ class Study(_Section):
             needs = f"datasets.{name} has {classes} classes, but csq has {2 * bits} centres for {bits} bits"
             raise ValueError(f"bits: {needs}; allowed are at least {-(-classes // 8) * 4} bits")
 
+    @model_validator(mode="after")
+    def _readings_are_studies(self) -> "Study":
+        for name in self.readings:
+            try:
+                self.reading(name)
+            except ValidationError as error:
+                raise ValueError(f"readings.{name}.change: {_sentence(error.errors()[0])}") from None
+        return self
+
 
 def read_config(path: str | Path) -> dict[str, Any]:
     """The mapping that a study file holds; raises UserError, one sentence that names the file, the line, and what is allowed there."""
@@ -649,6 +676,14 @@ def read_config(path: str | Path) -> dict[str, Any]:
         return read(path)
     except Refused as error:
         raise UserError(str(error)) from None
+
+
+def _updated(given: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` with the values of ``change``, mapping by mapping."""
+    return dict(given) | {
+        key: _updated(given[key], value) if isinstance(value, dict) and isinstance(given.get(key), dict) else value
+        for key, value in change.items()
+    }
 
 
 def parse_study(config: Mapping[str, Any], origin: str = "config.yaml") -> Study:

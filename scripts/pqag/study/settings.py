@@ -13,7 +13,11 @@ from pqag.study.scores import CONCLUSIONS, TABLES, counterpart, is_fine_tuned, r
 
 def as_config(study: Mapping[str, Any]) -> dict[str, Any]:
     """What study.json holds as a study file again: without the keys that only say where it came from, and what its files contained."""
-    return {key: value for key, value in study.items() if key not in ("configfiles", "overrides", "brought", "contents")}
+    kept = {key: value for key, value in study.items() if key not in ("configfiles", "overrides", "brought", "contents")}
+    if "readings" in kept:
+        changed = {name: as_config(one["study"]) | {"study": study["study"]} for name, one in kept["readings"].items()}
+        kept["readings"] = {name: {"title": kept["readings"][name]["title"], "change": one} for name, one in changed.items()}
+    return kept
 
 
 def maker_of(model: Mapping[str, Any]) -> str:
@@ -116,6 +120,25 @@ def attack(wildcards, study):
     attack = study["attacks"][wildcards["attack"]]
     network = study["models"][wildcards["model"]]["network"]
     return attack | extract(wildcards, study) | _brought(study, attack["loss"], attack["method"], network)
+
+
+def reading(study: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The resolved study of a reading, with what is known of the files that it names."""
+    return study["readings"][name]["study"] | {key: study[key] for key in ("brought", "contents") if key in study}
+
+
+def lent(study: Mapping[str, Any], name: str) -> list[str]:
+    """The models of a reading whose training is that of the study, on the same images: they take its weights."""
+    other = reading(study, name)
+    if study["seeds"] != other["seeds"] or study["datasets"].keys() != other["datasets"].keys():
+        return []
+    parts = [{"dataset": dataset} for dataset in study["datasets"]]
+    if any(step(part, study) != step(part, other) for part in parts for step in (fetch, prepare)):
+        return []
+    both = [model for model in other["models"] if model in study["models"]]
+    pairs = {model: [one["models"][model] for one in (study, other)] for model in both}
+    alike = [model for model, pair in pairs.items() if all(maker_of(one) == "pretrain" for one in pair)]
+    return [model for model in alike if pretrain({"model": model}, study) == pretrain({"model": model}, other)]
 
 
 def nothing(wildcards, study):
