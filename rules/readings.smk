@@ -4,7 +4,9 @@ rule reading:
         weights=lambda wildcards: [
             path
             for model in lent(RESOLVED, wildcards.reading)
-            for path in expand(f"{paths.victim(RESOLVED)}/weights.pt", dataset=STUDY.datasets, model=model, training=PRETRAINED, seed=STUDY.seeds)
+            for path in expand(
+                f"{paths.victim(RESOLVED)}/weights.pt", dataset=STUDY.datasets, model=model, training=PRETRAINED, seed=STUDY.seeds
+            )
         ],
     output:
         "<results>/readings/{reading}.json",

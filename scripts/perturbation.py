@@ -19,7 +19,7 @@ with step(snakemake) as settings:
     [q] = retrieval.at_quantiles_of_loss(before, after, [0.5])
     shown = [queries[q], adversarial[q]]
     for features in (clean, attacked):
-        [items] = retrieval.nearest(codebook.rotated(features[[q]]), codebook.codewords, codebook.codes, COUNT, "ADC")
+        [items] = codebooks.nearest(codebook, features[[q]], COUNT, "ADC")
         shown += [gallery[items], (gallery_labels[items] & labels[q]).any(1)]
     attack = attack_name(settings["attack"])
     victim = f"{model_name(snakemake.wildcards.model)}, {settings['bits']} bits"

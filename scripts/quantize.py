@@ -2,7 +2,7 @@
 
 import faiss
 
-from pqag import codebooks, names, quantizer, storage, user_code
+from pqag import additive, codebooks, encoders, names, quantizer, storage, user_code
 from pqag.errors import UserError
 from pqag.job.step import log, step
 
@@ -13,13 +13,13 @@ with step(snakemake) as settings:
         need = f"{snakemake.wildcards.bits} bits in {settings['subspaces']} sub-spaces need {settings['codewords']} codewords"
         raise UserError(f"bits: {need}, more than the {len(features)} database images they are fitted to")
     size, subspaces, method = features.shape[1], settings["subspaces"], settings["method"]
-    if size % subspaces:
+    if size % subspaces and method != "rq":  # which does not cut features
         raise UserError(f"quantizer.subspaces: {subspaces} does not divide the {size} numbers of a feature of {snakemake.wildcards.model}")
     arguments = features, subspaces, settings["codewords"], int(snakemake.wildcards.seed), settings["iterations"]
     if names.is_entry_point(method):
-        fit = quantizer.by_user(user_code.function(method, settings["brought"][method]), method, *arguments)
+        fit = encoders.by_user(user_code.function(method, settings["brought"][method]), method, *arguments)
     else:
-        fit = quantizer.METHODS[method](*arguments)
+        fit = (getattr(additive, method) if method in names.ADDITIVE else quantizer.METHODS[method])(*arguments)
     log.info("mean squared error %.6g, empty codewords per sub-space %s", fit.objective, fit.empty)
-    codebook = codebooks.Codebook(fit.codewords, fit.codes, ids, fit.rotation)
+    codebook = codebooks.Codebook(fit.codewords, fit.codes, ids, fit.rotation, fit.encoder, fit.logits)
     codebooks.write(snakemake.output[0], codebook, fit.objective, fit.empty)

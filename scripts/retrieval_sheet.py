@@ -19,7 +19,7 @@ with step(snakemake) as settings:
     for name, path in zip(settings["attacks"], snakemake.input.attacked):
         sets[name] = storage.read_hdf5(path, "query/images", "query/features")
     for name, (images, features) in sets.items():
-        retrieved = retrieval.nearest(codebook.rotated(features[chosen]), codebook.codewords, codebook.codes, COUNT, "ADC")
+        retrieved = codebooks.nearest(codebook, features[chosen], COUNT, "ADC")
         for (_, rows), q, items in zip(groups, chosen, retrieved):
             relevant = (gallery_labels[items] & labels[q]).any(1)
             rows.append((attack_name(name), images[q], gallery[items], relevant))

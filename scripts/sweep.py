@@ -22,7 +22,9 @@ with step(snakemake) as settings:
     seed = int(snakemake.wildcards.seed)
     own = attacks.from_settings(settings)
     if own.loss in AIMED:
-        own = replace(own, goals=attacks.goals_of(own.loss, Known(codebook, database_labels, database_ids, labels)))
+        classes = storage.read_attributes(snakemake.input.images)["classes"]
+        known = Known(codebook, database_labels, database_ids, labels, ids, seed, settings.get("target"), classes)
+        own = replace(own, goals=attacks.goals_of(own.loss, known).codes)
     axes = ("epsilon",) if own.method == "fgsm" else ("epsilon", "iterations")  # which has one step
     tried = [(axis, value, replace(own, **{axis: value})) for axis in axes for value in strengths[axis]]
     steps = -(-len(images) // BATCH) * sum(attack.looks for _, _, attack in tried)
@@ -30,7 +32,7 @@ with step(snakemake) as settings:
     with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}") as bar:
         for axis, value, attack in tried:
             _, features, _ = attacks.attack(network, codebook, images, ids, attack, seed, BATCH, bar.update)
-            scores = retrieval.evaluate(codebook.rotated(features), labels, codebook.codewords, codebook.codes, database_labels)
+            scores = codebooks.evaluate(codebook, features, labels, database_labels)
             log.info("%s %g: %s", axis, value, {kind: scores[kind]["map"] for kind in retrieval.DISTANCES})
             for kind in retrieval.DISTANCES:
                 point = {"axis": axis, "value": value, "attack": snakemake.wildcards.attack, "distance": kind}

@@ -4,7 +4,7 @@ from functools import partial
 
 import faiss
 
-from pqag import checkpoints, files, joint, names, storage, training, training_run
+from pqag import checkpoints, codebooks, files, joint, names, storage, training, training_run
 from pqag.devices import torch_device
 from pqag.errors import UserError
 from pqag.job.step import progress, step
@@ -26,7 +26,9 @@ with step(snakemake) as settings:
                 bar.set_postfix_str(run.save(epoch, checkpoint))
         begin(recipe.epochs)
         files.write_text(snakemake.output.history, run.history())
-        storage.write_hdf5(snakemake.output.codewords, {"codewords": network.codewords().detach().cpu().numpy()})
+        words = network.codewords().detach().cpu().numpy()
+        trained = codebooks.Codebook(words, None, None, None, network.encoder, network.logits)
+        storage.write_hdf5(snakemake.output.codewords, *codebooks.arrays(trained))
         trunk = network.backbone if settings["method"] == names.PQN else network.backbone.trunk
         classes = getattr(getattr(trunk, "head", None), "out_features", None)
         checkpoints.save_network(snakemake.output.weights, network.backbone, settings["network"], settings["width"], classes)

@@ -6,7 +6,7 @@ bits with the same number of threads (``torch.set_num_threads``) on the same mac
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pqag import attacks, checkpoints, codebooks, files, names, networks, quantizer, retrieval, storage, user_code, victims
+from pqag import additive, attacks, checkpoints, codebooks, files, names, networks, quantizer, retrieval, storage, user_code, victims
 from pqag.codebooks import Codebook
 from pqag.errors import UserError
 from pqag.names import AIMED, METHODS
@@ -54,7 +54,7 @@ class Victim:
 
     network: any module. Its method ``features``, or without one the module itself, maps images, float32 (N, 3, H, W) in [0, 1], to
     features, float (N, D). The functions of this module put it into evaluation mode and freeze its parameters; they compute where it is.
-    codebook: codewords, float (M, K, D/M), which suffice for ``attack``; or a ``Codebook`` with the codes of the database, for ``search``
+    codebook: codewords, float (M, K, D/M), which suffice for ``attack``; or a ``Codebook``, with codes of the database for ``search``
     and ``evaluate``; None if it is not fitted yet. labels: of the database, for ``evaluate``: classes, int (N,), or multi-hot (N, C).
     normalised: whether features are scaled to length 1 before they are compared with codewords, as in the paper.
 
@@ -92,18 +92,26 @@ def _checked(codebook: Any) -> Codebook:
     whole = codebook if isinstance(codebook, Codebook) else Codebook(codebook, None, None)
     codewords = _floats(whole.codewords, "codewords", 3, "(M, K, D/M)")
     rotation = None if whole.rotation is None else _floats(whole.rotation, "rotation", 2, "(D, D)")
+    logits = None if whole.logits is None else _floats(whole.logits, "logits", 3, "(M, K, D/M + 1)")
+    if whole.encoder not in names.ENCODERS or (whole.encoder == "argmax") != (logits is not None):
+        needs = f"{', '.join(names.ENCODERS)}, and logits go with argmax alone"
+        raise UserError(f"encoder is {whole.encoder!r}{'' if logits is None else ' with logits'}, but must be one of {needs}")
     subspaces, count, part = codewords.shape
-    if rotation is not None and rotation.shape != (subspaces * part,) * 2:
-        raise UserError(f"rotation has the shape {rotation.shape}, but codewords {codewords.shape} need {(subspaces * part,) * 2}")
+    if logits is not None and logits.shape != (subspaces, count, part + 1):
+        raise UserError(f"logits have the shape {logits.shape}, but codewords {codewords.shape} need {(subspaces, count, part + 1)}")
+    size = part if whole.encoder in names.FULL_LENGTH else subspaces * part
+    if rotation is not None and rotation.shape != (size, size):
+        raise UserError(f"rotation has the shape {rotation.shape}, but codewords {codewords.shape} need {(size, size)}")
+    checked = Codebook(codewords, None, whole.ids, rotation, whole.encoder, logits)
     if (codes := whole.codes) is None:
-        return Codebook(codewords, None, whole.ids, rotation)
+        return checked
     codes = _array(codes)
     if codes.ndim != 2 or codes.shape[1] != subspaces or codes.dtype.kind not in "iu" or not len(codes):
         words = f"whole numbers (N, {subspaces}), one for each sub-space of the codewords"
         raise UserError(f"codes are {attacks.described(codes)}, but must be {words}")
     if codes.min() < 0 or codes.max() >= count:
         raise UserError(f"codes are numbers from {codes.min()} to {codes.max()}, but there are {count} codewords, 0 to {count - 1}")
-    return Codebook(codewords, codes.astype(quantizer.code_dtype(count)), whole.ids, rotation)
+    return replace(checked, codes=codes.astype(quantizer.code_dtype(count)))
 
 
 def _floats(values: Any, what: str, dimensions: int, shape: str) -> np.ndarray:
@@ -187,7 +195,10 @@ def _check_length(victim: Victim, length: int) -> None:
     """Raise UserError if the codewords are for features of another length."""
     if victim.codebook is not None:
         subspaces, _, part = victim.codebook.codewords.shape
-        if subspaces * part != length:
+        if victim.codebook.encoder in names.FULL_LENGTH:
+            if part != length:
+                raise UserError(f"the codewords do not fit the network: its features have {length} numbers, and the codewords {part}")
+        elif subspaces * part != length:
             words = f"{subspaces} sub-spaces of {part} numbers, together {subspaces * part}"
             raise UserError(f"the codewords do not fit the network: its features have {length} numbers, and the codewords {words}")
 
@@ -209,8 +220,8 @@ def attack(
     loss: a name in ``LOSSES``, or a function of yours (docs/attack.md). epsilon: the largest change of a pixel, 0 or 1 ... 255; from the
     image rounded to 8 bits if images are floats. seed, ids: every random start is drawn from the seed and the id of the image, int (N,);
     without ids images are numbered from 0. options: ``step`` (2.55, on the same scale as epsilon), ``iterations`` (5), ``random_start``,
-    ``assignment``, ``temperature``, ``method``, ``restarts`` and ``decay``, as for an attack of a study (config.yaml); ``method`` may be a
-    function too.
+    ``assignment``, ``temperature``, ``distribution``, ``method``, ``restarts`` and ``decay``, as for an attack of a study (config.yaml);
+    ``method`` may be a function too.
 
     Needs a victim with codewords. Raises UserError for wrong arguments, and for a network without gradients.
     """
@@ -257,6 +268,8 @@ def _settings(victim: Victim, loss: str | Callable, epsilon: float, options: dic
     _number("decay", values["decay"], 0)
     if not isinstance(values["random_start"], bool):
         raise UserError(f"random_start is {values['random_start']!r}, but must be True or False")
+    if values["distribution"] not in ("codewords", "own"):
+        raise UserError(f"distribution is {values['distribution']!r}, but must be codewords or own")
     if values["assignment"] not in ("inner_product", "euclidean"):
         raise UserError(f"assignment is {values['assignment']!r}, but must be inner_product or euclidean")
     if values["restarts"] > 1 and not values["random_start"]:
@@ -277,8 +290,7 @@ def search(victim: Victim, images: Any, k: int = 10, kind: str = "ADC") -> np.nd
     _number("k", k, 1, whole=True)
     if kind not in retrieval.DISTANCES:
         raise UserError(f"kind is {kind!r}, but must be {' or '.join(retrieval.DISTANCES)}")
-    queries = codebook.rotated(features(victim, images))
-    return retrieval.nearest(queries, codebook.codewords, codebook.codes, int(k), kind)
+    return codebooks.nearest(codebook, features(victim, images), int(k), kind)
 
 
 def evaluate(victim: Victim, images: Any, labels: Any) -> dict[str, Any]:
@@ -300,9 +312,9 @@ def evaluate(victim: Victim, images: Any, labels: Any) -> dict[str, Any]:
     if largest >= classes:
         raise UserError(f"labels have the class {largest}, but the multi-hot ones have columns for 0 to {classes - 1} only")
     of_queries, of_database = (one if one.ndim == 2 else np.eye(classes, dtype=np.uint8)[one] for one in (queries, own))
-    rotated = codebook.rotated(_features(victim, images))
+    found = _features(victim, images)
     try:
-        return retrieval.evaluate(rotated, of_queries, codebook.codewords, codebook.codes, of_database)
+        return codebooks.evaluate(codebook, found, of_queries, of_database)
     except ValueError as error:
         raise UserError(str(error)) from None
 
@@ -310,16 +322,17 @@ def evaluate(victim: Victim, images: Any, labels: Any) -> dict[str, Any]:
 def fit_codebook(features: Any, bits: int = 16, subspaces: int = 4, method: str = "pq", seed: int = 0, iterations: int = 25) -> Codebook:
     """Fit a codebook to ``features`` of a database, float (N, D), and encode them: codes of ``bits`` bits in M ``subspaces``.
 
-    method: "pq", or "opq", which also rotates. There are 2^(bits / M) codewords in each sub-space, and at least as many features are
-    needed. Raises UserError where these numbers do not fit one another.
+    method: "pq", "opq", which also rotates, or "rq" or "cq", whose codewords are as long as a feature and are added up. There are 2^(bits /
+    M) codewords in each sub-space, and at least as many features are needed. Raises UserError where these numbers do not fit one another.
     """
     z = _floats(features, "features", 2, "(N, D)")
     for name, value in (("bits", bits), ("subspaces", subspaces), ("iterations", iterations)):
         _number(name, value, 1, whole=True)
     _number("seed", seed, 0, whole=True)
-    if method not in quantizer.METHODS:
-        raise UserError(f"method is {method!r}, but must be {' or '.join(quantizer.METHODS)}")
-    if bits % subspaces or z.shape[1] % subspaces:
+    known = quantizer.METHODS | {name: getattr(additive, name) for name in names.ADDITIVE}
+    if method not in known:
+        raise UserError(f"method is {method!r}, but must be {', '.join(known)}")
+    if bits % subspaces or (z.shape[1] % subspaces and method != "rq"):
         raise UserError(f"{subspaces} subspaces must divide both the {bits} bits and the {z.shape[1]} numbers of a feature")
     if bits // subspaces > 64 or len(z) < (codewords := names.codewords(bits, subspaces)):
         needed = f"2^{bits // subspaces}"
@@ -327,10 +340,10 @@ def fit_codebook(features: Any, bits: int = 16, subspaces: int = 4, method: str 
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # sums over another number of threads differ in their last bits
     try:
-        fit = quantizer.METHODS[method](z, subspaces, codewords, seed, iterations)
+        fit = known[method](z, subspaces, codewords, seed, iterations)
     finally:
         faiss.omp_set_num_threads(threads)
-    return Codebook(fit.codewords, fit.codes, np.arange(len(z)), fit.rotation)
+    return Codebook(fit.codewords, fit.codes, np.arange(len(z)), fit.rotation, fit.encoder, fit.logits)
 
 
 def load_victim(source: str | Path, bits: int | None = None) -> Victim:

@@ -28,12 +28,13 @@ from pqag.networks import Backbone, features, groups_of, normalise, pixels
 class Attack:
     """One entry of ``attacks`` in config.yaml.
 
-    loss: name of a function of ``pqag.losses``, or in ``entry_points``. epsilon, step: radius of the ball and step size, in pixel values
-    of 0 ... 255. iterations: gradient steps. random_start: begin at a uniformly drawn point of the ball. feature: "normalised" or "raw"
+    loss: name of a function of ``pqag.losses``, or in ``entry_points``. epsilon, step: radius of the ball and step size, in pixel values of
+    0 ... 255. iterations: gradient steps. random_start: begin at a uniformly drawn point of the ball. feature: "normalised" or "raw"
     features for Basic. assignment: "inner_product" (Eq. 6) or "euclidean" (Eq. 1) to find the codeword that APD attacks. temperature: of
-    the softmax of Eq. 7. method: name of a function of ``pqag.methods``, or in ``entry_points``. restarts: from how many starting points
-    the method runs; of each query the point with the largest loss is kept. options: what only this method uses, see ``options_of``.
-    entry_points: functions of the user's, by their names. goals: the codes that the loss aims at, int64 (N, M), in the order of the images.
+    the softmax of Eq. 7. distribution: of "codewords" (Eq. 7) or of the "own" scores of the victim, see ``losses.Head``. method: name
+    of a function of ``pqag.methods``, or in ``entry_points``. restarts: from how many starting points the method runs; of each query the
+    point with the largest loss is kept. options: what only this method uses, see ``options_of``. entry_points: functions of the user's, by
+    their names. goals: the codes that the loss aims at, int64 (N, M), in the order of the images.
     """
 
     loss: str
@@ -44,6 +45,7 @@ class Attack:
     feature: str = "normalised"
     assignment: str = "inner_product"
     temperature: float = 1.0
+    distribution: str = "codewords"
     method: str = "pgd"
     restarts: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -65,9 +67,9 @@ def from_settings(settings: Mapping[str, Any]) -> Attack:
     return Attack(**{key: settings[key] for key in keys if key in settings}, options=options, entry_points=functions)
 
 
-def goals_of(loss: str, known: goals.Known) -> np.ndarray | None:
-    """The codes that a loss of ours aims at, int64 (Q, M), for each query of what is ``known``; None if it aims at none."""
-    return getattr(goals, loss)(known) if loss in names.AIMED else None
+def goals_of(loss: str, known: goals.Known) -> goals.Goals:
+    """What a loss of ``names.AIMED`` aims at, for the queries of what is ``known``."""
+    return getattr(goals, loss)(known)
 
 
 def options_of(method: str) -> dict[str, Any]:
@@ -217,14 +219,17 @@ def attack_batches(
     ``network`` is put into evaluation mode with frozen parameters and computes where it is; ``codebook`` is the victim's. ``on_step`` is
     called after every look of a batch at the loss. The figures are plain values, for ``health``: ``loss`` is the sum over
     the queries at each such look and, last, of the stored images; ``zero_gradients`` the share of exact zeros in the first gradient of each
-    query, None if there was none; ``codes_changed`` the number of queries with another code (by Eq. 1, as retrieval assigns it). A batch
+    query, None if there was none; ``codes_changed`` the number of queries with another code (as retrieval assigns it). A batch
     depends on no other. Raises UserError if an attack of the user's gives something else than images in the ball.
     """
     network = network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
     device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
-    turn = None if codebook.rotation is None else torch.as_tensor(codebook.rotation, dtype=torch.float64, device=device)
-    head = Head(torch.as_tensor(codebook.codewords, dtype=torch.float64, device=device), settings.assignment, settings.temperature, turn)
-    retrieval_head = replace(head, assignment="euclidean")
+    words, turn, logits = (
+        None if array is None else torch.as_tensor(array, dtype=torch.float64, device=device)
+        for array in (codebook.codewords, codebook.rotation, codebook.logits)
+    )
+    head = Head(words, settings.assignment, settings.temperature, turn, codebook.encoder, logits, settings.distribution)
+    retrieval_head = replace(head, distribution="own")
     normalised, epsilon = settings.feature == "normalised", settings.epsilon / 255 if settings.random_start else 0.0
 
     for begin in range(0, len(images), batch_size):

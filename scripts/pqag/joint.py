@@ -7,7 +7,8 @@ user, that gets a ``Given`` and returns a ``Method``.
 Binary hashing is product quantization with a fixed codebook, ``hypercube``: all sign patterns of a sub-vector. The nearest codeword is the
 signs of the feature u, so SDC ranks by Hamming distance: SDC^2 = 4 g^2 d_H. The losses are those of CSQ (Yuan et al. 2020), DPSH (Li et al.
 2016) and HashNet (Cao et al. 2017), over the pairs of a batch; tanh is part of the losses, not of the feature. DQN (Cao et al. 2016) draws
-the cosines of pairs to 1 or -1, and features to codewords, which k-means on the features renews before each epoch.
+the cosines of pairs to 1 or -1, and features to codewords, which k-means on the features renews before each epoch. DPQ and DTQ find
+codes in their own way, see ``pqag.learned``.
 
 docs/protocol.md says where these depart from the publications.
 """
@@ -25,13 +26,14 @@ from torch import Tensor, nn
 
 from pqag import checkpoints, names, pqn, quantizer, training, training_run, user_code
 from pqag.errors import UserError
+from pqag.learned import Dpq, Dtq
 from pqag.networks import Bottleneck, normalise, pixels
 
 
 @dataclass(frozen=True)
 class Given:
     """What a method is told: ``bits`` of a code, M ``subspaces``, K ``codewords``, ``classes`` of the data set, training ``batches`` in an
-    epoch, and of the study's section ``joint`` the weight of a ``quantization`` term and ``size``."""
+    epoch, and of the study's section ``joint`` the weight of a ``quantization`` term, ``size`` and ``epochs``."""
 
     bits: int
     subspaces: int
@@ -40,6 +42,7 @@ class Given:
     batches: int
     quantization: float
     size: int
+    epochs: int
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,14 @@ class Method:
 
     size: D, the length of the feature. loss: a function of raw features, float32 (N, D), multi-hot labels, float32 (N, C), the codewords
     and the number of the epoch, that gives a number to minimise, (). codewords: the codebook (M, K, D/M), which stays; None for that of
-    k-means on the normalised features of training images, made before each epoch and after the last.
+    k-means on the normalised features of training images, made before each epoch and after the last. learned: a codebook that is trained
+    with the network instead, as those of ``pqag.learned`` are; its parameters are trained, too.
     """
 
     size: int
     loss: Callable[[Tensor, Tensor, Tensor, int], Tensor]
     codewords: np.ndarray | None = None
+    learned: Dpq | Dtq | None = None
 
 
 #: The size of a bit in ``hypercube``: that of 16 bits of norm 1 together. As a power of two it makes distances exact, and so ties.
@@ -184,7 +189,19 @@ def dqn(given: Given) -> Method:
     return Method(given.size, lambda u, labels, codewords, epoch: dqn_loss(u, labels, codewords, given.quantization if epoch else 0.0))
 
 
-METHODS: dict[str, Callable[[Given], Method]] = dict(zip(names.FINE_TUNED, (csq, dpsh, hashnet, dqn), strict=True))
+def dpq(given: Given) -> Method:
+    """In the first half of the epochs classification alone."""
+    learned = Dpq((given.subspaces, given.codewords, given.size), given.classes, given.epochs, given.quantization)
+    return Method(given.size, lambda u, labels, codewords, epoch: learned.loss(u, labels, epoch), learned=learned)
+
+
+def dtq(given: Given) -> Method:
+    """The groups of group-hard mining are batches."""
+    learned = Dtq((given.subspaces, given.codewords, given.size), given.epochs, given.quantization)
+    return Method(given.size, lambda u, labels, codewords, epoch: learned.loss(u, labels, epoch), learned=learned)
+
+
+METHODS: dict[str, Callable[[Given], Method]] = dict(zip(names.FINE_TUNED, (csq, dpsh, hashnet, dqn, dpq, dtq), strict=True))
 
 
 class FineTuned(nn.Module):
@@ -196,6 +213,7 @@ class FineTuned(nn.Module):
     def __init__(self, backbone: Bottleneck, method: Method, given: Given, iterations: int, weight: float, name: str = ""):
         super().__init__()
         self.backbone, self.method, self.given, self.iterations, self.weight, self.name = backbone, method, given, iterations, weight, name
+        self.learned = method.learned
         words = np.zeros((given.subspaces, given.codewords, method.size // given.subspaces), np.float32)
         self.register_buffer("kept", torch.from_numpy(words if method.codewords is None else method.codewords.astype(np.float32)))
 
@@ -204,14 +222,30 @@ class FineTuned(nn.Module):
         return self.backbone(images)
 
     def codewords(self) -> Tensor:
-        """The codewords, float32 (M, K, D/M)."""
-        return self.kept
+        """The codewords, float32 (M, K, D/M), or (M, K, D)."""
+        return self.kept if self.learned is None else self.learned.codewords
+
+    @property
+    def encoder(self) -> str:
+        """How codes are found, see ``pqag.encoders``."""
+        return "nearest" if self.learned is None else self.learned.encoder
+
+    @property
+    def logits(self) -> np.ndarray | None:
+        """The logits of the encoder "argmax", float32 (M, K, D/M + 1)."""
+        return None if self.learned is None else self.learned.logits
 
     def begin(
         self, epoch: int, recipe: training.Recipe, images: np.ndarray | h5py.Dataset, seed: int, image_size: int | None = None
     ) -> None:
         """Renew a codebook that is not fixed, on ``images``. Called before each epoch, and after the last."""
-        if self.method.codewords is None:
+        if self.learned is not None:
+
+            def points() -> np.ndarray:
+                return pqn.points_of_start(self.eval().backbone, images, self.given.codewords, seed, 1, image_size)
+
+            self.learned.begin(epoch, points, seed, self.iterations)
+        elif self.method.codewords is None:
             sizes = self.given.subspaces, self.given.codewords
             self.kept.copy_(pqn.start_of_codebook(self.eval().backbone, images, sizes, seed, self.iterations, 1, image_size))
 
@@ -222,7 +256,7 @@ class FineTuned(nn.Module):
             with training.mixed(recipe, images.device):
                 features = self.backbone.features(images)
                 logits = self.backbone.head(features)
-            loss = self.method.loss(features.float(), labels, self.kept, epoch)
+            loss = self.method.loss(features.float(), labels, self.codewords(), epoch)
             if self.name and not (isinstance(loss, Tensor) and loss.shape == () and loss.requires_grad and loss.isfinite()):
                 raise UserError(f"the loss of {self.name} must return one finite number, a tensor () with a gradient by the features")
             classified = training.classification_loss(logits.float(), labels, multilabel, recipe.label_smoothing)
@@ -257,7 +291,7 @@ def network(settings: Mapping[str, Any], data: training.Data, bits: int, seed: i
         sizes = {key: settings[key] for key in pqn.Joint.__dataclass_fields__}
         return pqn.ProductQuantizationNetwork(training_run.new_network(settings, data, seed), pqn.Joint(**sizes)).to(data.labels.device)
     batches = -(-len(data.images) // recipe.batch_size)
-    given = Given(bits, subspaces, words, classes, batches, settings.get("quantization", 0.0), settings.get("size", 0))
+    given = Given(bits, subspaces, words, classes, batches, settings.get("quantization", 0.0), settings.get("size", 0), recipe.epochs)
     own = names.is_entry_point(name)
     if own:
         method = by_user(user_code.function(name, settings["brought"][name]), name, given)

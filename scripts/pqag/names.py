@@ -10,17 +10,23 @@ from typing import NamedTuple
 
 NETWORKS = ("alexnet", "vgg11", "vgg13", "vgg16", "resnet18", "resnet34", "resnet50")
 #: Losses of an attack, its methods, and quantizers that are fitted to features.
-LOSSES = ("basic", "apd", "aod", "margin", "hag", "centre")
-#: Those that aim at codes which are chosen from the database, see ``pqag.goals``.
-AIMED = ("centre",)
+LOSSES = ("basic", "apd", "aod", "margin", "hag", "centre", "p2p", "dhta")
+#: Those that aim at a target of the study's, and all that aim at codes which are chosen from the database, see ``pqag.goals``.
+TARGETED = ("p2p", "dhta")
+AIMED = ("centre", *TARGETED)
 METHODS = ("pgd", "fgsm", "momentum_pgd", "apgd")
 FITTED = ("pq", "opq")
 #: Iterations that APGD needs, so that its checkpoints are more than a step apart.
 LEAST_OF_APGD = 20
+#: Quantizers whose codewords have the full length of a feature and are added up, see ``pqag.additive``.
+ADDITIVE = ("rq", "cq")
 #: Quantizers that are trained with the network. PQN begins with a new network, all others with a trained one, see ``pqag.joint``.
-PQN, HASHING, DQN = "pqn", ("csq", "dpsh", "hashnet"), "dqn"
-FINE_TUNED = (*HASHING, DQN)
-QUANTIZERS = (*FITTED, PQN, *FINE_TUNED)
+PQN, HASHING, DEEP = "pqn", ("csq", "dpsh", "hashnet"), ("dqn", "dpq", "dtq")
+FINE_TUNED = (*HASHING, *DEEP)
+QUANTIZERS = (*FITTED, *ADDITIVE, PQN, *FINE_TUNED)
+#: How codes are found, see ``pqag.encoders``; and with full-length codewords, which are added up.
+ENCODERS = ("nearest", "argmax", "beam", "icm")
+FULL_LENGTH = ("beam", "icm")
 #: The code lengths that CSQ has a Hadamard matrix for, see ``pqag.joint.hadamard``; and the largest K of a hypercube.
 HADAMARD = tuple(bits for bits in range(4, 65, 4) if bits != 52)
 HYPERCUBE = 2**16
@@ -44,6 +50,12 @@ DATASETS = {
 }
 #: Those of the paper.
 PAPER_DATASETS = ("cifar10", "nuswide")
+#: The classes of known data sets, in the order of the labels, as ``pqag.datasets`` has them: what a target may be is checked by these.
+CLASS_NAMES = {
+    "fashion_mnist": ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "synthetic": tuple(f"pattern {i}" for i in range(10)),
+}
 #: What a data set may be: one of the above, the official release of NUS-WIDE, or images of the user (``pqag.images``).
 KINDS = (*DATASETS, "nuswide", "imagefolder", "manifest")
 #: Images of NUS-WIDE in its two lists.
@@ -127,10 +139,22 @@ MODEL_NAMES = {
     "resnet50": "ResNet50",
 }
 FAMILY_NAMES = {"alexnet": "AlexNet", "vgg": "VGG", "resnet": "ResNet"}
-QUANTIZER_NAMES = {"pq": "PQ", "opq": "OPQ", "pqn": "PQN", "csq": "CSQ", "dpsh": "DPSH", "hashnet": "HashNet", "dqn": "DQN"}
+QUANTIZER_NAMES = {
+    "pq": "PQ",
+    "opq": "OPQ",
+    "rq": "RQ",
+    "cq": "CQ",
+    "pqn": "PQN",
+    "csq": "CSQ",
+    "dpsh": "DPSH",
+    "hashnet": "HashNet",
+    "dqn": "DQN",
+    "dpq": "DPQ",
+    "dtq": "DTQ",
+}
 METHOD_NAMES = {"fgsm": "FGSM", "momentum_pgd": "momentum PGD", "apgd": "APGD"}
 ATTACK_NAMES = {"clean": "Clean", "basic": "Basic", "apd": "APD", "aod": "AOD", "farthest": "Farthest codes"}
-ATTACK_NAMES |= {"margin": "Margin", "hag": "HAG", "centre": "Centre code"}
+ATTACK_NAMES |= {"margin": "Margin", "hag": "HAG", "centre": "Centre code", "p2p": "P2P", "dhta": "DHTA"}
 
 
 def model_name(name: str) -> str:

@@ -90,22 +90,40 @@ def start_of_codebook(
     groups: int = 1,
     image_size: int | None = None,
 ) -> Tensor:
-    """The centroids, float32 (M, K, D/M), of k-means on the features of ``network``, which is in evaluation mode, normalised in ``groups``.
+    """The centroids, float32 (M, K, D/M), of k-means on the features of ``points_of_start``. ``sizes``: M and K.
 
-    ``images``, uint8 (N, 3, H, W): the first 10,000, or 20 for each codeword, in an order drawn by ``seed``, enlarged to ``image_size``
-    pixels on a side. ``sizes``: M and K. Raises ValueError for fewer images than codewords.
+    Raises ValueError for fewer images than codewords.
+    """
+    points = points_of_start(network, images, sizes[1], seed, groups, image_size)
+    return torch.from_numpy(np.ascontiguousarray(quantizer.fit(points, *sizes, seed, iterations).codewords))
+
+
+@torch.no_grad()
+def points_of_start(
+    network: nn.Module,
+    images: np.ndarray | h5py.Dataset,
+    codewords: int,
+    seed: int,
+    groups: int = 1,
+    image_size: int | None = None,
+) -> np.ndarray:
+    """Features, float32 (N, D), of ``network``, which is in evaluation mode, normalised in ``groups``.
+
+    ``images``, uint8 (N, 3, H, W): the first 10,000, or 20 for each of K ``codewords``, in an order drawn by ``seed``, enlarged to
+    ``image_size`` pixels on a side.
     """
     device = next(network.parameters()).device
-    count = max(IMAGES_OF_START, FOR_EACH_CODEWORD * sizes[1])
+    count = max(IMAGES_OF_START, FOR_EACH_CODEWORD * codewords)
     rows, places = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].sort()
     batches = (read_rows(images, batch).to(device) for batch in rows.split(500))
     features = [normalise(network.features(pixels(batch, image_size)), groups) for batch in batches]
-    points = torch.cat(features).float().cpu()[places.argsort()].numpy()
-    return torch.from_numpy(np.ascontiguousarray(quantizer.fit(points, *sizes, seed, iterations).codewords))
+    return torch.cat(features).float().cpu()[places.argsort()].numpy()
 
 
 class ProductQuantizationNetwork(nn.Module):
     """A backbone with a codebook that is learned with it; called like the backbone, it gives logits."""
+
+    encoder, logits = "nearest", None  # how codes are found, as of ``pqag.joint.FineTuned``
 
     def __init__(self, backbone: Backbone, joint: Joint):
         super().__init__()

@@ -1,13 +1,12 @@
 """Product quantization (Jegou, Douze & Schmid 2011): codebooks by k-means in each sub-space, encoding and decoding.
 
-A codebook may be fitted to rotated features, as in OPQ (Ge et al. 2013). ``opq`` and ``by_user`` rotate features themselves; all other
-functions take rotated features.
+A codebook may be fitted to rotated features, as in OPQ (Ge et al. 2013). ``opq`` rotates features itself; all other functions take
+rotated features.
 
 Symbols as in PQ-AG: a feature of D numbers is cut into M sub-vectors of D/M; each is replaced by the nearest of the K codewords of its
 sub-space (Eq. 1), so a code takes M log2 K bits.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +22,8 @@ class Fit:
     codewords: float32 (M, K, D/M). codes: (N, M), smallest unsigned integer that holds K - 1.
     objective: mean squared distance of a feature to its reconstruction. empty: number of codewords without a feature, per sub-space.
     rotation: orthogonal, float32 (D, D), to be applied to features before they are cut into sub-vectors; None for none.
+    encoder: one of ``names.ENCODERS``; with one of ``names.FULL_LENGTH`` codewords are (M, K, D). logits: of "argmax", float32
+    (M, K, D/M + 1), see ``pqag.encoders``.
     """
 
     codewords: np.ndarray
@@ -30,6 +31,8 @@ class Fit:
     objective: float
     empty: list[int]
     rotation: np.ndarray | None = None
+    encoder: str = "nearest"
+    logits: np.ndarray | None = None
 
 
 def split(features: np.ndarray, subspaces: int) -> np.ndarray:
@@ -104,20 +107,6 @@ def opq(features: np.ndarray, subspaces: int, codewords: int, seed: int, iterati
 
 #: Product quantizers by name: functions of features (N, D), M, K, seed and iterations. The result also depends on faiss' thread count.
 METHODS = dict(zip(names.FITTED, (fit, opq), strict=True))
-
-
-def by_user(function: Callable, name: str, features: np.ndarray, subspaces: int, codewords: int, seed: int, iterations: int) -> Fit:
-    """Return the checked fit by a function of the user. It gets the same arguments as ``METHODS`` and returns an object with ``codewords``,
-    (M, K, D/M), and ``rotation``, (D, D) or None. Raises UserError, with its ``name``, if it returns anything else."""
-    size = features.shape[1]
-    result = function(features.copy(), subspaces, codewords, seed, iterations)
-    words = checked(name, "codewords", getattr(result, "codewords", None), (subspaces, codewords, size // subspaces))
-    if (rotation := getattr(result, "rotation", None)) is None:
-        return fitted(features, words)
-    rotation = checked(name, "rotation", rotation, (size, size))
-    if (off := float(np.abs(rotation.astype(np.float64) @ rotation.T - np.eye(size)).max())) > 1e-3:
-        raise UserError(f"the quantizer {name} returned a rotation that is not orthogonal: R R^T differs from 1 by {off:.2g}")
-    return replace(fitted(features @ rotation.T, words), rotation=rotation)
 
 
 def checked(name: str, what: str, array: object, shape: tuple[int, ...]) -> np.ndarray:

@@ -12,7 +12,7 @@ summation. The low bits of each number say what lies at that distance, so one pl
 code have the same distance from any query: where many items share a code, the distinct codes are ranked instead of the items.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -153,33 +153,43 @@ def _columns(codes: np.ndarray, words: int) -> tuple[int, list[np.ndarray]]:
     return group, [_packed(part.T, [words] * part.shape[1]) for part in parts]
 
 
-def _tables(queries: np.ndarray, codewords: np.ndarray, kind: str) -> np.ndarray:
+def _tables(queries: np.ndarray, codewords: np.ndarray, kind: str, quantized: np.ndarray | None = None) -> np.ndarray:
     """Squared distances, float64 (Q, M, K), of the sub-vectors of query features (Q, D) to the codewords, as for ``distances``."""
     if kind not in DISTANCES:
         raise ValueError(f"unknown distance {kind!r}: known are {', '.join(DISTANCES)}")
     if kind == "SDC":
-        queries = decode(encode(queries, codewords), codewords)
+        queries = decode(encode(queries, codewords), codewords) if quantized is None else quantized
     return squared_distances(split(queries, len(codewords)), codewords)
 
 
-def distances(queries: np.ndarray, codes: np.ndarray, codewords: np.ndarray, kind: str) -> np.ndarray:
+def distances(
+    queries: np.ndarray,
+    codes: np.ndarray,
+    codewords: np.ndarray,
+    kind: str,
+    quantized: np.ndarray | None = None,
+    offsets: np.ndarray | None = None,
+) -> np.ndarray:
     """Squared distances, float64 (Q, N), of query features (Q, D) to items with ``codes`` (N, M); squaring does not change the ranking.
 
     ``kind`` "ADC": ||y - q(x)||^2, "SDC": ||q(y) - q(x)||^2 (PQ-AG, Related Work). Equal codes get equal distances bit for bit.
+    ``quantized`` (Q, D): the q(y), where they are not the nearest codewords. ``offsets`` (N,): what to add to the distances to each item,
+    see ``pqag.encoders``.
     """
-    tables = _tables(queries, codewords, kind)
+    tables = _tables(queries, codewords, kind, quantized)
     result = np.zeros((len(queries), len(codes)))
     for m in range(len(codewords)):
         result += tables[:, m][:, codes[:, m]]
-    return result
+    return result if offsets is None else result + offsets
 
 
-def nearest(queries: np.ndarray, codewords: np.ndarray, codes: np.ndarray, count: int, kind: str) -> np.ndarray:
-    """The ``count`` nearest items, int64 (Q, count), of the database with ``codes`` (N, M), nearest first, as for ``distances``.
+def nearest(queries: np.ndarray, codewords: np.ndarray, codes: np.ndarray, count: int, kind: str, **hooks: np.ndarray) -> np.ndarray:
+    """The ``count`` nearest items, int64 (Q, count), of the database with ``codes`` (N, M), nearest first, as for ``distances``, which
+    gets ``hooks``.
 
     Tied items are in the order of the database, which is random because of the split. A smaller database gives fewer than ``count``.
     """
-    return np.argsort(distances(queries, codes, codewords, kind), axis=1, kind="stable")[:, :count]
+    return np.argsort(distances(queries, codes, codewords, kind, **hooks), axis=1, kind="stable")[:, :count]
 
 
 #: Quantiles, of the loss of average precision under an attack, at which figures show queries.
@@ -409,21 +419,34 @@ def evaluate(
     database_codes: np.ndarray,
     database_labels: np.ndarray,
     database_counts: np.ndarray | None = None,
+    quantized: np.ndarray | None = None,
+    offsets: np.ndarray | None = None,
 ) -> dict:
     """Score query features (Q, D) on a quantized database, by SDC and by ADC.
 
     ``codewords`` (M, K, D/M), ``database_codes`` (N, M), labels multi-hot (Q, C) and (N, C). ``database_counts``, integers (N,): how many
-    items each of the N stands for, by default one. Returns plain numbers, shares in [0, 1], ready for JSON.
+    items each of the N stands for, by default one. ``quantized`` and ``offsets``: see ``distances``; equal codes have equal offsets.
+    Returns plain numbers, shares in [0, 1], ready for JSON.
     """
+    levels = None  # a further column of codes and of tables, the same for all queries
+    words = codewords.shape[1]
+    if offsets is not None:
+        levels, numbers = np.unique(offsets, return_inverse=True)
+        database_codes = np.column_stack([database_codes.astype(np.int64), numbers])
+        words = max(words, len(levels))
+
+    def tables_of(some: np.ndarray, kind: str) -> np.ndarray:
+        return _with_levels(_tables(query_features[some], codewords, kind, None if quantized is None else quantized[some]), levels)
+
     # So glibc keeps up to 60 MB that arrays give back; to get the pages from the system again for each array takes a quarter of the time.
     np.empty(30 * 2**20, np.uint8)
-    data = database(database_codes, database_labels, codewords.shape[1], database_counts)
+    data = database(database_codes, database_labels, words, database_counts)
     queries = len(query_features)
     label_sets, set_of = _distinct(query_labels)
     # One row for each query by SDC, then one for each by ADC.
     scores, curves = np.empty((4, len(DISTANCES) * queries)), np.empty((len(DISTANCES) * queries, len(RECALL_LEVELS)))
     positives = np.empty(queries, np.int64)
-    for rows, tables in _blocks(query_features, codewords, set_of, data):
+    for rows, tables in _blocks(tables_of, set_of, data):
         for number in np.unique(set_of[rows % queries]):
             relevant = data.relevant(label_sets[number])
             positives[set_of == number] = relevant.sum()
@@ -450,16 +473,28 @@ def evaluate(
     }
 
 
-def _blocks(features: np.ndarray, codewords: np.ndarray, set_of: np.ndarray, data: Database) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _with_levels(tables: np.ndarray, levels: np.ndarray | None) -> np.ndarray:
+    """``tables``, float64 (Q, M, K), with ``levels`` (L,), sorted, as one more sub-space of every query; the shorter of the two is filled
+    up with its last number, which no code names."""
+    if levels is None:
+        return tables
+    more = np.tile(levels, (len(tables), 1, 1))
+    size = max(tables.shape[2], len(levels))
+    return np.concatenate([np.pad(one, ((0, 0), (0, 0), (0, size - one.shape[2])), "edge") for one in (tables, more)], axis=1)
+
+
+def _blocks(
+    tables_of: Callable[[np.ndarray, str], np.ndarray], set_of: np.ndarray, data: Database
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield rows of ``evaluate``, (R,), and their distances to the codewords in fixed point, (R, M, K), shifted as in ``_layout``.
 
-    Queries with the same labels follow each other.
+    ``tables_of`` gives the distances of some queries of one kind. Queries with the same labels follow each other.
     """
     kind, bits, low = _layout(data)
     order = np.argsort(set_of, kind="stable")
     for start in range(0, len(order), BLOCK):
         queries = order[start : start + BLOCK]
-        tables = np.concatenate([fixed_point(_tables(features[queries], codewords, name), bits) for name in DISTANCES])
+        tables = np.concatenate([fixed_point(tables_of(queries, name), bits) for name in DISTANCES])
         rows = np.concatenate([queries + number * len(order) for number in range(len(DISTANCES))])
         yield rows, (tables << np.uint64(low)).astype(kind, copy=False)
 

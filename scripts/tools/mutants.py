@@ -49,11 +49,14 @@ FAULTS = {
     ],
     "losses": [
         ("(self.codewords**2).sum(2) / 2", "(self.codewords**2).sum(2)", "Euclidean assignment without the half"),
-        ("self.similarities(z) / self.temperature", "self.similarities(z) * self.temperature", "multiplied by the temperature"),
+        ("scores / self.temperature", "scores * self.temperature", "multiplied by the temperature"),
         ("mask = kept > -0.5", "mask = kept > 0.5", "HAG drops what has not changed yet"),
         ("(_others(scores, codes).amax(2)", "(scores.amax(2)", "a margin to the best codeword, be it the clean one"),
     ],
-    "goals": [(" - _shares(codes[~relevant], distances)", "", "the centre code ignores the items of other classes")],
+    "goals": [
+        (" - _shares(codes[~relevant], distances)", "", "the centre code ignores the items of other classes"),
+        ("labels[(labels * known.labels).any(1)] = 0", "pass", "a query that has the target's label counts for t-mAP"),
+    ],
     "methods": [
         ("decay * momentum + gradient / norm", "decay * momentum + gradient", "gradients of momentum PGD without their norm"),
         ("0.25 * (x - previous)", "0.25 * (previous - x)", "the momentum of APGD goes back"),
@@ -61,7 +64,7 @@ FAULTS = {
     ],
     "attacks": [
         ("(adversarial * 255).round().int()", "(adversarial * 255).int()", "pixels rounded down"),
-        ('replace(head, assignment="euclidean")', "head", "codes that changed counted by the assignment of the attack"),
+        ('replace(head, distribution="own")', "head", "codes that changed counted by the assignment of the attack"),
         ("partial(method, **settings.options)", "partial(method)", "the decay of the settings ignored"),
         ("other.losses[-1] > self.losses[-1]", "other.losses[-1] < self.losses[-1]", "restarts keep the point with the lowest loss"),
     ],
@@ -71,6 +74,20 @@ FAULTS = {
         ("recipe.epochs + 1e-9)", "recipe.epochs)", "the codebook begins an epoch early where the product is rounded down"),
         ("max(IMAGES_OF_START,", "min(IMAGES_OF_START,", "the codebook begins on too few images"),
         ("if epoch < self.begins_at(recipe):", "if epoch <= self.begins_at(recipe):", "triplets begin one epoch late"),
+    ],
+    "encoders": [
+        ("scores = scores - products[other][m][codes[other]]", "pass", "ICM does not look at the other tables"),
+        ("return ((total**2).sum(1) - squares)[", "return (total**2).sum(1)[", "the offset of a code keeps the squares of its codewords"),
+        ("(rest @ words[m].T + (words[m]", "(rest @ words[m].T - (words[m]", "the farthest codeword of a table taken for the nearest"),
+    ],
+    "additive": [
+        ("1 + 2 * PENALTY * excess", "1 + PENALTY * excess", "half of the gradient of CQ's penalty"),
+        ("= seed, iterations, 1", "= 0, iterations, 1", "RQ always with seed 0"),
+    ],
+    "learned": [
+        ("central(soft) + central(hard)", "2 * central(soft)", "the central loss of DPQ without its hard representation"),
+        ("hard = (costs > 0) &", "hard = (costs > margin) &", "triplets that are hard only beyond the margin"),
+        ("if epoch <= begins:", "if epoch < begins:", "full-length codewords of DTQ begin as zeros"),
     ],
     "joint": [
         ("t = u @ u.T / 2", "t = u @ u.T", "DPSH without the half"),
@@ -90,7 +107,7 @@ FAULTS = {
     "settings": [
         ('_pick(model, "network", "width") | run', '_pick(model, "network") | run', "a training does not depend on the width"),
         ('attack["method"], network)', "network)", "an attack does not depend on the file of its method"),
-        ('| model["joint"] | brought', "| brought", "a joint training does not depend on the section joint"),
+        ('| start | model["joint"] |', "| start |", "a joint training does not depend on the section joint"),
         ('["sweep"], "queries", "epsilon"', '["sweep"], "epsilon"', "a sweep does not depend on its number of queries"),
         ('if model["weights"] or own:', "if own:", "a network of ours with weights of the user's is trained"),
     ],

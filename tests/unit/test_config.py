@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pqag import attacks, names, networks, training
+from pqag import attacks, datasets, names, networks, training
 from pqag.errors import UserError
 from pqag.names import feature_size
 from pqag.study import model as config
@@ -81,7 +81,7 @@ FILLED |= {"quantizer": QUANTIZER, "threads": {"pretrain": 2, "attack": 1}, "dev
 
 def test_what_is_left_out_is_filled_in():
     assert parse_study(LEAST).model_dump() == FILLED | {
-        "attacks": {"x": ATTACK | {"restarts": 1}},
+        "attacks": {"x": ATTACK | {"restarts": 1, "distribution": "codewords", "target": {"class": None, "items": None}}},
         "models": {"vgg16": UNSET | {"training": dict.fromkeys(config.Training.model_fields), "quantizer": dict.fromkeys(QUANTIZER)}},
         "training": RECIPE,
         "pqn": PQN,
@@ -229,6 +229,7 @@ HEX = "must be a sha256: 64 hexadecimal digits in lower case"
 NAMES = "a name may hold only a-z, 0-9 and _ and begins with a letter"
 NETWORKS = "allowed are alexnet, vgg11, vgg13, vgg16, resnet18, resnet34, resnet50"
 APGD = {"loss": "aod", "method": "apgd", "iterations": 20}
+P2P = {"loss": "p2p"}
 
 WRONG = [
     # (key, value, what the sentence must hold: the key, what stands there, the nearest or the allowed)
@@ -323,7 +324,7 @@ WRONG = [
     ("tables.table2.models", ["vgg16"], ["tables.table2.models: vgg16 is not trained with its codebook", "models.vgg16.quantizer.method"]),
     ("models.vgg16.pqn", {"alpha": 2}, ["models.vgg16.pqn: only a model with the quantizer pqn uses it"]),
     ("models.vgg16.quantizer", {"method": "pqn", "subspaces": 1}, ["bits: 16 bits in 1 sub-spaces need K = 65536", "2000 training images"]),
-    ("models.vgg16.joint", {"epochs": 2}, ["models.vgg16.joint: only a model with the quantizer csq, dpsh, hashnet, dqn, or a"]),
+    ("models.vgg16.joint", {"epochs": 2}, ["models.vgg16.joint: only a model with the quantizer csq, dpsh, hashnet, dqn, dpq, dtq, or a"]),
     ("joint.epochs", 0, ["joint.epochs is 0", "at least 1"]),
     ("pqn.alpha", 0, ["pqn.alpha is 0", "greater than 0"]),
     ("pqn.loss", "triplet", ["pqn.loss is 'triplet'", "'sigmoid', 'hinge' or 'softplus'"]),
@@ -359,12 +360,23 @@ WRONG = [
     ("attacks.basic.decay", -1, ["attacks.basic.decay is -1", "at least 0"]),
     ("attacks.basic.method", "fsgm", ["attacks.basic.method: 'fsgm'", "did you mean fgsm?", "momentum_pgd, apgd, or a function"]),
     ("attacks.basic.method", "mine.py:run:x", ["attacks.basic.method: 'mine.py:run:x' is not known", "as module:function"]),
-    ("attacks.basic.loss", "mine:", ["attacks.basic.loss: 'mine:' is not known", "hag, centre, or a function of yours as module:function"]),
+    ("attacks.basic.loss", "mine:", ["attacks.basic.loss: 'mine:' is not known", "p2p, dhta, or a function of yours as module:function"]),
     ("attacks.basic", {"loss": "apd", "method": "fgsm", "step": 1}, ["attacks.basic.step", "as long as epsilon; leave the key out"]),
     ("attacks.basic", {"loss": "apd", "method": "fgsm", "iterations": 5}, ["attacks.basic.iterations", "fgsm is one step"]),
     ("attacks.basic.method", "apgd", ["attacks.basic.iterations is 5", "apgd halves", "at least 20, published are 100"]),
     ("attacks.basic", APGD | {"step": 1}, ["attacks.basic.step: the method apgd begins with steps of twice epsilon; leave the key out"]),
     ("attacks.basic", {"loss": "aod", "restarts": 3, "random_start": False}, ["attacks.basic.restarts: 3 of", "random_start is false"]),
+    ("attacks.basic", {"loss": "basic", "distribution": "own"}, ["attacks.basic.distribution: the loss basic does not use it"]),
+    ("attacks.basic", {"loss": "apd", "distribution": "own", "assignment": "euclidean"}, ["attacks.basic.assignment: with distribution"]),
+    ("attacks.basic", {"loss": "dhta"}, ["attacks.basic.target is missing: the loss dhta needs one", "{class: NAME or number}"]),
+    ("attacks.basic.target", {"class": 1}, ["attacks.basic.target: the loss basic does not use it; allowed with p2p, dhta"]),
+    ("attacks.basic", {"loss": "mine:loss", "target": {"class": 1}}, ["attacks.basic.target: the loss mine:loss does not use it"]),
+    ("attacks.basic", P2P | {"target": {"class": 1, "items": [1]}}, ["attacks.basic.target: it has both class and items"]),
+    ("attacks.basic", P2P | {"target": {"clas": 1}}, ["attacks.basic.target.clas is no key: did you mean class?", "class, items"]),
+    ("attacks.basic", P2P | {"target": {"class": 10}}, ["target.class is 10, but datasets.synthetic has the classes 0 to 9"]),
+    ("attacks.basic", P2P | {"target": {"class": "patern 3"}}, ["datasets.synthetic has no class 'patern 3': did you mean pattern 3?"]),
+    ("attacks.basic", P2P | {"target": {"class": True}}, ["target.class is True, but must be the name or the number of a class"]),
+    ("attacks.basic", P2P | {"target": {"items": []}}, ["attacks.basic.target.items is empty"]),
     ("attacks.basic.restarts", 0, ["attacks.basic.restarts is 0", "at least 1"]),
     ("attacks.strong.feature", "raw", ["attacks.strong.feature: ", "the loss apd does not use it", "allowed with basic, hag"]),
     ("attacks.basic", APGD | {"loss": "hag"}, ["attacks.basic.method: apgd compares the losses of its steps, but that of hag changes"]),
@@ -480,7 +492,7 @@ WRONG_VICTIMS = [
     ({"other": {"like": "twin", "weights": "a.pt"}}, ["models.other.weights: its weights are those of twin"]),
     ({"other": {"like": "twin", "width": 0.5}}, ["models.other: its network and width are those of twin"]),
     ({"other": {"like": "twin", "network": "vgg11"}}, ["models.other: its network and width are those of twin"]),
-    ({"other": {"like": "twin", "quantizer": {"method": "qp"}}}, ["pq, opq, pqn, csq, dpsh, hashnet, dqn, or a function"]),
+    ({"other": {"like": "twin", "quantizer": {"method": "qp"}}}, ["pq, opq, rq, cq, pqn, csq, dpsh, hashnet, dqn, dpq, dtq, or"]),
     ({"other": {"like": "twin", "quantizer": {"method": "pqn"}}}, ["models.other: the quantizer pqn is trained with the network"]),
     ({"other": {"network": "vgg11", "weights": "a.pt", "quantizer": JOINTLY}}, ["models.other: the quantizer pqn", "weights out"]),
     ({"other": {"network": "vgg11", "quantizer": JOINTLY}, "twin": {"like": "other"}}, ["models.twin.like: other has other weights"]),
@@ -488,7 +500,10 @@ WRONG_VICTIMS = [
     ({"other": {"like": "twin", "quantizer": CSQ | {"subspaces": 1}}}, ["K = 16777216 sign patterns", "at most 65536 are allowed"]),
     ({"other": {"like": "twin", "quantizer": CSQ, "joint": {"size": 8}}}, ["models.other.joint.size: the quantizer csq does not use it"]),
     ({"other": {"like": "twin", "quantizer": {"method": "hashnet"}, "joint": {"quantization": 1}}}, ["quantization: the quantizer"]),
-    ({"other": {"like": "twin", "quantizer": {"method": "dqn"}, "joint": {"size": 30}}}, ["joint.size: 4 sub-spaces do not divide the 30"]),
+    *(({"other": {"like": "twin", "quantizer": {"method": method}, "joint": {"size": 30}}}, ["joint.size: 4 sub-spaces do not divide the"])
+      for method in ("dqn", "dpq", "dtq")),
+    ({"other": {"like": "twin", "quantizer": {"method": "cq", "subspaces": 3}}}, ["subspaces: 3 does not divide the 512 numbers"]),
+    ({"other": {"like": "twin", "quantizer": {"method": "rq", "subspaces": 3}}}, ["bits: 16 is no multiple of models.other.quantizer"]),
     ({"other": {"like": "twin", "quantizer": CSQ}, "more": {"like": "other"}}, ["models.more.like: ", "allowed are"]),
     ({"other": {"network": "vgg11", "quantizer": CSQ}, "more": {"like": "other"}}, ["other has other weights", "the quantizer csq"]),
     ({"other": {"like": "twin", "quantizer": {"subspaces": 3}}}, ["models.other.quantizer.subspaces: 3 does not divide the 512 numbers"]),
@@ -530,11 +545,15 @@ def test_keys_of_an_attack_and_of_training_are_the_fields_of_their_classes():
         method: {key for key, users in options.items() if method in users} for method in names.METHODS
     }
     assert all(config.Attack.model_fields[key].default == value for found in of_methods.values() for key, value in found.items())
-    assert {*config.Attack.model_fields, "entry_points", "options", "goals"} - options.keys() == {
+    assert {*config.Attack.model_fields, "entry_points", "options", "goals"} - options.keys() - {"target"} == {
         field.name for field in dataclasses.fields(attacks.Attack)
     }
     assert set(config.Training.model_fields) == {field.name for field in dataclasses.fields(training.Recipe)}
     assert set(config.TrainingOverride.model_fields) == set(config.Training.model_fields)
+
+
+def test_class_names_are_those_of_the_known_data_sets():
+    assert {name: one.classes for name, one in datasets.DATASETS.items()} == names.CLASS_NAMES
 
 
 @pytest.mark.parametrize("model", names.NETWORKS)

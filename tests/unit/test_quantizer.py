@@ -8,7 +8,7 @@ import nanopq
 import numpy as np
 import pytest
 
-from pqag import codebooks, joint, quantizer, retrieval
+from pqag import codebooks, encoders, joint, quantizer, retrieval
 from pqag.errors import UserError
 
 #: Two sub-spaces of one number each, two codewords each: the hand-worked codebook.
@@ -206,13 +206,13 @@ def test_the_head_of_an_attack_looks_at_rotated_features():
 def brought(codewords, rotation=None):
     """The fit of a user's quantizer that returns these for 20 features of 4 numbers, M = 2 and K = 3."""
     result = types.SimpleNamespace(codewords=codewords, rotation=rotation)
-    return quantizer.by_user(lambda *_: result, "mine:fit", gaussian(20, 4), 2, 3, 0, 5)
+    return encoders.by_user(lambda *_: result, "mine:fit", gaussian(20, 4), 2, 3, 0, 5)
 
 
 def test_a_quantizer_of_the_user():
     """Ours stands in for it: it gets M, K, seed and iterations, and its codes and error are computed."""
     features = correlated()
-    own = quantizer.by_user(quantizer.opq, "mine:fit", features, 4, 8, 3, 5)
+    own = encoders.by_user(quantizer.opq, "mine:fit", features, 4, 8, 3, 5)
     fit = quantizer.opq(features, 4, 8, 3, 5)
     assert (own.codes == fit.codes).all() and (own.rotation == fit.rotation).all()
     assert own.objective == pytest.approx(fit.objective) and own.empty == fit.empty

@@ -15,7 +15,7 @@ from pqag.show import tables
 from pqag.show.cells import Cells, escape_latex, faults, faults_of_latex, faults_of_layout
 from pqag.study import model as config
 
-ATTACKS = {name: config.Attack(loss=name).model_dump(exclude={"restarts"}) for name in ("basic", "apd", "aod")}
+ATTACKS = {name: config.Attack(loss=name).model_dump(exclude={"restarts", "target"}) for name in ("basic", "apd", "aod")}
 TITLES = {"cifar10": "CIFAR-10", "nuswide": "NUS-WIDE"}
 HOSTILE = [r"\input{/etc/passwd}", "a_b & 50%", "$x$ #1 ~ ^ {}", "}\\end{document}", "ADC", r"\\", "%"]
 
@@ -279,16 +279,18 @@ def test_caption_tells_of_other_networks_quantizers_and_methods():
     attacks = {"basic": ATTACKS["basic"]} | {name: ATTACKS["aod"] | {"method": name} for name in ("fgsm", "momentum_pgd")}
     attacks["fgsm"] |= {"iterations": 1, "step": 8}
     attacks["own"] = ATTACKS["aod"] | {"method": "mine:run"}
+    attacks["dhta"] = ATTACKS["aod"] | {"loss": "dhta", "target": {"class": 3, "items": None}}
     attacks["thorough"] = ATTACKS["aod"] | {"method": "apgd", "iterations": 100, "step": 16, "restarts": 3}
     networks = {"vgg16": "vgg16", "fine": "vgg16", "mine": "a.b:net", "alexnet_opq": "alexnet"}
     quantizers = {"vgg16": "pq", "fine": "pq", "mine": "mine:fit", "alexnet_opq": "opq"}
     text, cells = caption([metrics()], {"cifar10": "CIFAR-10"}, {}, {}, attacks, networks=networks, quantizers=quantizers)
     assert cells.plain(text).endswith(
         "worst possible 5.2, chance 10.1. fine: network VGG16, quantizer PQ. mine: network a.b:net, quantizer mine:fit. "
-        "alexnet_opq: network AlexNet, quantizer OPQ. Basic: pixels within 8 grey levels, 5 steps of 2.55. "
+        "alexnet_opq: network AlexNet, quantizer OPQ. Basic, DHTA: pixels within 8 grey levels, 5 steps of 2.55. "
         "fgsm: pixels within 8 grey levels, 1 step of 8 by FGSM. momentum_pgd: pixels within 8 grey levels, 5 steps of "
         "2.55 by momentum PGD. own: pixels within 8 grey levels, 5 steps of 2.55 by mine:run. "
-        "thorough: pixels within 8 grey levels, 100 steps of 16 by APGD, the best of 3 starts. Seed 0."
+        "thorough: pixels within 8 grey levels, 100 steps of 16 by APGD, the best of 3 starts. "
+        "DHTA is targeted: it leads queries to the class 3. Seed 0."
     )
 
 
@@ -576,7 +578,9 @@ def test_drops_by_hand():
 def test_table_5_by_hand():
     """A system of which the hotter attack is much stronger at the second code length, and one behind plain product quantization there."""
     attacks = {name: ATTACKS["apd"] | {"temperature": hot} for name, hot in (("apd", 1), ("hot", 10))}
-    values = {("pq", 16): (0.8, 0.3, 0.29), ("pq", 24): (0.82, 0.3, 0.28), ("csq", 16): (0.79, 0.5, 0.46), ("csq", 24): (0.7, 0.5, 0.4)}
+    attacks["own"] = attacks["apd"] | {"distribution": "own"}
+    values = {("pq", 16): (0.8, 0.3, 0.29, 0.3), ("pq", 24): (0.82, 0.3, 0.28, 0.26)}
+    values |= {("csq", 16): (0.79, 0.5, 0.46, 0.44), ("csq", 24): (0.7, 0.5, 0.4, 0.5)}
     by_path, healths = {}, {}
     for (model, bits), (clean, *attacked) in values.items():
         for name, value in zip(("clean", *attacks, "farthest"), (clean, *attacked, 0.06)):
@@ -590,19 +594,22 @@ def test_table_5_by_hand():
     marked = tables.with_cells(rows, by_path, cells, [16, 24], "record")
     rows, marked = tables.with_systems(rows, marked, by_path, healths, attacks, cells)
     assert set(rows["distinct_codes"]) == {116, 124}
-    assert rows[rows["attack"] == "apd"]["zero_gradients"].eq(25).all() and rows[rows["attack"] != "apd"]["zero_gradients"].isna().all()
+    known = rows["attack"].isin(["apd", "own"])
+    assert rows[known]["zero_gradients"].eq(25).all() and rows[~known]["zero_gradients"].isna().all()
     settings = {"attacks": attacks, "quantizers": {"pq": "pq", "csq": "csq"}}
     words = cells.plain(tables.systems_in_words(rows, marked, settings, functools.partial(tables.setting_of, cells, "record")))
     assert words == (
         "hot, which is APD at temperature 10, is by more than five points stronger for csq at 24 bits by SDC (40.0 instead of 50.0): "
-        "saturation passed for robustness to APD. Of clean queries the mAP by SDC is more than two points below that of pq (in brackets "
+        "saturation passed for robustness to APD. own, which is APD on the scores by which the victim chooses codes, is by more than five "
+        "points stronger for csq at 16 bits by SDC (44.0 instead of 50.0): a gradient of other scores passed for robustness to APD. "
+        "Of clean queries the mAP by SDC is more than two points below that of pq (in brackets "
         "by ADC, which quantizes no query) for csq at 24 bits (90.0)."
     )
     shown = tables.in_paper_layout(marked, {"cifar10": "CIFAR-10"}).map(cells.plain, na_action="ignore")
     assert [name for model, name in shown.index if model == "csq"] == [
-        "Clean", "APD", "hot", "Farthest codes", "Distinct codes", "Zero gradients, APD (%)"
+        "Clean", "APD", "hot", "own", "Farthest codes", "Distinct codes", "Zero gradients, APD (%)"
     ]  # fmt: skip
-    assert shown.iloc[:, 2].tolist()[:6] == ["82.0", "30.0", "28.0", "6.0", "124", "25.0"]
+    assert shown.iloc[:, 2].tolist()[:7] == ["82.0", "30.0", "28.0", "26.0", "6.0", "124", "25.0"]
     lowest = tables.strongest(rows)
-    assert lowest[lowest["distance"] == "SDC"]["attacked"].tolist() == pytest.approx([29, 28, 46, 40])
+    assert lowest[lowest["distance"] == "SDC"]["attacked"].tolist() == pytest.approx([29, 26, 44, 40])
     assert lowest["floor"].tolist()[0] == pytest.approx(6)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from pqag import quantizer, retrieval
+from pqag import codebooks, retrieval
 from pqag.codebooks import Codebook
 from pqag.names import METHOD_NAMES, PRETRAINED, attack_name, model_name
 from pqag.show.pages import embedded, filled
@@ -82,14 +82,14 @@ class _Found(NamedTuple):
 
 def _found(victim: Victim, images: Images) -> _Found:
     codebook = victim.codebook
-    features = [codebook.rotated(one) for one in victim.features]
+    features = victim.features
 
     def nearest(queries: np.ndarray, kind: str) -> np.ndarray:
-        return np.concatenate([retrieval.nearest(block, codebook.codewords, codebook.codes, COUNT, kind) for block in _blocks(queries)])
+        return np.concatenate([codebooks.nearest(codebook, block, COUNT, kind) for block in _blocks(queries)])
 
     first = {kind: np.stack([nearest(one, kind) for one in features]) for kind in retrieval.DISTANCES}
     relevant = {kind: (images.database_labels[items] & images.labels[:, None]).any(-1) for kind, items in first.items()}
-    return _Found(np.stack([quantizer.encode(one, codebook.codewords) for one in features]), first, relevant)
+    return _Found(np.stack([codebooks.encode(codebook, one) for one in features]), first, relevant)
 
 
 def _data(settings: Mapping[str, Any], datasets: Mapping[str, Images], victims: Sequence[Victim], found: Sequence[_Found], count: int):

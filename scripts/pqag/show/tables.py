@@ -414,15 +414,17 @@ def with_systems(
 
 
 def systems_in_words(rows: pd.DataFrame, marked: pd.DataFrame, settings: Mapping[str, Any], setting: Callable[..., str]) -> str:
-    """What a reader must know of Table 5: which attacks differ in their temperature alone, where the hotter is much stronger, and which
-    systems stay behind plain product quantization on clean queries (SDC). ``rows`` are of ``tidy``, ``marked`` the same with marks."""
+    """What a reader must know of Table 5: where an attack is much stronger than one that differs alone in a lower temperature, or in a
+    distribution that is not that of the victim's own scores; and which systems stay behind plain product quantization on clean queries
+    (SDC). ``rows`` are of ``tidy``, ``marked`` the same with marks."""
     keys, sentences = ["dataset", "target_model", "target_bits", "distance", "attack"], []
     values = {tuple(key): value for *key, value in rows[[*keys, "map"]].to_numpy()}
     marks = {tuple(key): mark for *key, mark in marked[[*keys, "map"]].to_numpy()}
     lengths = dict(zip(marked["target_bits"], marked["bits"]))
     for one, other in itertools.permutations(settings["attacks"], 2):
         cool, hot = settings["attacks"][one], settings["attacks"][other]
-        if cool | {"temperature": hot["temperature"]} != hot or cool["temperature"] >= hot["temperature"]:
+        hotter = cool | {"temperature": hot["temperature"]} == hot and cool["temperature"] < hot["temperature"]
+        if not hotter and not (cool != hot and cool | {"distribution": "own"} == hot):
             continue
         stronger = [
             f"{model_name(key[1])} at {lengths[key[2]]} by {key[3]} ({marks[(*key[:4], other)]} instead of {marks[key]})"
@@ -431,9 +433,12 @@ def systems_in_words(rows: pd.DataFrame, marked: pd.DataFrame, settings: Mapping
         ]
         found = "by more than five points stronger for no system"
         if stronger:
-            found = f"by more than five points stronger for {', '.join(stronger)}: saturation passed for robustness to {attack_name(one)}"
-        warm = setting(f"temperature/{other}", hot["temperature"], "attacks", other, "temperature")
-        sentences.append(f"{attack_name(other)}, which is {attack_name(one)} at temperature {warm}, is {found}.")
+            reason = "saturation" if hotter else "a gradient of other scores"
+            found = f"by more than five points stronger for {', '.join(stronger)}: {reason} passed for robustness to {attack_name(one)}"
+        how = "on the scores by which the victim chooses codes"
+        if hotter:
+            how = f"at temperature {setting(f'temperature/{other}', hot['temperature'], 'attacks', other, 'temperature')}"
+        sentences.append(f"{attack_name(other)}, which is {attack_name(one)} {how}, is {found}.")
     plain = next((model for model, quantizer in settings["quantizers"].items() if quantizer == "pq"), None)
     clean = DISTANCES[0], "clean"
     behind = [
@@ -513,6 +518,11 @@ def caption(
         best = f", the best of {setting(f'restarts/{names[0]}', values[4], 'attacks', names[0], 'restarts')} starts" if values[4] else ""
         steps = f"{iterations} step{'s' * (values[1] > 1)} of {step}{method}{best}"
         sentences.append(f"{words}: pixels within {epsilon} grey levels, {steps}.")
+    for name, target in ((name, attack["target"]) for name, attack in settings["attacks"].items() if "target" in attack):
+        wanted = target["class"]
+        number = setting(f"target/{name}", wanted, "attacks", name, "target", "class") if isinstance(wanted, int) else wanted
+        aim = "given database images" if wanted is None else f"the class {number}"
+        sentences.append(f"{attack_name(name)} is targeted: it leads queries to {aim}.")
     seeds = [setting(f"seed/{seed}", seed, "seeds", i) for i, seed in enumerate(settings["seeds"])]
     sentences.append(f"Seed {seeds[0]}." if len(seeds) == 1 else f"Mean ± standard deviation over seeds {', '.join(seeds)}.")
     return " ".join(sentences)

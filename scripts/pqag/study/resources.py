@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pqag.names import (
+    ADDITIVE,
     BATCH_SIZES,
     DATASETS,
     FINE_TUNED,
@@ -260,7 +261,10 @@ def _fitting(wildcards, study, count: int) -> Work:
     """k-means on ``count`` features; a method other than PQ holds them several times, and turns them."""
     quantizer, size = study["models"][wildcards["model"]]["quantizer"], network(wildcards, study, 1).features
     subspaces, words = _codebook(wildcards, study)
-    turned = quantizer["method"] not in ("pq", PQN, *FINE_TUNED)
+    turned = quantizer["method"] not in ("pq", PQN, *FINE_TUNED, *ADDITIVE)
+    if quantizer["method"] in ADDITIVE:  # RQ holds the residuals of a beam of five, CQ each table and what L-BFGS remembers
+        seconds = quantizer["iterations"] * (1e-9 * words * size * (count + 60 * words) * subspaces)
+        return Work(300 + 8 * size * (15 * count + 40 * subspaces * words) / MIB, seconds)
     mb = ((28 if turned else 16) * count * size + 24 * min(count, 4096) * subspaces * words + turned * 80 * size**2) / MIB
     seconds = quantizer["iterations"] * ((1 + 4 * turned) * count * size * words / 2e10 + turned * 7 * (size / 1024) ** 3)
     return Work(80 + mb, seconds)

@@ -39,8 +39,9 @@ WILDCARDS = {
 }
 
 
-#: What an attack looks up by name, see ``Rule``.
+#: What an attack, and the fit of a codebook, look up by name, see ``Rule``.
 OF_ATTACK = (("loss", "losses"), ("loss", "goals"), ("method", "methods"))
+OF_QUANTIZER = (("method", "additive"),)
 
 
 class Rule(NamedTuple):
@@ -100,7 +101,7 @@ RULES = {
         Rule("borrow", "network", needs.borrow, asks.light, local=True),
         Rule("extract", "victim", needs.extract, asks.extract, network=True, group="features"),
         Rule("extract_shard", "victim", needs.extract, asks.extract, script="extract", network=True),
-        Rule("quantize", "codebook", needs.quantize, asks.quantize, group="codebooks"),
+        Rule("quantize", "codebook", needs.quantize, asks.quantize, group="codebooks", looks_up=OF_QUANTIZER),
         Rule("encode", "codebook", needs.nothing, asks.quantize, group="codebooks"),
         Rule("attack", "attack", needs.attack, asks.attack, network=True, group="attacks", looks_up=OF_ATTACK),
         Rule("attack_shard", "attack", needs.attack, asks.attack, script="attack", network=True, looks_up=OF_ATTACK),
