@@ -23,6 +23,7 @@ include: "rules/attacks.smk"
 include: "rules/evaluation.smk"
 include: "rules/paper.smk"
 include: "rules/figures.smk"
+include: "rules/readings.smk"
 include: "rules/audit.smk"
 
 

@@ -41,3 +41,29 @@ rule manifest:
         "Listing the sha256 of every file"
     script:
         "../scripts/manifest.py"
+
+
+# The results as they are kept with the project: snakemake docs/results/cifar10 --configfile config/cifar10_zoo.yaml
+rule publish:
+    input:
+        rules.manifest.output,
+        shown=published,
+    output:
+        directory("docs/results/{name}"),
+    log:
+        "<logs>/publish_{name}.log",
+    conda:
+        "../envs/steps.yaml"
+    container:
+        None
+    threads: 1
+    resources:
+        **needs("publish"),
+    params:
+        python=sys.executable,  # quoted in rules/patches.smk
+        script=Path(workflow.basedir, "scripts/publish.py"),
+        study=STUDY.study,
+    message:
+        "Publishing the study {STUDY.study} in docs/results/{wildcards.name}"
+    shell:
+        "{params.python} {params.script:q} {params.study} {output} {input.shown} > {log} 2>&1"

@@ -16,7 +16,7 @@ from pqag.study.model import parse_study, read_config
 from pqag.study.resources import START_SECONDS
 from pqag.study.rules import FIGURES, RULES, jobs, settings, work
 from pqag.study.scores import CONCLUSIONS, TABLES, heat_maps, held_against, is_fine_tuned, rows_of, tables
-from pqag.study.settings import maker_of
+from pqag.study.settings import lent, maker_of
 from pqag.user_code import digests
 
 sys.path.remove(str(Path(workflow.basedir, "scripts")))
@@ -118,6 +118,7 @@ wildcard_constraints:
     shard=r"\d+",
     shards=r"\d+",
     table="|".join(TABLES),
+    reading="|".join(STUDY.readings) or "none",
     panel="|".join(panel for _, panel in heat_maps(RESOLVED)) or "none",
 
 
@@ -135,6 +136,7 @@ localrules:
     paper,
     report,
     manifest,
+    publish,
     all,
 
 

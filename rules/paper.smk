@@ -32,6 +32,59 @@ rule table:
         "../scripts/table.py"
 
 
+# Every cell that the paper has too, beside its own; in a study of a data set of the paper.
+rule beside_paper:
+    input:
+        tables=expand("<results>/tables/{table}_vs_paper.csv", table=tables(RESOLVED)),
+        images=expand("<results>/{dataset}/images.h5", dataset=STUDY.datasets),
+    output:
+        csv="<results>/beside_paper.csv",
+        page="<results>/beside_paper.md",
+        pdf="<results>/beside_paper.pdf",
+        png="<results>/beside_paper.png",
+        record="<results>/beside_paper.prov.json",
+    log:
+        "<logs>/beside_paper.log",
+    benchmark:
+        "<benchmarks>/beside_paper.jsonl"
+    conda:
+        "../envs/steps.yaml"
+    threads: 1
+    resources:
+        **needs("beside_paper"),
+    params:
+        settings=settings_of("beside_paper"),
+    message:
+        "Comparing every cell with the paper's"
+    script:
+        "../scripts/beside_paper.py"
+
+
+# What the text of the paper claims, beside what the study measures.
+rule claims:
+    input:
+        metrics=[path for table in tables(RESOLVED) for path in paths.metrics(RESOLVED, rows_of(RESOLVED, table))],
+    output:
+        csv="<results>/claims.csv",
+        page="<results>/claims.md",
+        record="<results>/claims.prov.json",
+    log:
+        "<logs>/claims.log",
+    benchmark:
+        "<benchmarks>/claims.jsonl"
+    conda:
+        "../envs/steps.yaml"
+    threads: 1
+    resources:
+        **needs("claims"),
+    params:
+        settings=settings_of("claims"),
+    message:
+        "Holding the paper's claims against the study"
+    script:
+        "../scripts/claims.py"
+
+
 # What tables conclude from their scores, for their captions.
 rule robustness:
     input:

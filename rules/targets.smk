@@ -38,6 +38,12 @@ def everything(wildcards):
     return files_of(*RULES.keys() - left_out)(wildcards)
 
 
+def published(wildcards):
+    """The tables, figures and comparisons of a study, without their records."""
+    found = files_of("table", *CONCLUSIONS.values(), *FIGURES, "heat_map", "beside_paper", "claims")(wildcards)
+    return [path for path in found if not path.endswith(".json")]
+
+
 def expect_times():
     """Tell the console how long each job of a local run should take, by the constants of ``pqag.study.resources``. On a cluster the queue
     decides, and no estimate is made."""

@@ -48,6 +48,8 @@ DATASETS = {
     "cifar10": Official(50_000, 10_000),
     "synthetic": Official(2000, 1000, generated=True),
 }
+#: Those of the paper.
+PAPER_DATASETS = ("cifar10", "nuswide")
 #: The classes of known data sets, in the order of the labels, as ``pqag.datasets`` has them: what a target may be is checked by these.
 CLASS_NAMES = {
     "fashion_mnist": ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),

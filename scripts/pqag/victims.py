@@ -271,6 +271,17 @@ def by_user(function: Callable[[], nn.Module], name: str) -> nn.Module:
     return network
 
 
+def to_train(function: Callable[[], nn.Module], name: str, images: Tensor, classes: int) -> nn.Module:
+    """Return the network of ``by_user`` before its training; raises UserError unless it passes ``check`` on ``images`` and has ``classes``
+    logits."""
+    network = by_user(function, name)
+    check(network, images, name)
+    if (found := classes_of(network, images)) != classes:
+        got = "no logits" if found is None else f"{found} logits"
+        raise UserError(f"{name} returns a network with {got}, but to be trained here it must return one for each of the {classes} classes")
+    return network.requires_grad_(True)
+
+
 def check(network: nn.Module, images: Tensor, name: str) -> int:
     """Test ``network`` on ``images``, float32 (N, 3, H, W) in [0, 1], and return D, the length of a feature.
 

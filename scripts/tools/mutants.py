@@ -107,7 +107,7 @@ FAULTS = {
     "settings": [
         ('_pick(model, "network", "width") | run', '_pick(model, "network") | run', "a training does not depend on the width"),
         ('attack["method"], network)', "network)", "an attack does not depend on the file of its method"),
-        ('| model["joint"] | brought', "| brought", "a joint training does not depend on the section joint"),
+        ('| start | model["joint"] |', "| start |", "a joint training does not depend on the section joint"),
         ('["sweep"], "queries", "epsilon"', '["sweep"], "epsilon"', "a sweep does not depend on its number of queries"),
         ('if model["weights"] or own:', "if own:", "a network of ours with weights of the user's is trained"),
     ],

@@ -91,6 +91,7 @@ UNTRIED = {
         for key in ("kind", *(key for key in config.NusWide.model_fields if key not in config.Dataset.model_fields))
     },
     "datasets.*.source": ("fetch", "the same as `datasets.*.sha256`, and nothing if a hash pins the content"),
+    **{f"readings.*.{key}": ("reading", "reading and ambiguity") for key in config.Reading.model_fields},
     "models.*.network": ("pretrain, or adopt", "the same as `models.*.width`"),
     "models.*.weights": ("adopt", "the same as `models.*.width`, by what is in the file"),
     "models.*.like": ("borrow", "the same as `models.*.width`"),
@@ -114,8 +115,8 @@ UNTRIED = {
 ALWAYS = {"study", "manifest", "all"}
 #: Rules that depend on every table and figure, or on the study itself.
 SHOWING = {"paper", "report"}
-#: Rules that replace `pretrain` and `quantize` for victims that the tiny study does not have, the table of such victims, and the rules of
-#: shards, which the tiny study does not use.
+#: Rules that replace `pretrain` and `quantize` for victims that the tiny study does not have, the table of such victims, the rules of
+#: shards, which the tiny study does not use, the comparisons of a data set of the paper, and its other readings.
 INSTEAD = {
     "adopt",
     "adopt_joint",
@@ -123,6 +124,10 @@ INSTEAD = {
     "train_joint",
     "encode",
     "robustness",
+    "beside_paper",
+    "claims",
+    "reading",
+    "ambiguity",
     "table2",
     "table5",
     "evaluate_farthest",
@@ -151,7 +156,7 @@ def changed(study: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 def general(key: str) -> str:
     """Return the key of the schema: names of data sets, models and attacks replaced by a star."""
     first, *rest = key.split(".")
-    return ".".join([first, "*", *rest[1:]]) if first in ("datasets", "models", "attacks") else key
+    return ".".join([first, "*", *rest[1:]]) if first in ("datasets", "models", "attacks", "readings") else key
 
 
 def schema_keys(section: type = config.Study, prefix: str = "") -> list[str]:

@@ -95,6 +95,7 @@ def test_what_is_left_out_is_filled_in():
         },
         "figures": {"models": None, "attack": None, "bits": None, "sweep": SWEEP | {"models": None}, "gallery": {"queries": 100}},
         "shards": {"attack": 1, "extract": 1},
+        "readings": {},
         "anonymous": False,
     }
 
@@ -420,6 +421,7 @@ OWN = {
     "fine": {"network": "vgg16", "width": 0.5, "weights": "a/vgg16.pt"},
     "imagenet": {"network": "torchvision:resnet18", "weights": "IMAGENET1K_V1"},
     "mine": {"network": "mine.net:make"},
+    "mine_trained": {"network": "mine.net:make", "training": {"epochs": 3}},
     "half": {"like": "fine"},
     "mine_opq": {"like": "mine", "quantizer": {"method": "opq", "subspaces": 8}},
     "twin": {"network": "vgg16", "training": {"epochs": 2}},
@@ -433,17 +435,20 @@ def test_victims_that_users_bring():
     given = changed("attacks.strong", {"loss": "mine:loss", "method": "a.folder.mine:run", "temperature": 2, "feature": "raw"})
     study = parse_study(given | {"models": OWN})
     models = study.resolved()["models"]
-    assert list(models) == ["fine", "imagenet", "mine", "half", "mine_opq", "twin", "vgg16"]
-    networks = ["vgg16", "torchvision:resnet18", "mine.net:make", "vgg16", "mine.net:make", "vgg16", "vgg16"]
+    assert list(models) == ["fine", "imagenet", "mine", "mine_trained", "half", "mine_opq", "twin", "vgg16"]
+    networks = ["vgg16", "torchvision:resnet18", "mine.net:make", "mine.net:make", "vgg16", "mine.net:make", "vgg16", "vgg16"]
     assert [model["network"] for model in models.values()] == networks
-    assert [name for name, model in models.items() if "training" in model] == ["twin", "vgg16"]
+    assert [name for name, model in models.items() if "training" in model] == ["mine_trained", "twin", "vgg16"]
+    assert models["mine_trained"]["training"] == models["vgg16"]["training"] | {"epochs": 3}
     assert models["mine_opq"]["quantizer"] == QUANTIZER | {"method": "opq", "subspaces": 8}
     assert models["mine"]["quantizer"] == QUANTIZER and models["half"]["width"] == 0.5
-    assert [maker_of(model) for model in models.values()] == ["adopt", "adopt", "adopt", "borrow", "borrow", "pretrain", "pretrain"]
+    makers = ["adopt", "adopt", "adopt", "pretrain", "borrow", "borrow", "pretrain", "pretrain"]
+    assert [maker_of(model) for model in models.values()] == makers
     assert study.brings() == [
         ("attacks.strong.loss", "mine:loss"),
         ("attacks.strong.method", "a.folder.mine:run"),
         ("models.mine.network", "mine.net:make"),
+        ("models.mine_trained.network", "mine.net:make"),
         ("models.mine_opq.network", "mine.net:make"),
         ("models.vgg16.quantizer.method", "mine.own:fit"),
         ("models.fine.weights", "a/vgg16.pt"),

@@ -75,6 +75,16 @@ def heat(names=NETWORKS, title="A title", clean=True, **options):
     return figures.heat_map(values, names, names, title, above, **options)
 
 
+def readings_rows(titles):
+    keys = itertools.product(titles, (16, 24), ("SDC", "ADC"), ("clean", "basic", "apd", "aod"))
+    lines = [(*key, 50.0 + i % 40, 48.0 + i % 40, 53.0 + i % 40) for i, key in enumerate(keys)]
+    return pd.DataFrame(lines, columns=["title", "target_bits", "distance", "attack", "map", "ci_low", "ci_high"])
+
+
+def differences_of(names):
+    return pd.DataFrame(np.linspace(-40, 40, len(names) ** 2).reshape(len(names), -1), names, names)
+
+
 def systems_rows(names):
     keys = itertools.product(("SDC", "ADC"), names, (16, 24, 36))
     lines = [(*key, 80.0 - i / 10, 40.0 + i, 6.0) for i, key in enumerate(keys)]
@@ -91,6 +101,11 @@ KINDS = {
     "sweep, one axis": lambda: figures.sweep(sweep_rows().query("axis == 'iterations'"), 5.2, 10.1, "A title"),
     "systems": lambda: figures.systems(systems_rows(NETWORKS[:6]), "A title"),
     "systems, hostile": lambda: figures.systems(systems_rows(HOSTILE), LONG),
+    "differences": lambda: figures.differences({f"Table {i}": differences_of(NETWORKS[:count]) for i, count in enumerate((4, 3, 7))}),
+    "differences, hostile": lambda: figures.differences({LONG[:60]: differences_of(HOSTILE[:4])}),
+    "differences, none": lambda: figures.differences({}),
+    "readings": lambda: figures.readings(readings_rows(["The default", "Temperature 10"])),
+    "readings, hostile": lambda: figures.readings(readings_rows(HOSTILE)),
     "heat_map": heat,
     "heat_map, hostile": lambda: heat(HOSTILE[:4], LONG, clean=False),
 }
@@ -489,6 +504,13 @@ def cells(axes) -> dict:
     found = [text for text in axes.texts if text.get_text()]
     heights = sorted({text.get_position()[1] for text in found})
     return {(heights.index(text.get_position()[1]), int(text.get_position()[0])): text for text in found}
+
+
+def test_differences_are_printed_as_points_with_a_sign():
+    panel = pd.DataFrame([[-0.3, 12.4], [-30, np.nan]], ["SDC Clean", "SDC Basic"], ["AlexNet", "VGG16"])
+    axes = draw(figures.differences({"Table 1": panel})).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["+0", "+12", "-30"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(panel.index)
 
 
 def test_heat_map_prints_and_colours_what_was_given():

@@ -170,10 +170,11 @@ def test_every_attempt_asks_for_more_and_a_step_of_seconds_for_the_least():
 
 
 def test_a_gpu_relieves_the_steps_that_run_a_network():
-    study = resolved(models__joint={"network": "vgg16", "quantizer": {"method": "pqn"}})
+    joint = {"network": "vgg16", "quantizer": {"method": "pqn"}}
+    study = resolved(models__joint=joint, readings={"other": {"title": "Other", "change": {}}})
     asks_otherwise = set()
     for rule in (*RULES, *READERS):
-        job = {"model": "joint"} if rule == "train_joint" else {}
+        job = {"reading": "other"} | ({"model": "joint"} if rule == "train_joint" else {})
         if asked(rule, study, gpu=True, **job) != asked(rule, study, **job):
             asks_otherwise.add(rule)
     assert asks_otherwise == {rule for rule, one in RULES.items() if one.network}

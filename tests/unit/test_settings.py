@@ -84,6 +84,8 @@ def of(*models):
 
 WITHOUT_WIDTHS = {key: value for key, value in of(JOINT, ALEXNET).items() if key != "widths"}
 DROPS = TABLE | {"victims": [["alexnet", "pretrained"], ["vgg16", "pretrained"]], "attacks": {"strong": STRONG}, "bits": [16]}
+#: Of three data sets and two seeds: 2 x 2 clean and 2 x 2 x 2 attacked; half of that; 2 clean and 2 x 2 attacked, twice.
+CLAIMS = {"scores": {"table1": 6 * 12, "table2": 6 * 6, "table3": 6 * 6, "table4": 6 * 6}, "datasets": DATASETS, "seeds": [5, 4]}
 RUNS = {"threads": 3, "device": "cpu"}
 
 
@@ -138,6 +140,9 @@ BY_HAND = [
     ("robustness", {"table": "table2"}, TABLE | WITHOUT_WIDTHS | {"counterparts": {"joint": "alexnet"}}),
     ("drops", {"table": "table4"}, DROPS),
     ("heat_map", {"table": "table4", "panel": "cifar10"}, {}),
+    ("beside_paper", {}, {}),
+    ("claims", {}, CLAIMS),
+    ("ambiguity", {}, {}),
     ("perturbation", VICTIM, {"attack": "strong", "bits": 24, "seed": 5}),
     *[(figure, VICTIM, DRAWN | {"attack": "strong"}) for figure in ("centroid_distributions", "retrieval_sheet")],
     ("precision_recall", VICTIM, DRAWN),
@@ -228,7 +233,8 @@ def test_what_the_user_brings_is_in_the_settings_of_the_rules_that_use_it():
     assert brought("quantize", model="vgg16") == {"own:fit"}
     assert [maker_of(study["models"][name]) for name in ("mine", "mine_opq", "vgg16")] == ["adopt", "borrow", "pretrain"]
     for network in ("net:make", "torchvision:resnet18"):
-        assert maker_of(study["models"]["vgg16"] | {"network": network}) == "adopt", "even without weights"
+        model = {key: value for key, value in study["models"]["vgg16"].items() if key != "training"} | {"network": network}
+        assert maker_of(model) == "adopt", "even without weights"
     assert maker_of(study["models"]["vgg16"] | {"weights": "w.pt"}) == "adopt", "a network of ours too"
     of_zoo = study["models"]["vgg16"] | {"weights": "zoo:one", "quantizer": {"method": "pqn", "subspaces": 8}}
     assert maker_of(of_zoo) == "adopt_joint"
@@ -280,7 +286,7 @@ def rules_with_a_script() -> dict[str, str]:
 
 def test_rules_and_scripts_are_those_of_the_workflow():
     scripts = rules_with_a_script()
-    assert set(RULES) == set(scripts) == {"study"} | {rule for rule, _, _ in BY_HAND}
+    assert set(RULES) == set(scripts) == {"study", "reading"} | {rule for rule, _, _ in BY_HAND}
     for rule, script in scripts.items():
         assert RULES[rule].path == ROOT / f"scripts/{script}.py" and RULES[rule].path.is_file()
     text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))

@@ -376,6 +376,18 @@ def test_a_function_of_the_user_that_returns_a_network_or_none():
             victims.by_user(lambda returned=returned: returned, "mine:make")
 
 
+def test_a_network_of_the_user_that_is_trained_here_is_a_classifier_with_gradients():
+    class Classifier(Net):
+        def forward(self, images):
+            return self.features(images)
+
+    net = victims.to_train(Classifier, "mine:make", IMAGES, 8)
+    assert all(p.requires_grad for p in net.parameters())
+    for made, words in ((Classifier, "with 8 logits, but .* one for each of the 10 classes"), (Net, "with no logits")):
+        with pytest.raises(UserError, match=f"mine:make returns a network {words}"):
+            victims.to_train(made, "mine:make", IMAGES, 10)
+
+
 def fails(net, x):
     raise RuntimeError("size mismatch,\nm1: [a x b]")
 

@@ -30,8 +30,8 @@ def extended(tmp_path_factory):
     return folder, study
 
 
-def maps(folder, number):
-    with (folder / f"results/extended/tables/table{number}.csv").open() as file:
+def maps(folder, number, study="extended"):
+    with (folder / f"results/{study}/tables/table{number}.csv").open() as file:
         return {(r["source_model"], r["target_model"], r["attack"], r["distance"]): float(r["map"]) for r in csv.DictReader(file)}
 
 
@@ -124,3 +124,74 @@ def test_who_lends_weights_need_not_stand_in_a_table(tmp_path, tiny):
     assert weights in (tmp_path / "results/tiny/MANIFEST.sha256").read_text()
     (tmp_path / weights).unlink()
     assert "pretrain" in {rule for rule, _ in plan(tmp_path, config)}
+
+
+NETWORK = """
+import torch
+from torch import nn
+
+
+class Pooled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 32, 5, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(512, 64))
+        self.head = nn.Linear(64, 10)
+
+    def features(self, images):
+        return self.layers(2 * images - 1)
+
+    def forward(self, images):
+        return self.head(self.features(images).relu())
+
+
+def make():
+    return Pooled()
+"""
+
+
+def test_a_network_of_the_user_is_trained_here(tmp_path, tiny):
+    """Its record names the file; three epochs classify the generated images, of which chance would be a tenth."""
+    (tmp_path / "mine.py").write_text(NETWORK)
+    models = {"pooled": {"network": "mine:make", "training": {"epochs": 3}}}
+    shown = {"tables": {"table3": {"models": []}, "table4": {"models": []}}, "figures": {"models": []}}
+    study = tiny | {"models": models, "attacks": {"apd": {"loss": "apd"}}} | shown
+    run_study(tmp_path, study)
+    folder = tmp_path / "results/tiny/synthetic/pooled-pretrained/seed0"
+    epochs = list(csv.DictReader((folder / "training.csv").open()))
+    assert len(epochs) == 3 and float(epochs[-1]["test_accuracy"]) > 0.5
+    raw = records.dependencies(records.read(folder / "weights.prov.json"), "raw")
+    assert raw == {"mine:make": files.sha256(tmp_path / "mine.py")}
+    assert plan(tmp_path, study) == [("all", {})]
+    (tmp_path / "mine.py").write_text(NETWORK.replace("32, 5", "16, 5").replace("512", "256"))
+    assert ("pretrain", "pooled") in [(rule, wildcards.get("model")) for rule, wildcards in plan(tmp_path, study)]
+
+
+def test_readings_are_studies_of_their_own_and_stand_side_by_side(tmp_path, tiny):
+    """A reading that changes no training has the network of the study, so its clean mAP is the study's; each is verified by itself."""
+    (tmp_path / "mine.py").write_text(NETWORK)
+    readings = {
+        "default": {"title": "The default", "change": {}},
+        "hot": {"title": "Temperature 10", "change": {"attacks": {"aod": {"temperature": 10}}}},
+        "mine": {"title": "Mine", "change": {"models": {"victim": {"network": "mine:make", "width": 1, "training": {"epochs": 2}}}}},
+    }
+    shown = {"tables": {"table3": {"models": []}, "table4": {"models": []}}, "figures": {"models": []}, "readings": readings}
+    study = (
+        tiny | {"models": {"victim": {"network": "alexnet", "width": 0.0625}}, "attacks": {"aod": {"loss": "aod"}}, "bits": [16]} | shown
+    )
+    run_study(tmp_path, study)
+    assert plan(tmp_path, study) == [("all", {})]
+    with (tmp_path / "results/tiny/ambiguity.csv").open() as file:
+        cells = {(row["reading"], row["distance"], row["attack"]): row["map"] for row in csv.DictReader(file)}
+    table = maps(tmp_path, 1, "tiny")
+    for distance in ("SDC", "ADC"):
+        assert {cells[reading, distance, "clean"] for reading in ("default", "hot")} == {str(table["victim", "victim", "clean", distance])}
+        assert (
+            float(cells["default", distance, "aod"]) == table["victim", "victim", "aod", distance] != float(cells["hot", distance, "aod"])
+        )
+    found = files.read_json(tmp_path / "results/tiny/readings/mine.json")
+    assert found["manifest"] == files.sha256(tmp_path / "results/tiny_mine/MANIFEST.sha256")
+    victim = "synthetic/victim-pretrained/seed0"
+    assert len(found["health"][f"{victim}/16bits"]["aod"]["loss"]) == 6 and 1 < found["codes"][f"{victim}/16bits"]["peak"]["aod"] < 16
+    changed = readings | {"hot": {"title": "Temperature 5", "change": {"attacks": {"aod": {"temperature": 5}}}}}
+    again = [(rule, wildcards.get("reading")) for rule, wildcards in plan(tmp_path, study | {"readings": changed})]
+    assert [job for job in again if job[0] in ("reading", "ambiguity")] == [("reading", "hot"), ("ambiguity", None)]

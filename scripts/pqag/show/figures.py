@@ -422,6 +422,66 @@ def systems(rows: pd.DataFrame, title: str) -> Figure:
     return _laid_out(figure)
 
 
+@_styled
+def differences(panels: Mapping[str, pd.DataFrame]) -> Figure:
+    """How far mAP lies from the paper's, in points: a panel each, with its title, of cells float (R, C) between their heads.
+
+    Panels stand side by side where the page is wide enough. Colours end at 30 points to either side. Without panels the figure says so.
+    """
+    cell, line, gap = 0.42, 0.2, 0.25  # inches
+    left = {name: 0.15 + max(_inches(row, PAGE) for row in panel.index) for name, panel in panels.items()}
+    head = 0.3 + 0.75 * max((_inches(column, PAGE) for panel in panels.values() for column in panel), default=0)
+    places, x, y, below = {}, 0.0, 0.0, 0.0
+    for name, panel in panels.items():
+        width, height = left[name] + cell * panel.shape[1], head + line * panel.shape[0] + gap
+        if x and x + width > PAGE:
+            x, y, below = 0.0, y + below, 0.0
+        places[name] = x + left[name], y + head, cell * panel.shape[1], line * panel.shape[0]
+        x, below = x + width + gap, max(below, height)
+    high = y + below or 0.5
+    figure = Figure(figsize=(PAGE, high))
+    if not panels:
+        figure.text(0.5, 0.5, "No cell that the paper has", ha="center", va="center")
+    for name, (x, y, width, height) in places.items():
+        axes, panel = figure.add_axes((x / PAGE, 1 - (y + height) / high, width / PAGE, height / high)), panels[name]
+        _cells(axes, panel.to_numpy(float).round() + 0.0, 0.0, Normalize(-30, 30), "+.0f", "RdBu_r")  # + 0.0: no -0
+        _name_cells(axes, list(panel.index), list(panel.columns), False, True)
+        axes.tick_params(axis="x", top=False, labeltop=True, labelbottom=False)
+        for label in axes.get_xticklabels():
+            label.set(ha="left", va="bottom")
+        figure.text((x - left[name]) / PAGE, 1 - (y - head + 0.05) / high, name, va="top", size=9)
+    return figure
+
+
+@_styled
+def readings(rows: pd.DataFrame) -> Figure:
+    """mAP by SDC of the clean queries and under each attack of the paper, a line a reading, a panel a code length; rows of
+    ``pqag.show.ambiguity.tidy``. Bars are 95 % intervals over queries."""
+    rows = rows[rows["distance"] == DISTANCES[0]]
+    titles, bits = (list(_some("rows", dict.fromkeys(rows[key]))) for key in ("title", "target_bits"))
+    names = [_wrap(title, 2.4) for title in titles]
+    pitch = 0.04 + _LINE * max(map(_lines, names))
+    figure, grid = _panels("", 1, len(bits), PAGE, max(1.5, 0.6 + pitch * len(titles)), sharey=True)
+    styles = {name: {key: look[key] for key in ("color", "marker")} for name, look in _STANDARD.items()}
+    for axes, count in zip(grid[0], bits):
+        for name, look in styles.items():
+            part = rows[(rows["target_bits"] == count) & (rows["attack"] == name)]
+            places, values = [titles.index(title) for title in part["title"]], part["map"].to_numpy(float)
+            ends = np.abs(part[["ci_low", "ci_high"]].to_numpy(float) - values[:, None]).T
+            axes.errorbar(values, places, xerr=ends, elinewidth=0.8, linestyle="none", **look)
+        axes.set(title=f"{count} bits", xlabel="mAP (%), SDC", xlim=(0, 100))
+        axes.xaxis.set_major_locator(FixedLocator(range(0, 101, 20)))
+        axes.set_ylim(len(titles) - 0.5, -0.5)
+    grid[0, 0].set_yticks(range(len(titles)), names)
+    named = [
+        Line2D([], [], color=look["color"], marker=look["marker"], linestyle="none", label=attack_name(name))
+        for name, look in styles.items()
+    ]
+    with mpl.rc_context({"legend.numpoints": 1}):
+        _legend(figure, named)
+    return _laid_out(figure)
+
+
 def _name_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str], clean: bool, turned: bool) -> None:
     """Names beside the cells, those of the columns ``turned`` or not, and no lines."""
     first = _APART * clean
@@ -434,9 +494,9 @@ def _name_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str], clean: 
     axes.spines[:].set_visible(False)
 
 
-def _cells(axes: Axes, values: np.ndarray, top: float, norm: Normalize, fmt: str):
+def _cells(axes: Axes, values: np.ndarray, top: float, norm: Normalize, fmt: str, colours: str = "cividis"):
     """Coloured cells, float (R, C), from ``top`` down, each with its number in black or white, whichever contrasts more."""
-    colors = mpl.colormaps["cividis"].with_extremes(bad="0.85")
+    colors = mpl.colormaps[colours].with_extremes(bad="0.85")
     rows, columns = values.shape
     # Quadrilaterals, as viewers of a PDF would blur so small an image.
     mesh = axes.pcolormesh(

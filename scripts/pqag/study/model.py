@@ -102,7 +102,7 @@ AnyDataset = Annotated[Dataset | Images | NusWide, Field(discriminator="kind")]
 #: The section of each kind.
 DATASET_SECTIONS = {kind: {"nuswide": NusWide}.get(kind, Dataset if kind in DATASETS else Images) for kind in KINDS}
 #: Names that stand for something else among the folders of a study's results.
-RESERVED = ("benchmarks", "figures", "logs", "tables")
+RESERVED = ("benchmarks", "figures", "logs", "readings", "tables")
 
 
 #: Classes of every known data set.
@@ -284,6 +284,13 @@ class Shards(_Section):
     extract: Annotated[int, Field(ge=1)] = 1
 
 
+class Reading(_Section):
+    """The study with other values of some keys: another reading of what the paper leaves open. Its ``title`` stands in the table."""
+
+    title: Annotated[str, Field(min_length=1, max_length=120)]
+    change: dict[str, Any]
+
+
 class Study(_Section):
     """A whole study: what is trained, attacked and measured."""
 
@@ -301,6 +308,7 @@ class Study(_Section):
     figures: Figures = Figures()
     threads: Threads = Threads()
     shards: Shards = Shards()
+    readings: dict[Name, Reading] = {}
     device: Literal["auto", "cpu", "cuda"] = "auto"
     anonymous: bool = False
 
@@ -325,13 +333,12 @@ class Study(_Section):
                 resolved["joint"]["quantization"] = QUANTIZATION.get(method, 0.0)
             for key in (key for key, methods in UNUSED.items() if method in methods):
                 del resolved["joint"][key]
-            maker, fine_tuned = maker_of(resolved), self.is_fine_tuned(name)
-            if maker not in ("pretrain", "train_joint") and not fine_tuned:
-                del resolved["training"]
-            if maker != "train_joint":
-                del resolved["pqn"]
-            if not fine_tuned:
+            if not self.is_fine_tuned(name):
                 del resolved["joint"]
+                if model.like or model.weights or not self.is_trainable(name):
+                    del resolved["training"]
+            if maker_of(resolved) != "train_joint":
+                del resolved["pqn"]
         for name, attack in self.attacks.items():
             study["attacks"][name] |= attack.implied()
             for key in (key for key in ADDED if getattr(attack, key) == Attack.model_fields[key].default):
@@ -339,7 +346,16 @@ class Study(_Section):
         for dataset in study["datasets"].values():
             if dataset["sha256"] or (dataset["kind"] in DATASETS and DATASETS[dataset["kind"]].strict):
                 dataset["source"] = None
+        for name, reading in study["readings"].items():
+            reading["study"] = self.reading(name).resolved()
+        if not study["readings"]:
+            del study["readings"]
         return study | self.shown()
+
+    def reading(self, name: str) -> "Study":
+        """The study of a reading; its name is that of this study and its own."""
+        given = self.model_dump(exclude_unset=True, exclude={"readings"})
+        return Study.model_validate(_updated(given, self.readings[name].change) | {"study": f"{self.study}_{name}"})
 
     def shown(self) -> dict[str, dict[str, Any]]:
         """``tables`` and ``figures`` with the defaults that depend on the rest of the study: every model that is trained together with its
@@ -373,6 +389,11 @@ class Study(_Section):
         """The network of a model: that of the one it is like, its own, or the one it is named after."""
         model = self.models[name]
         return self.network_of(model.like) if model.like else model.network or name
+
+    def is_trainable(self, name: str) -> bool:
+        """Whether a model without weights is trained here: with a network of ours, or one of the user's if it sets keys of ``training``."""
+        network = self.network_of(name)
+        return network in NETWORKS or (is_entry_point(network) and self.models[name].training != TrainingOverride())
 
     def is_joint(self, name: str) -> bool:
         """Whether a model is trained together with its codebook."""
@@ -497,7 +518,7 @@ class Study(_Section):
             raise ValueError(
                 f"{key}.weights is missing: a network of torchvision is not trained here; name a file or weights of torchvision"
             )
-        if model.training != TrainingOverride() and (model.weights or network not in NETWORKS) and not self.is_fine_tuned(name):
+        if model.training != TrainingOverride() and (model.weights or not self.is_trainable(name)) and not self.is_fine_tuned(name):
             raise ValueError(f"{key}.training: it is not trained here, since its weights are given; leave the key out")
         if model.width != 1 and network not in NETWORKS:
             raise ValueError(f"{key}.width: only networks of ours have a width; leave the key out")
@@ -552,7 +573,8 @@ class Study(_Section):
                 named_files = [f"{model.weights}/{bits}bits" for bits in self.bits] if pqn else [model.weights]
                 weights += [(f"models.{name}.weights", file) for file in named_files]
         files = [(key, name) for key, name in weights if not is_name_of_weights(name)]
-        return [(key, name) for key, name in named if is_entry_point(name)] + files
+        inner = [(f"readings.{name}.change.{key}", file) for name in self.readings for key, file in self.reading(name).brings()]
+        return [(key, name) for key, name in named if is_entry_point(name)] + files + inner
 
     @model_validator(mode="after")
     def _tables_show_what_is_there(self) -> "Study":
@@ -689,6 +711,15 @@ class Study(_Section):
             needs = f"datasets.{name} has {classes} classes, but csq has {2 * bits} centres for {bits} bits"
             raise ValueError(f"bits: {needs}; allowed are at least {-(-classes // 8) * 4} bits")
 
+    @model_validator(mode="after")
+    def _readings_are_studies(self) -> "Study":
+        for name in self.readings:
+            try:
+                self.reading(name)
+            except ValidationError as error:
+                raise ValueError(f"readings.{name}.change: {_sentence(error.errors()[0])}") from None
+        return self
+
 
 def read_config(path: str | Path) -> dict[str, Any]:
     """The mapping that a study file holds; raises UserError, one sentence that names the file, the line, and what is allowed there."""
@@ -696,6 +727,14 @@ def read_config(path: str | Path) -> dict[str, Any]:
         return read(path)
     except Refused as error:
         raise UserError(str(error)) from None
+
+
+def _updated(given: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` with the values of ``change``, mapping by mapping."""
+    return dict(given) | {
+        key: _updated(given[key], value) if isinstance(value, dict) and isinstance(given.get(key), dict) else value
+        for key, value in change.items()
+    }
 
 
 def parse_study(config: Mapping[str, Any], origin: str = "config.yaml") -> Study:

@@ -5,12 +5,15 @@ cluster for and which files a study has: all follow from this table. A test hold
 Needs only the standard library.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pqag.job.provenance import LIBRARY, code_digest
-from pqag.names import CLEAN, FARTHEST, is_entry_point
+from pqag.names import CLEAN, FARTHEST, PAPER_DATASETS, is_entry_point
 from pqag.study import resources as asks
 from pqag.study import settings as needs
 from pqag.study.resources import Work
@@ -32,6 +35,7 @@ WILDCARDS = {
     "strength": ("model", "training", "bits", "attack"),
     "table": ("table",),
     "heat map": ("table", "panel"),
+    "reading": ("reading",),
 }
 
 
@@ -69,6 +73,22 @@ class Rule(NamedTuple):
         return frozenset((module, settings[key]) for key, module in self.looks_up if not is_entry_point(settings[key]))
 
 
+def _reading(wildcards: Mapping[str, str], study: Mapping[str, Any]) -> dict[str, Any]:
+    """The study of a reading, and a digest of the settings and the code of all its jobs: if one is stale, so is the reading."""
+    other = needs.reading(study, wildcards["reading"])
+    of_jobs = ([rule, values, settings(rule, values, other)] for rule, values in jobs_of(other) if rule != "study")
+    every = sorted(json.dumps(job, sort_keys=True) for job in of_jobs)
+    own = {"title": study["readings"][wildcards["reading"]]["title"], "lent": needs.lent(study, wildcards["reading"])}
+    return own | {"study": needs.as_config(other), "jobs": hashlib.sha256("".join(every).encode()).hexdigest()}
+
+
+def _work_of_reading(wildcards: Mapping[str, str], study: Mapping[str, Any]) -> Work:
+    """Its jobs run one after the other, each in a process of its own, under a Snakemake of their own."""
+    other = needs.reading(study, wildcards["reading"])
+    every = [work(*job, other) for job in jobs_of(other)]
+    return Work(asks.SNAKEMAKE_MB + max(one.mb for one in every), sum(asks.START_SECONDS + one.seconds for one in every), network=True)
+
+
 RULES = {
     rule.name: rule
     for rule in (
@@ -92,6 +112,10 @@ RULES = {
         Rule("robustness", "table", needs.robustness, asks.light, group="paper"),
         Rule("drops", "table", needs.drops, asks.light, group="paper"),
         Rule("table", "table", needs.table, asks.light, group="paper"),
+        Rule("beside_paper", "study", needs.nothing, asks.drawing, group="paper"),
+        Rule("claims", "study", needs.claims, asks.light, group="paper"),
+        Rule("reading", "reading", _reading, _work_of_reading, network=True),
+        Rule("ambiguity", "study", needs.nothing, asks.drawing, group="paper"),
         Rule("heat_map", "heat map", needs.nothing, asks.drawing, group="paper"),
         Rule("perturbation", "figure", needs.one_query, asks.figure, group="paper"),
         Rule("centroid_distributions", "figure", needs.chosen_queries, asks.figure, group="paper"),
@@ -106,7 +130,7 @@ RULES = {
     )
 }
 #: Rules without settings or a record: they read what the others made.
-READERS = {"report": asks.report, "all": asks.light}
+READERS = {"report": asks.report, "all": asks.light, "publish": asks.light}
 #: The rules that draw a victim, or measure what is drawn of it.
 FIGURES = tuple(name for name, rule in RULES.items() if rule.per in ("figure", "strength"))
 
@@ -135,6 +159,13 @@ def figure_models(study: Mapping[str, Any], rule: str) -> list[str]:
     return (study["figures"]["sweep"] if "sweep" in rule else study["figures"])["models"]
 
 
+def jobs_of(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield every job of ``jobs`` with its dataset and its seed."""
+    for dataset, seed in product(study["datasets"], study["seeds"]):
+        for rule, wildcards in jobs(study):
+            yield rule, {"dataset": dataset, "seed": str(seed)} | wildcards
+
+
 def jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield every job of a finished study, as its rule and its wildcards without dataset; some come twice.
 
@@ -159,6 +190,13 @@ def jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
         yield job("table", table=table)
         if table in CONCLUSIONS:
             yield job(CONCLUSIONS[table], table=table)
+    if any(name in PAPER_DATASETS for name in study["datasets"]) and tables(study):
+        yield job("beside_paper")
+        yield job("claims")
+    for name in study.get("readings", {}):
+        yield job("reading", reading=name)
+    if study.get("readings"):
+        yield job("ambiguity")
     for table, panel in heat_maps(study):
         yield job("heat_map", table=table, panel=panel)
     if study["figures"]["models"]:

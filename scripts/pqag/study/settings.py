@@ -8,21 +8,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from pqag.names import DATASETS, PQN, codewords, is_entry_point, is_torchvision
-from pqag.study.scores import CONCLUSIONS, TABLES, counterpart, is_fine_tuned, table_models, transfers, victims, white_box
+from pqag.study.scores import CONCLUSIONS, TABLES, counterpart, is_fine_tuned, rows_of, table_models, tables, transfers, victims, white_box
 
 
 def as_config(study: Mapping[str, Any]) -> dict[str, Any]:
     """What study.json holds as a study file again: without the keys that only say where it came from, and what its files contained."""
-    return {key: value for key, value in study.items() if key not in ("configfiles", "overrides", "brought", "contents")}
+    kept = {key: value for key, value in study.items() if key not in ("configfiles", "overrides", "brought", "contents")}
+    if "readings" in kept:
+        changed = {name: as_config(one["study"]) | {"study": study["study"]} for name, one in kept["readings"].items()}
+        kept["readings"] = {name: {"title": kept["readings"][name]["title"], "change": one} for name, one in changed.items()}
+    return kept
 
 
 def maker_of(model: Mapping[str, Any]) -> str:
     """The rule that makes the weights of a model of a resolved study, or those that its joint training begins with: ``borrow`` takes
     another model's, ``adopt`` those of the user, ``adopt_joint`` those of the zoo that were trained with a codebook; ``train_joint`` trains
-    new ones with a codebook, ``pretrain`` without."""
+    new ones with a codebook, ``pretrain`` without, also those of a network of the user's that has a recipe."""
     if model["like"]:
         return "borrow"
-    own = is_entry_point(model["network"]) or is_torchvision(model["network"])
+    has_recipe = "training" in model and not is_fine_tuned(model)
+    own = (is_entry_point(model["network"]) and not has_recipe) or is_torchvision(model["network"])
     if model["weights"] or own:
         return "adopt_joint" if model["quantizer"]["method"] == PQN else "adopt"
     return "train_joint" if model["quantizer"]["method"] == PQN else "pretrain"
@@ -63,7 +68,7 @@ def prepare(wildcards, study):
 def pretrain(wildcards, study):
     model = study["models"][wildcards["model"]]
     run = {"threads": study["threads"]["pretrain"], "device": study["device"]}
-    return model["training"] | _pick(model, "network", "width") | run
+    return model["training"] | _pick(model, "network", "width") | run | _brought(study, model["network"])
 
 
 def train_joint(wildcards, study):
@@ -71,8 +76,7 @@ def train_joint(wildcards, study):
     model = study["models"][wildcards["model"]]
     start = model["quantizer"] | {"codewords": codewords(int(wildcards["bits"]), model["quantizer"]["subspaces"])}
     if is_fine_tuned(model):
-        brought = _brought(study, model["network"], model["quantizer"]["method"])
-        return pretrain(wildcards, study) | start | model["joint"] | brought
+        return pretrain(wildcards, study) | start | model["joint"] | _brought(study, model["network"], model["quantizer"]["method"])
     return pretrain(wildcards, study) | start | model["pqn"]
 
 
@@ -116,6 +120,25 @@ def attack(wildcards, study):
     attack = study["attacks"][wildcards["attack"]]
     network = study["models"][wildcards["model"]]["network"]
     return attack | extract(wildcards, study) | _brought(study, attack["loss"], attack["method"], network)
+
+
+def reading(study: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The resolved study of a reading, with what is known of the files that it names."""
+    return study["readings"][name]["study"] | {key: study[key] for key in ("brought", "contents") if key in study}
+
+
+def lent(study: Mapping[str, Any], name: str) -> list[str]:
+    """The models of a reading whose training is that of the study, on the same images: they take its weights."""
+    other = reading(study, name)
+    if study["seeds"] != other["seeds"] or study["datasets"].keys() != other["datasets"].keys():
+        return []
+    parts = [{"dataset": dataset} for dataset in study["datasets"]]
+    if any(step(part, study) != step(part, other) for part in parts for step in (fetch, prepare)):
+        return []
+    both = [model for model in other["models"] if model in study["models"]]
+    pairs = {model: [one["models"][model] for one in (study, other)] for model in both}
+    alike = [model for model, pair in pairs.items() if all(maker_of(one) == "pretrain" for one in pair)]
+    return [model for model in alike if pretrain({"model": model}, study) == pretrain({"model": model}, other)]
 
 
 def nothing(wildcards, study):
@@ -162,6 +185,12 @@ def robustness(wildcards, study):
 
 def drops(wildcards, study):
     return _pick(table(wildcards, study), "datasets", "victims", "attacks", "bits", "seeds")
+
+
+def claims(wildcards, study):
+    """``scores``: how many scores each table has, which are the inputs, one table after the other."""
+    counts = {table: len(rows_of(study, table)) * len(study["datasets"]) * len(study["seeds"]) for table in tables(study)}
+    return {"datasets": list(study["datasets"]), "scores": counts, "seeds": study["seeds"]}
 
 
 def figure(wildcards, study):

@@ -1,0 +1,107 @@
+"""Readings of the paper: what is measured of them, against numbers worked out by hand, and what a study says of them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pqag.codebooks import Codebook
+from pqag.errors import UserError
+from pqag.show import ambiguity
+from pqag.study import settings as needs
+from pqag.study.model import parse_study
+from pqag.study.rules import jobs, settings
+
+STUDY = {
+    "study": "base",
+    "datasets": {"cifar10": {"database": 100, "queries": 10}},
+    "models": {"victim": {"network": "vgg16", "width": 0.25}},
+    "attacks": {"apd": {"loss": "apd"}},
+    "bits": [16],
+    "readings": {
+        "default": {"title": "The default", "change": {}},
+        "hot": {"title": "Temperature 10", "change": {"attacks": {"apd": {"temperature": 10}}}},
+        "large": {"title": "64 pixels", "change": {"datasets": {"cifar10": {"image_size": 64}}}},
+        "long": {"title": "Two epochs", "change": {"training": {"epochs": 2}}},
+        "mine": {"title": "Mine", "change": {"models": {"victim": {"network": "a.b:make", "width": 1, "training": {"epochs": 2}}}}},
+    },
+}
+
+
+def test_a_reading_is_the_study_with_one_change():
+    study = parse_study(STUDY)
+    hot = study.reading("hot").resolved()
+    base = study.resolved()
+    assert hot["study"] == "base_hot" and hot["attacks"]["apd"] == base["attacks"]["apd"] | {"temperature": 10}
+    assert {key: hot[key] for key in ("datasets", "models")} == {key: base[key] for key in ("datasets", "models")}
+    assert base["readings"]["hot"]["study"] == hot and "readings" not in hot
+    assert study.brings() == [("readings.mine.change.models.victim.network", "a.b:make")]
+    again = parse_study(needs.as_config(base)).resolved()
+    assert {name: one["study"] for name, one in again["readings"].items()} == {name: one["study"] for name, one in base["readings"].items()}
+
+
+def test_a_reading_takes_the_weights_where_it_changes_no_training():
+    base = parse_study(STUDY).resolved()
+    assert {name for name in STUDY["readings"] if needs.lent(base, name)} == {"default", "hot"}
+
+
+def test_a_reading_is_stale_when_one_of_its_jobs_is():
+    base = parse_study(STUDY).resolved() | {"brought": {"a.b:make": "ab" * 32}}
+    more = parse_study(STUDY | {"quantizer": {"iterations": 7}}).resolved() | {"brought": {"a.b:make": "ab" * 32}}
+    other_file = base | {"brought": {"a.b:make": "cd" * 32}}
+
+    def digest(study, name):
+        return settings("reading", {"reading": name}, study)["jobs"]
+
+    assert digest(base, "hot") != digest(base, "long") != digest(more, "long")
+    assert digest(base, "mine") != digest(other_file, "mine") and digest(base, "hot") == digest(other_file, "hot")
+    found = [wildcards for rule, wildcards in jobs(base) if rule == "reading"]
+    assert found == [{"reading": name} for name in STUDY["readings"]] and ("ambiguity", {}) in list(jobs(base))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"trainin": {}}, r"readings.bad.change: trainin is no key: did you mean training\?"),
+        ({"training": {"epochs": 0}}, "readings.bad.change: training.epochs is 0, but must be at least 1"),
+        ({"attacks": {"apd": {"loss": "apdd"}}}, "readings.bad.change: attacks.apd.loss: 'apdd' is not known"),
+    ],
+)
+def test_a_wrong_change_is_refused_in_a_sentence(change, words):
+    with pytest.raises(UserError, match=words):
+        parse_study(STUDY | {"readings": {"bad": {"title": "Bad", "change": change}}})
+
+
+def test_peak_of_the_soft_assignment():
+    """Two sub-spaces of one number, codewords 0 and 1: inner products 0 and z."""
+    codewords = np.array([[[0.0], [1.0]], [[0.0], [1.0]]])
+    share = 1 / (1 + np.exp(-2))
+    assert ambiguity.peak(np.array([[2.0, 0.0]]), codewords, 1) == pytest.approx(2 * (share + 0.5) / 2)
+    assert ambiguity.peak(np.array([[2.0, 2.0]]), codewords, 0.01) == pytest.approx(2)
+    assert ambiguity.peak(np.array([[2.0, 2.0]]), codewords, 1e9) == pytest.approx(1)
+
+
+def test_codewords_whose_nearest_neighbour_stands_for_the_same_class():
+    """Codewords 0, 1, 5, 6 and one of no item: 0 and 1 stand for the first class, 5 for the second, 6 for the first."""
+    codewords = np.array([[[0.0], [1.0], [5.0], [6.0], [5.5]]])
+    codes = np.array([[0], [1], [2], [2], [2], [3]])
+    labels = np.eye(2, dtype=np.uint8)[[0, 0, 1, 1, 0, 0]]
+    assert ambiguity.neighbours_of_one_class(Codebook(codewords, codes, np.arange(6)), labels) == 0.5
+
+
+def rows(aod=(20.0, 19.0, 21.0)):
+    cells = {"clean": (80.0, 78.0, 82.0), "basic": (30.0, 28.0, 32.0), "apd": (21.5, 20.5, 22.5), "aod": aod}
+    made = [
+        {"target_bits": "16", "dataset": "cifar10", "target_model": "victim", "distance": "SDC", "attack": attack, "map": str(map)}
+        | {"ci_low": str(low), "ci_high": str(high)}
+        for attack, (map, low, high) in cells.items()
+    ]
+    return {"reading": "default", "title": "The default", "accuracy": {"victim": "0.825"}, "rows": made}
+
+
+def test_the_page_says_in_which_order_the_attacks_stand():
+    tidy = ambiguity.tidy([rows(), rows(aod=(10.0, 9.0, 11.0)) | {"reading": "other", "title": "Other"}])
+    assert isinstance(tidy, pd.DataFrame) and tidy["map"].dtype == float and len(tidy) == 8
+    lines = ambiguity.page(tidy).splitlines()
+    assert "## 16 bits, SDC" in lines
+    assert "| The default | 82.5 | 80.0 | 30.0 | 21.5 | 20.0 | AOD ~ APD < Basic |" in lines
+    assert "| Other | 82.5 | 80.0 | 30.0 | 21.5 | 10.0 | AOD < APD < Basic |" in lines
