@@ -263,7 +263,7 @@ def _fitting(wildcards, study, count: int) -> Work:
     subspaces, words = _codebook(wildcards, study)
     turned = quantizer["method"] not in ("pq", PQN, *FINE_TUNED, *ADDITIVE)
     if quantizer["method"] in ADDITIVE:  # RQ holds the residuals of a beam of five, CQ each table and what L-BFGS remembers
-        seconds = quantizer["iterations"] * (1e-9 * words * size * (count + 60 * words) * subspaces)
+        seconds = quantizer["iterations"] * 1.5e-10 * words * size * (count + 22 * words) * subspaces
         return Work(300 + 8 * size * (15 * count + 40 * subspaces * words) / MIB, seconds)
     mb = ((28 if turned else 16) * count * size + 24 * min(count, 4096) * subspaces * words + turned * 80 * size**2) / MIB
     seconds = quantizer["iterations"] * ((1 + 4 * turned) * count * size * words / 2e10 + turned * 7 * (size / 1024) ** 3)
@@ -307,6 +307,11 @@ def evaluate(wildcards, study):
     there, (subspaces, words) = images(wildcards, study), _codebook(wildcards, study)
     features = 8 * there.queries * network(wildcards, study, 1).features
     mb = 100 + (80 * there.database + 2000 * subspaces * words + features) / MIB
+    if study["models"][wildcards["model"]]["quantizer"]["method"] in (
+        *ADDITIVE,
+        "dtq",
+    ):  # a table of the offsets for each query
+        mb += 1500 * (subspaces + 1) * there.database / MIB
     return Work(mb, there.queries * (4e-4 + 2e-8 * there.database))
 
 
