@@ -14,7 +14,7 @@ from pqag.names import AIMED, DATASETS, JOINT, PRETRAINED
 from pqag.study import paths
 from pqag.study.model import parse_study, read_config
 from pqag.study.resources import START_SECONDS
-from pqag.study.rules import FIGURES, RULES, jobs, settings, work
+from pqag.study.rules import FIGURES, READERS, RULES, jobs, settings, work
 from pqag.study.scores import CONCLUSIONS, TABLES, heat_maps, held_against, is_fine_tuned, rows_of, tables
 from pqag.study.settings import lent, maker_of
 from pqag.user_code import digests

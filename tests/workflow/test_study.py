@@ -29,6 +29,15 @@ def rows(folder, name="table1.csv"):
         return list(csv.DictReader(file))
 
 
+def test_a_table_that_was_deleted_is_made_again_by_its_name(study, tmp_path):
+    shutil.copytree(study[0], tmp_path, dirs_exist_ok=True, symlinks=True)
+    table = tmp_path / "results/tiny/tables/table3.csv"
+    before = table.read_bytes()
+    table.unlink()
+    done = snakemake(tmp_path, "table3", "--configfile", tmp_path / "config.yaml", "--cores", 2)
+    assert done.returncode == 0 and table.read_bytes() == before, done.stdout + done.stderr
+
+
 def test_table_has_a_row_a_cell_networks_learn_and_attacks_hurt(study):
     table = rows(study[0])
     assert list(table[0]) == tables.COLUMNS
