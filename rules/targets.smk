@@ -49,8 +49,6 @@ def expect_times():
     decides, and no estimate is made."""
     cores = workflow.resource_settings.cores
     for job in workflow.dag.needrun_jobs() if cores else ():
-        if not job.output:  # a target, as table1
-            continue
         if job.rule.name not in RULES.keys() | READERS.keys():  # table1, say, which only asks for files
             continue
         seconds = START_SECONDS + work(job.rule.name, job.wildcards_dict, WORKLOAD, bool(GPUS)).seconds

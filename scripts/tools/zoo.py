@@ -6,7 +6,7 @@ Each becomes zoo/DATASET_MODEL: its weights, for a network that was trained with
 and a card: the records of the training, the accuracy, and the mAP of clean and of attacked queries. Models that are not trained yet are
 left out, and so the command can be given again whenever another is. It needs no scores of the study: it measures with the files that it
 writes, on the database and the queries of the study, first seed. Weights are rounded to half precision where no mAP changes by more than
-0.1 points, of any code length, attack or distance; the card says by how much they change.
+0.5 points, of any code length, attack or distance; the card says by how much they change.
 """
 
 import csv
@@ -32,7 +32,7 @@ from pqag.study.settings import attack as settings_of_attack  # noqa: E402
 from pqag.study.settings import maker_of  # noqa: E402
 
 #: The largest change of any mAP, in points, with which weights are stored in half precision.
-ALLOWED = 0.1
+ALLOWED = 0.5
 
 #: Tensors by name, and for a network that was trained with its codebook the codewords, float (M, K, D/M).
 Weights = dict[str, torch.Tensor]
