@@ -92,10 +92,18 @@ def test_code_and_versions(folder):
         record["predicate"]["runDetails"]["builder"]["version"]["numpy"] = "0.1"
 
     before = json.loads(Path(FILES["record of queries"]).read_text())["predicate"]
-    numpy, code = before["runDetails"]["builder"]["version"]["numpy"], before["buildDefinition"]["internalParameters"]["code"][:12]
+    numpy = before["runDetails"]["builder"]["version"]["numpy"]
+    codes = {code_of(path) for path in STUDY.rglob("adversarial/*.prov.json")}
+    assert len(codes) == 3, "each loss has its own"
     change_record(FILES["record of queries"], change)
-    code, numpy = (f"{one} | {' and '.join(sorted([other, one]))}" for one, other in ((code, "abababababab"), (numpy, "0.1")))
+    code, numpy = (
+        f"{' and '.join(sorted(one))} | {' and '.join(sorted([*one, other]))}" for one, other in ((codes, "ab" * 6), ([numpy], "0.1"))
+    )
     assert found() == [f"code of attack: {code}", f"version of numpy: {numpy}"]
+
+
+def code_of(path):
+    return json.loads(path.read_text())["predicate"]["buildDefinition"]["internalParameters"]["code"][:12]
 
 
 def test_another_processor_is_a_note(folder):

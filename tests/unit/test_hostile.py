@@ -290,7 +290,7 @@ def test_a_key_on_the_command_line_is_checked_in_the_same_way(option, fragment, 
 
 def test_a_study_that_is_not_there_is_told_with_those_that_are(tmp_path):
     words = told(tmp_path, "--configfile", tmp_path / "nowhere.yaml")
-    assert "there is no such file; the workflow comes with the studies config.yaml, config/cifar10.yaml" in words
+    assert "there is no such file; the workflow comes with the studies config.yaml, config/ambiguity.yaml, " in words
     words = told(tmp_path, "--configfile", ROOT / "config/tiny.yaml", "all")
     assert "if it is a target, put it first: snakemake all --configfile" in words
 

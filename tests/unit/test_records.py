@@ -56,6 +56,7 @@ def machine(tmp_path, monkeypatch):
     (library.parent / "a.py").write_bytes(b"a")
     (tmp_path / "elsewhere.py").write_bytes(b"x")
     monkeypatch.setattr(records, "REPOSITORY", tmp_path / "repository")
+    monkeypatch.setattr(records, "engine", lambda: None)
     monkeypatch.setattr(records, "modules_of", lambda script: [library / "b.py", library.parent / "a.py", tmp_path / "elsewhere.py"])
     monkeypatch.setattr(records, "git_state", lambda: {"commit": "0" * 40, "dirty": True, "difference_sha256": B})
     monkeypatch.setattr(records, "package_versions", lambda: {"torch": "1.2.3"})
