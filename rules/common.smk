@@ -74,7 +74,9 @@ if workflow.exec_mode == workflow.exec_mode.DEFAULT:
     )
     for name, (_, unseen, classes) in found.items():
         try:
-            STUDY.check_classes(name, classes)
+            STUDY.check_classes(name, len(classes))
+            if classes:
+                STUDY.check_targets(name, classes)
         except ValueError as error:
             stop(str(error))
         if unseen and trained:

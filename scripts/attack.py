@@ -10,7 +10,7 @@ import numpy as np
 
 from pqag import attacks, checkpoints, codebooks, files, networks, split, storage
 from pqag.devices import torch_device
-from pqag.goals import Known
+from pqag.goals import Goals, Known
 from pqag.job.shards import in_words
 from pqag.job.step import log, progress, step
 from pqag.names import AIMED, BATCH_SIZES
@@ -18,15 +18,12 @@ from pqag.names import AIMED, BATCH_SIZES
 BATCH = BATCH_SIZES["attack"]
 
 
-def attacked(images: np.ndarray, labels: np.ndarray, ids: np.ndarray, settings: dict) -> tuple[np.ndarray, np.ndarray, list[dict]]:
+def attacked(images: np.ndarray, ids: np.ndarray, aim: Goals | None, settings: dict) -> tuple[np.ndarray, np.ndarray, list[dict]]:
     """Adversarial images, their features, and the figures of the batches."""
     device = torch_device(settings)
     codebook = codebooks.read(snakemake.input.codebook)
     network = checkpoints.load_network(snakemake.input.weights, settings.get("brought")).to(device)
-    attack = attacks.from_settings(settings)
-    if attack.loss in AIMED:
-        known = Known(codebook, *storage.read_hdf5(snakemake.input.database, "labels", "ids"), labels)
-        attack = replace(attack, goals=attacks.goals_of(attack.loss, known))
+    attack = replace(attacks.from_settings(settings), goals=aim and aim.codes)
     steps = -(-len(images) // BATCH) * attack.looks
     with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}{in_words(snakemake.wildcards)}") as bar:
         seed = int(snakemake.wildcards.seed)
@@ -35,6 +32,17 @@ def attacked(images: np.ndarray, labels: np.ndarray, ids: np.ndarray, settings: 
     adversarial, features = map(np.concatenate, arrays)
     networks.check_finite(features, ids, f"adversarial queries{in_words(snakemake.wildcards)}")
     return adversarial, features, list(batches)
+
+
+def aimed(labels: np.ndarray, ids: np.ndarray, settings: dict) -> Goals | None:
+    """What the loss aims at for each query; None for most losses."""
+    if settings["loss"] not in AIMED:
+        return None
+    codebook = codebooks.read(snakemake.input.codebook)
+    database = storage.read_hdf5(snakemake.input.database, "labels", "ids")
+    classes = storage.read_attributes(snakemake.input.images)["classes"]
+    known = Known(codebook, *database, labels, ids, int(snakemake.wildcards.seed), settings.get("target"), classes)
+    return attacks.goals_of(settings["loss"], known)
 
 
 def joined(paths: list[str]) -> tuple[np.ndarray, np.ndarray, list[dict]]:
@@ -49,10 +57,12 @@ with step(snakemake) as settings:
     with h5py.File(snakemake.input.images) as file:
         share = split.share("attack", len(file["query/ids"]), snakemake.wildcards)
         images, labels, ids = (file[f"query/{name}"][share] for name in ("images", "labels", "ids"))
-    parts = snakemake.input.get("shards")
-    adversarial, features, batches = joined(parts) if parts else attacked(images, labels, ids, settings)
+    parts, aim = snakemake.input.get("shards"), aimed(labels, ids, settings)
+    adversarial, features, batches = joined(parts) if parts else attacked(images, ids, aim, settings)
     health = attacks.health(images, adversarial, batches)
     log.info("%s", health)
     files.write_json(snakemake.output.health, batches if snakemake.wildcards.get("shard") else health)
     arrays = {"images": adversarial, "features": features, "labels": labels, "ids": ids}
+    if aim is not None and aim.labels is not None:
+        arrays["targets"] = aim.labels
     storage.write_hdf5(snakemake.output.images, {f"query/{name}": array for name, array in arrays.items()})

@@ -14,4 +14,6 @@ with step(snakemake) as settings:
         networks.check_finite(features, ids, f"adversarial queries made for {source}")
         log.info("%s: %d features of %d numbers", source, *features.shape)
         arrays |= {f"{source}/features": features, f"{source}/labels": labels, f"{source}/ids": ids}
+        if "query/targets" in storage.dataset_names(path):
+            [arrays[f"{source}/targets"]] = storage.read_hdf5(path, "query/targets")
     storage.write_hdf5(snakemake.output[0], arrays)

@@ -22,7 +22,9 @@ with step(snakemake) as settings:
     seed = int(snakemake.wildcards.seed)
     own = attacks.from_settings(settings)
     if own.loss in AIMED:
-        own = replace(own, goals=attacks.goals_of(own.loss, Known(codebook, database_labels, database_ids, labels)))
+        classes = storage.read_attributes(snakemake.input.images)["classes"]
+        known = Known(codebook, database_labels, database_ids, labels, ids, seed, settings.get("target"), classes)
+        own = replace(own, goals=attacks.goals_of(own.loss, known).codes)
     axes = ("epsilon",) if own.method == "fgsm" else ("epsilon", "iterations")  # which has one step
     tried = [(axis, value, replace(own, **{axis: value})) for axis in axes for value in strengths[axis]]
     steps = -(-len(images) // BATCH) * sum(attack.looks for _, _, attack in tried)

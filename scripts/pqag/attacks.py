@@ -65,9 +65,9 @@ def from_settings(settings: Mapping[str, Any]) -> Attack:
     return Attack(**{key: settings[key] for key in keys if key in settings}, options=options, entry_points=functions)
 
 
-def goals_of(loss: str, known: goals.Known) -> np.ndarray | None:
-    """The codes that a loss of ours aims at, int64 (Q, M), for each query of what is ``known``; None if it aims at none."""
-    return getattr(goals, loss)(known) if loss in names.AIMED else None
+def goals_of(loss: str, known: goals.Known) -> goals.Goals:
+    """What a loss of ``names.AIMED`` aims at, for the queries of what is ``known``."""
+    return getattr(goals, loss)(known)
 
 
 def options_of(method: str) -> dict[str, Any]:

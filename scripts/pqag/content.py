@@ -29,11 +29,11 @@ MANY = 10_000
 
 class Content(NamedTuple):
     """What a source contains. sha256: of names and bytes; None if there is no source. unseen: a class of test images without training
-    images, None if there is none. classes: their number, 0 if it is not known."""
+    images, None if there is none. classes: their names in the order of the labels, none if they are not known."""
 
     sha256: str | None
     unseen: str | None = None
-    classes: int = 0
+    classes: tuple[str, ...] = ()
 
 
 def look(name: str, dataset: Mapping[str, Any]) -> Content:
@@ -65,9 +65,9 @@ def look(name: str, dataset: Mapping[str, Any]) -> Content:
     return Content(hashlib.sha256(os.fsencode("".join(lines))).hexdigest(), unseen, classes)
 
 
-def _files(kind: str, source: Path) -> tuple[Path, set[str], list[str], str | None, int]:
-    """Return a folder, the names of lists and of images from there, the first class of test images without training images, and the number
-    of classes.
+def _files(kind: str, source: Path) -> tuple[Path, set[str], list[str], str | None, tuple[str, ...]]:
+    """Return a folder, the names of lists and of images from there, the first class of test images without training images, and the
+    classes.
 
     A list that cannot be read names no image; fetch says why.
     """
@@ -75,7 +75,7 @@ def _files(kind: str, source: Path) -> tuple[Path, set[str], list[str], str | No
         parts = [image_files.tree(source, part) if (source / part).is_dir() else image_files.Tree() for part in ("train", "test")]
         new = sorted(set(parts[1].classes) - set(parts[0].classes)) if parts[0].classes else []
         names, classes = [name for part in parts for name, _ in part.files], {*parts[0].classes, *parts[1].classes}
-        return source, set(), names, next(iter(new), None), len(classes)
+        return source, set(), names, next(iter(new), None), tuple(sorted(classes))
     if kind == "manifest":
         if not source.is_file():  # a pipe would never end
             raise FileNotFoundError(source)
@@ -87,7 +87,7 @@ def _files(kind: str, source: Path) -> tuple[Path, set[str], list[str], str | No
         except UserError:
             names = []
         new = sorted(classes["test"] - classes["train"])
-        return source.parent, {source.name}, names, next(iter(new), None), len(classes["test"] | classes["train"])
+        return source.parent, {source.name}, names, next(iter(new), None), tuple(sorted(classes["test"] | classes["train"]))
     if kind == "nuswide":
         lists = {path.relative_to(source).as_posix() for pattern in _LISTS for path in source.glob(pattern) if path.is_file()}
         try:
@@ -100,11 +100,11 @@ def _files(kind: str, source: Path) -> tuple[Path, set[str], list[str], str | No
             folder = os.path.relpath(image_files.image_folder(source, names), source.resolve())
         except (UserError, IndexError):
             names, folder = [], "."
-        return source, lists, [os.path.join(folder, name) for name in names], None, 0
+        return source, lists, [os.path.join(folder, name) for name in names], None, ()
     if source.is_dir():
         found = [*source.iterdir(), *(path for folder in source.iterdir() if folder.is_dir() for path in folder.iterdir())]
-        return source, {path.relative_to(source).as_posix() for path in found if _KNOWN.fullmatch(path.name)}, [], None, 0
-    return source.parent, {source.name}, [], None, 0
+        return source, {path.relative_to(source).as_posix() for path in found if _KNOWN.fullmatch(path.name)}, [], None, ()
+    return source.parent, {source.name}, [], None, ()
 
 
 def _identity(path: str, before: list | None, is_list: bool) -> list | None:

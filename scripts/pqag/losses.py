@@ -82,6 +82,16 @@ def centre(z: Tensor, clean: Tensor, head: Head) -> Tensor:
     return -_log_probability_of_goals(z, head)
 
 
+def p2p(z: Tensor, clean: Tensor, head: Head) -> Tensor:
+    """Point-to-point targeted attack: towards the code of one database item, by the cross-entropy of Eq. 8 with the sign turned."""
+    return _log_probability_of_goals(z, head)
+
+
+def dhta(z: Tensor, clean: Tensor, head: Head) -> Tensor:
+    """Deep Hashing Targeted Attack (Bai et al. 2020): the same towards the anchor code of the target, see ``pqag.goals``."""
+    return _log_probability_of_goals(z, head)
+
+
 def _log_probability_of_goals(z: Tensor, head: Head) -> Tensor:
     return head.log_distribution(z).gather(2, head.goals[:, :, None]).sum((1, 2))
 

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 NETWORKS = ("alexnet", "vgg11", "vgg13", "vgg16", "resnet18", "resnet34", "resnet50")
 #: Losses of an attack, its methods, and quantizers that are fitted to features.
-LOSSES = ("basic", "apd", "aod", "margin", "hag", "centre")
-#: Those that aim at codes which are chosen from the database, see ``pqag.goals``.
-AIMED = ("centre",)
+LOSSES = ("basic", "apd", "aod", "margin", "hag", "centre", "p2p", "dhta")
+#: Those that aim at a target of the study's, and all that aim at codes which are chosen from the database, see ``pqag.goals``.
+TARGETED = ("p2p", "dhta")
+AIMED = ("centre", *TARGETED)
 METHODS = ("pgd", "fgsm", "momentum_pgd", "apgd")
 FITTED = ("pq", "opq")
 #: Iterations that APGD needs, so that its checkpoints are more than a step apart.
@@ -44,6 +45,12 @@ DATASETS = {
 }
 #: Those of the paper.
 PAPER_DATASETS = ("cifar10", "nuswide")
+#: The classes of known data sets, in the order of the labels, as ``pqag.datasets`` has them: what a target may be is checked by these.
+CLASS_NAMES = {
+    "fashion_mnist": ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "synthetic": tuple(f"pattern {i}" for i in range(10)),
+}
 #: What a data set may be: one of the above, the official release of NUS-WIDE, or images of the user (``pqag.images``).
 KINDS = (*DATASETS, "nuswide", "imagefolder", "manifest")
 #: Images of NUS-WIDE in its two lists.
@@ -130,7 +137,7 @@ FAMILY_NAMES = {"alexnet": "AlexNet", "vgg": "VGG", "resnet": "ResNet"}
 QUANTIZER_NAMES = {"pq": "PQ", "opq": "OPQ", "pqn": "PQN", "csq": "CSQ", "dpsh": "DPSH", "hashnet": "HashNet", "dqn": "DQN"}
 METHOD_NAMES = {"fgsm": "FGSM", "momentum_pgd": "momentum PGD", "apgd": "APGD"}
 ATTACK_NAMES = {"clean": "Clean", "basic": "Basic", "apd": "APD", "aod": "AOD", "farthest": "Farthest codes"}
-ATTACK_NAMES |= {"margin": "Margin", "hag": "HAG", "centre": "Centre code"}
+ATTACK_NAMES |= {"margin": "Margin", "hag": "HAG", "centre": "Centre code", "p2p": "P2P", "dhta": "DHTA"}
 
 
 def model_name(name: str) -> str:

@@ -53,7 +53,10 @@ FAULTS = {
         ("mask = kept > -0.5", "mask = kept > 0.5", "HAG drops what has not changed yet"),
         ("(_others(scores, codes).amax(2)", "(scores.amax(2)", "a margin to the best codeword, be it the clean one"),
     ],
-    "goals": [(" - _shares(codes[~relevant], distances)", "", "the centre code ignores the items of other classes")],
+    "goals": [
+        (" - _shares(codes[~relevant], distances)", "", "the centre code ignores the items of other classes"),
+        ("labels[(labels * known.labels).any(1)] = 0", "pass", "a query that has the target's label counts for t-mAP"),
+    ],
     "methods": [
         ("decay * momentum + gradient / norm", "decay * momentum + gradient", "gradients of momentum PGD without their norm"),
         ("0.25 * (x - previous)", "0.25 * (previous - x)", "the momentum of APGD goes back"),

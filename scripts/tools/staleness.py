@@ -82,8 +82,8 @@ CHANGES: dict[str, Any] = {
     "anonymous": True,
 }
 
-#: Keys that a generated data set does not have, and keys that need files. The source counts if no hash pins the content. The decay is only
-#: a key of momentum_pgd, and the other keys belong to victims that the tiny study does not have.
+#: Keys that a generated data set does not have, and keys that need files. The source counts if no hash pins the content. The decay and
+#: the target are only keys of some attacks, and the other keys belong to victims that the tiny study does not have.
 UNTRIED = {
     **{
         f"datasets.*.{key}": ("fetch", "the same as `datasets.*.sha256`")
@@ -101,7 +101,7 @@ UNTRIED = {
     },
     "tables.table2.models": ("table2", "table2, and what it lacks"),
     "tables.table5.models": ("table5", "table5, and what it lacks"),
-    "attacks.*.decay": ("attack, sweep", "the same as `attacks.*.step`"),
+    **{f"attacks.*.{key}": ("attack, sweep", "the same as `attacks.*.step`") for key in ("decay", "target.class", "target.items")},
     "tables.table4.bits": ("drops, table4", "drops and table4, and what they lack at that code length"),
     "figures.bits": (
         "perturbation, centroid_distributions, retrieval_sheet, precision_recall, figure_sweep, gallery",
@@ -314,9 +314,9 @@ MODULES = """
 
 Only the part of a module that a script reaches counts. The table shows the most that a change can make stale: the effect of a change to
 code that runs whenever the module is imported. A new function makes nothing stale, and a changed function only affects the rules that use
-it. Of `losses.py` and `methods.py` only the loss and the method of an attack count, and what they call, so a change in another one does not
-make it stale. The modules of `job/` run and record jobs. They decide no bit of a result and make nothing stale; every record has the sha256
-of their files.
+it. Of `losses.py`, `goals.py` and `methods.py` only the loss and the method of an attack count, and what they call, so a change in another
+one does not make it stale. The modules of `job/` run and record jobs. They decide no bit of a result and make nothing stale; every record
+has the sha256 of their files.
 """
 
 

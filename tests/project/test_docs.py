@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
 
+from pqag import codebooks, quantizer, storage
 from pqag.job import records
 
-from ..workflow.conftest import ROOT, plan, snakemake, write_config
+from ..workflow.conftest import ROOT, mean_average_precision, plan, snakemake, write_config
 
 #: The model that is trained with its codebook by a method of the user's.
 TRAINED = "alexnet_pairs"
@@ -65,6 +67,21 @@ def test_every_entry_is_in_table_1(followed):
         "mine.joint:pairs",
     ):
         assert name in " ".join(done.stdout.split()), name
+
+
+def test_the_metrics_of_a_targeted_attack_have_its_t_map(followed):
+    """ADC of the queries that are not of the target's class, with that class as theirs, by a plain loop."""
+    folder = followed[0] / "results/tiny/synthetic/alexnet-pretrained/seed0"
+    metrics = json.loads((folder / "16bits/metrics/to_pattern_3.alexnet-pretrained-16bits.json").read_text())
+    queries, labels = storage.read_hdf5(folder / "16bits/adversarial/to_pattern_3.h5", "query/features", "query/labels")
+    [gallery] = storage.read_hdf5(folder / "features/database.h5", "labels")
+    codebook, others = codebooks.read(folder / "16bits/codebook.h5"), labels.argmax(1) != 3
+    items = quantizer.decode(codebook.codes, codebook.codewords)
+    wanted = mean_average_precision(queries[others], items, np.full(others.sum(), 3), gallery.argmax(1))
+    target, clean = metrics["target"], json.loads((folder / "16bits/metrics/clean.json").read_text())
+    assert 100 * target["ADC"]["map"] == pytest.approx(wanted, abs=0.5), "ties are in some order here"
+    assert target["queries_without_relevant"] == (~others).sum() and "target" not in clean
+    assert metrics["ADC"]["map"] < clean["ADC"]["map"] and target["ADC"]["map"] > 0.2
 
 
 def test_the_other_quantizer_has_the_same_weights(followed):

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pqag import attacks, names, networks, training
+from pqag import attacks, datasets, names, networks, training
 from pqag.errors import UserError
 from pqag.names import feature_size
 from pqag.study import model as config
@@ -81,7 +81,7 @@ FILLED |= {"quantizer": QUANTIZER, "threads": {"pretrain": 2, "attack": 1}, "dev
 
 def test_what_is_left_out_is_filled_in():
     assert parse_study(LEAST).model_dump() == FILLED | {
-        "attacks": {"x": ATTACK | {"restarts": 1}},
+        "attacks": {"x": ATTACK | {"restarts": 1, "target": {"class": None, "items": None}}},
         "models": {"vgg16": UNSET | {"training": dict.fromkeys(config.Training.model_fields), "quantizer": dict.fromkeys(QUANTIZER)}},
         "training": RECIPE,
         "pqn": PQN,
@@ -228,6 +228,7 @@ HEX = "must be a sha256: 64 hexadecimal digits in lower case"
 NAMES = "a name may hold only a-z, 0-9 and _ and begins with a letter"
 NETWORKS = "allowed are alexnet, vgg11, vgg13, vgg16, resnet18, resnet34, resnet50"
 APGD = {"loss": "aod", "method": "apgd", "iterations": 20}
+P2P = {"loss": "p2p"}
 
 WRONG = [
     # (key, value, what the sentence must hold: the key, what stands there, the nearest or the allowed)
@@ -358,12 +359,21 @@ WRONG = [
     ("attacks.basic.decay", -1, ["attacks.basic.decay is -1", "at least 0"]),
     ("attacks.basic.method", "fsgm", ["attacks.basic.method: 'fsgm'", "did you mean fgsm?", "momentum_pgd, apgd, or a function"]),
     ("attacks.basic.method", "mine.py:run:x", ["attacks.basic.method: 'mine.py:run:x' is not known", "as module:function"]),
-    ("attacks.basic.loss", "mine:", ["attacks.basic.loss: 'mine:' is not known", "hag, centre, or a function of yours as module:function"]),
+    ("attacks.basic.loss", "mine:", ["attacks.basic.loss: 'mine:' is not known", "p2p, dhta, or a function of yours as module:function"]),
     ("attacks.basic", {"loss": "apd", "method": "fgsm", "step": 1}, ["attacks.basic.step", "as long as epsilon; leave the key out"]),
     ("attacks.basic", {"loss": "apd", "method": "fgsm", "iterations": 5}, ["attacks.basic.iterations", "fgsm is one step"]),
     ("attacks.basic.method", "apgd", ["attacks.basic.iterations is 5", "apgd halves", "at least 20, published are 100"]),
     ("attacks.basic", APGD | {"step": 1}, ["attacks.basic.step: the method apgd begins with steps of twice epsilon; leave the key out"]),
     ("attacks.basic", {"loss": "aod", "restarts": 3, "random_start": False}, ["attacks.basic.restarts: 3 of", "random_start is false"]),
+    ("attacks.basic", {"loss": "dhta"}, ["attacks.basic.target is missing: the loss dhta needs one", "{class: NAME or number}"]),
+    ("attacks.basic.target", {"class": 1}, ["attacks.basic.target: the loss basic does not use it; allowed with p2p, dhta"]),
+    ("attacks.basic", {"loss": "mine:loss", "target": {"class": 1}}, ["attacks.basic.target: the loss mine:loss does not use it"]),
+    ("attacks.basic", P2P | {"target": {"class": 1, "items": [1]}}, ["attacks.basic.target: it has both class and items"]),
+    ("attacks.basic", P2P | {"target": {"clas": 1}}, ["attacks.basic.target.clas is no key: did you mean class?", "class, items"]),
+    ("attacks.basic", P2P | {"target": {"class": 10}}, ["target.class is 10, but datasets.synthetic has the classes 0 to 9"]),
+    ("attacks.basic", P2P | {"target": {"class": "patern 3"}}, ["datasets.synthetic has no class 'patern 3': did you mean pattern 3?"]),
+    ("attacks.basic", P2P | {"target": {"class": True}}, ["target.class is True, but must be the name or the number of a class"]),
+    ("attacks.basic", P2P | {"target": {"items": []}}, ["attacks.basic.target.items is empty"]),
     ("attacks.basic.restarts", 0, ["attacks.basic.restarts is 0", "at least 1"]),
     ("attacks.strong.feature", "raw", ["attacks.strong.feature: ", "the loss apd does not use it", "allowed with basic, hag"]),
     ("attacks.basic", APGD | {"loss": "hag"}, ["attacks.basic.method: apgd compares the losses of its steps, but that of hag changes"]),
@@ -525,11 +535,15 @@ def test_keys_of_an_attack_and_of_training_are_the_fields_of_their_classes():
         method: {key for key, users in options.items() if method in users} for method in names.METHODS
     }
     assert all(config.Attack.model_fields[key].default == value for found in of_methods.values() for key, value in found.items())
-    assert {*config.Attack.model_fields, "entry_points", "options", "goals"} - options.keys() == {
+    assert {*config.Attack.model_fields, "entry_points", "options", "goals"} - options.keys() - {"target"} == {
         field.name for field in dataclasses.fields(attacks.Attack)
     }
     assert set(config.Training.model_fields) == {field.name for field in dataclasses.fields(training.Recipe)}
     assert set(config.TrainingOverride.model_fields) == set(config.Training.model_fields)
+
+
+def test_class_names_are_those_of_the_known_data_sets():
+    assert {name: one.classes for name, one in datasets.DATASETS.items()} == names.CLASS_NAMES
 
 
 @pytest.mark.parametrize("model", names.NETWORKS)

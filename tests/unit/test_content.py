@@ -48,8 +48,8 @@ CHANGES = {
 def test_classes_are_those_of_both_parts(birds):
     put("birds/test/wren/4.jpg", "image")
     put("c/list.csv", "path,split,labels\na.jpg,train,x|y\nb.jpg,test,y\n")
-    assert birds()[1:] == ("wren", 3)
-    assert content.look("b", {"kind": "manifest", "source": "c/list.csv"})[1:] == (None, 2)
+    assert birds()[1:] == ("wren", ("jay", "owl", "wren"))
+    assert content.look("b", {"kind": "manifest", "source": "c/list.csv"})[1:] == (None, ("x", "y"))
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -54,8 +54,9 @@ def scalar_loss(name, x, y, goals, head):
     codes = [max(range(K), key=lambda k, m=m: p_clean[m][k]) for m in range(M)]
     if name == "aod":
         return -sum(p_clean[m][k] * math.log(p[m][k]) for m in range(M) for k in range(K))
-    if name in ("apd", "centre"):
-        return -sum(math.log(p[m][k]) for m, k in enumerate(codes if name == "apd" else goals))
+    if name in ("apd", "centre", "p2p", "dhta"):
+        towards = sum(math.log(p[m][k]) for m, k in enumerate(codes if name == "apd" else goals))
+        return -towards if name in ("apd", "centre") else towards
     if name == "margin":
         scores = [[head.temperature * math.log(p[m][k]) for k in range(K)] for m in range(M)]  # but for a constant of each sub-space
         return sum(max(s for k, s in enumerate(scores[m]) if k != codes[m]) - scores[m][codes[m]] for m in range(M))

@@ -1,8 +1,11 @@
 """Methods of attacks: by hand, against AdverTorch, and AdverTorch against our own loop."""
 
+import importlib.util
 import math
+import re
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -37,6 +40,52 @@ def test_the_loop_that_replaces_advertorch_makes_the_same_images_and_says_so_onc
     assert len(health["loss"]) == len(theirs["loss"]) and health["loss"][0] == theirs["loss"][0]
     # Not "all": sums in another memory layout differ in their last bits, which now and then turns a gradient's sign.
     assert (adversarial == expected).mean() > 0.999
+
+
+class Tensor:
+    """What the adapter of docs/attack.md uses of eagerpy's tensors."""
+
+    def __init__(self, raw):
+        self.raw = raw
+
+    def __add__(self, other):
+        return Tensor(self.raw + other.raw)
+
+
+class FoolboxAttack:
+    """The interface of foolbox 3.3.4 that the adapter overrides: ``BaseGradientDescent`` with the steps of its PGD."""
+
+    def __init__(self, *, rel_stepsize=0.01 / 0.3, abs_stepsize=None, steps=40, random_start=True):
+        self.step, self.steps, self.random_start = abs_stepsize, steps, random_start
+
+    def run(self, model, inputs, criterion, *, epsilon, **kwargs):
+        assert not kwargs and len(criterion) == len(inputs) and model == (0, 1)
+        loss_fn, x0 = self.get_loss_fn(model, Tensor(criterion)), Tensor(inputs)
+        x = self.get_random_start(x0, epsilon).raw.clamp(0, 1)
+        for _ in range(self.steps):
+            x = x.detach().requires_grad_()
+            value = loss_fn(Tensor(x)).raw
+            assert value.shape == ()
+            value.backward()
+            x = (inputs + (x.detach() + self.step * x.grad.sign() - inputs).clamp(-epsilon, epsilon)).clamp(0, 1)
+        return x
+
+
+def test_the_adapter_for_foolbox_of_the_page_runs(monkeypatch, scripts):
+    """With foolbox itself where it is installed; otherwise with a stand-in for its interface, whose steps are those of PGD."""
+    if importlib.util.find_spec("foolbox") is None:
+        attacks_of = types.SimpleNamespace(LinfProjectedGradientDescentAttack=FoolboxAttack)
+        parts = {"attacks": attacks_of, "PyTorchModel": lambda model, bounds: bounds, "Misclassification": lambda labels: labels}
+        monkeypatch.setitem(sys.modules, "foolbox", types.SimpleNamespace(**parts))
+        monkeypatch.setitem(sys.modules, "eagerpy", types.SimpleNamespace(astensor=Tensor))
+    [code] = re.findall(r"^```py\n(.*?)^```$", (scripts.parent / "docs/attack.md").read_text(), re.MULTILINE | re.DOTALL)
+    names_of_page = {}
+    exec(code, names_of_page)
+    loss, images = Quadratic(), torch.full((2, 3, 1, 1), 0.5, dtype=torch.float64)
+    start = torch.tensor(np.random.default_rng(2).uniform(-0.1, 0.1, images.shape))
+    found = names_of_page["pgd"](loss, images, start, 0.1, 0.02, 9)
+    assert np.allclose(loss.asked[0], (images + start).flatten(1)) and len(loss.asked) == 9
+    assert torch.allclose(found, methods.pgd(loss, images, start, 0.1, 0.02, 9))
 
 
 #: A batch of one image of three pixels, 0.5 grey, to work by hand with losses that are linear in the pixels.

@@ -15,7 +15,7 @@ from pqag.show import tables
 from pqag.show.cells import Cells, escape_latex, faults, faults_of_latex, faults_of_layout
 from pqag.study import model as config
 
-ATTACKS = {name: config.Attack(loss=name).model_dump(exclude={"restarts"}) for name in ("basic", "apd", "aod")}
+ATTACKS = {name: config.Attack(loss=name).model_dump(exclude={"restarts", "target"}) for name in ("basic", "apd", "aod")}
 TITLES = {"cifar10": "CIFAR-10", "nuswide": "NUS-WIDE"}
 HOSTILE = [r"\input{/etc/passwd}", "a_b & 50%", "$x$ #1 ~ ^ {}", "}\\end{document}", "ADC", r"\\", "%"]
 
@@ -279,16 +279,18 @@ def test_caption_tells_of_other_networks_quantizers_and_methods():
     attacks = {"basic": ATTACKS["basic"]} | {name: ATTACKS["aod"] | {"method": name} for name in ("fgsm", "momentum_pgd")}
     attacks["fgsm"] |= {"iterations": 1, "step": 8}
     attacks["own"] = ATTACKS["aod"] | {"method": "mine:run"}
+    attacks["dhta"] = ATTACKS["aod"] | {"loss": "dhta", "target": {"class": 3, "items": None}}
     attacks["thorough"] = ATTACKS["aod"] | {"method": "apgd", "iterations": 100, "step": 16, "restarts": 3}
     networks = {"vgg16": "vgg16", "fine": "vgg16", "mine": "a.b:net", "alexnet_opq": "alexnet"}
     quantizers = {"vgg16": "pq", "fine": "pq", "mine": "mine:fit", "alexnet_opq": "opq"}
     text, cells = caption([metrics()], {"cifar10": "CIFAR-10"}, {}, {}, attacks, networks=networks, quantizers=quantizers)
     assert cells.plain(text).endswith(
         "worst possible 5.2, chance 10.1. fine: network VGG16, quantizer PQ. mine: network a.b:net, quantizer mine:fit. "
-        "alexnet_opq: network AlexNet, quantizer OPQ. Basic: pixels within 8 grey levels, 5 steps of 2.55. "
+        "alexnet_opq: network AlexNet, quantizer OPQ. Basic, DHTA: pixels within 8 grey levels, 5 steps of 2.55. "
         "fgsm: pixels within 8 grey levels, 1 step of 8 by FGSM. momentum_pgd: pixels within 8 grey levels, 5 steps of "
         "2.55 by momentum PGD. own: pixels within 8 grey levels, 5 steps of 2.55 by mine:run. "
-        "thorough: pixels within 8 grey levels, 100 steps of 16 by APGD, the best of 3 starts. Seed 0."
+        "thorough: pixels within 8 grey levels, 100 steps of 16 by APGD, the best of 3 starts. "
+        "DHTA is targeted: it leads queries to the class 3. Seed 0."
     )
 
 

@@ -80,6 +80,14 @@ def test_a_mistake_is_one_sentence(birds, change, words):
     assert len(done.stderr.splitlines()) < 9 and "Traceback" not in done.stderr
 
 
+def test_a_target_that_is_no_class_of_the_images_is_refused_when_the_run_is_planned(birds):
+    study = yaml.safe_load(EXAMPLE)
+    study["attacks"] = {"to_wrens": {"loss": "dhta", "target": {"class": "wren"}}}
+    done = fetched(birds, study, "my_birds")
+    words = "attacks.to_wrens.target.class: datasets.my_birds has no class 'wren': did you mean a wren? allowed are a wren, jay, owl, robin"
+    assert done.returncode == 1 and words in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
+
+
 def test_more_classes_than_centres_are_refused_when_the_run_is_planned(birds):
     for number in range(40):
         photograph(birds / f"birds/train/kind {number}/0.png", (0, 0, 0), np.random.default_rng(number))

@@ -513,6 +513,11 @@ def caption(
         best = f", the best of {setting(f'restarts/{names[0]}', values[4], 'attacks', names[0], 'restarts')} starts" if values[4] else ""
         steps = f"{iterations} step{'s' * (values[1] > 1)} of {step}{method}{best}"
         sentences.append(f"{words}: pixels within {epsilon} grey levels, {steps}.")
+    for name, target in ((name, attack["target"]) for name, attack in settings["attacks"].items() if "target" in attack):
+        wanted = target["class"]
+        number = setting(f"target/{name}", wanted, "attacks", name, "target", "class") if isinstance(wanted, int) else wanted
+        aim = "given database images" if wanted is None else f"the class {number}"
+        sentences.append(f"{attack_name(name)} is targeted: it leads queries to {aim}.")
     seeds = [setting(f"seed/{seed}", seed, "seeds", i) for i, seed in enumerate(settings["seeds"])]
     sentences.append(f"Seed {seeds[0]}." if len(seeds) == 1 else f"Mean ± standard deviation over seeds {', '.join(seeds)}.")
     return " ".join(sentences)

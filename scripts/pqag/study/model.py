@@ -8,15 +8,16 @@ import datetime
 import difflib
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, create_model, field_validator, model_validator
 
 from pqag.errors import UserError
 from pqag.names import (
+    CLASS_NAMES,
     DATASETS,
     DQN,
     FARTHEST,
@@ -31,6 +32,7 @@ from pqag.names import (
     NETWORKS,
     PQN,
     QUANTIZERS,
+    TARGETED,
     TRIPLET_LOSSES,
     codewords,
     feature_size,
@@ -46,11 +48,12 @@ from pqag.study.settings import maker_of
 USED_BY = {
     "feature": ("loss", ("basic", "hag")),
     "assignment": ("loss", ("apd", "margin", "hag")),
-    "temperature": ("loss", ("apd", "aod", "hag", "centre")),
+    "temperature": ("loss", ("apd", "aod", "hag", "centre", "p2p", "dhta")),
     "decay": ("method", ("momentum_pgd",)),
+    "target": ("loss", TARGETED),
 }
 #: Keys of an attack that its settings only have where they are set, so that adding them made no attack stale.
-ADDED = ("restarts",)
+ADDED = ("restarts", "target")
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]  # a part of file names
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -178,6 +181,17 @@ class Model(_Section):
     joint: JointOverride = JointOverride()
 
 
+#: What a targeted attack aims at: a class by its name or number, or database images by their ids.
+Target = create_model(
+    "Target",
+    __base__=_Section,
+    **{
+        "class": (Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}, {"type": "null"}]})], None),
+        "items": (Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None, None),
+    },
+)
+
+
 class Attack(_Section):
     """An adversarial attack on the queries, see ``pqag.attacks``."""
 
@@ -192,6 +206,7 @@ class Attack(_Section):
     assignment: Literal["inner_product", "euclidean"] = "inner_product"
     temperature: Annotated[float, Field(gt=0)] = 1.0
     decay: Annotated[float, Field(ge=0)] = 1.0
+    target: Target = Target()
 
     def implied(self) -> dict[str, Any]:
         """What ``step`` and ``iterations`` are for methods that choose them: FGSM is one step as long as the radius, and APGD begins with
@@ -409,13 +424,15 @@ class Study(_Section):
             _check_known_or_own(f"attacks.{name}.method", attack.method, METHODS)
             for key, (kind, users) in USED_BY.items():
                 user = getattr(attack, kind)
-                own = kind == "loss" and is_entry_point(user)  # which is given all that losses use
+                own = kind == "loss" and is_entry_point(user) and key != "target"  # which is given all else that losses use
                 if getattr(attack, key) != Attack.model_fields[key].default and user not in users and not own:
                     raise ValueError(f"attacks.{name}.{key}: the {kind} {user} does not use it; allowed with {', '.join(users)}")
             for key, value in attack.implied().items():
                 if key in attack.model_fields_set and getattr(attack, key) != value:
                     words = {"fgsm": "is one step as long as epsilon", "apgd": "begins with steps of twice epsilon"}[attack.method]
                     raise ValueError(f"attacks.{name}.{key}: the method {attack.method} {words}; leave the key out")
+            if attack.loss in TARGETED:
+                self._check_target(name, attack.target)
             if attack.method == "apgd" and attack.iterations < LEAST_OF_APGD:
                 words = f"apgd halves its steps by what it gained at checkpoints; allowed are at least {LEAST_OF_APGD}, published are 100"
                 raise ValueError(f"attacks.{name}.iterations is {attack.iterations}, but {words}")
@@ -428,6 +445,33 @@ class Study(_Section):
             if 0 < attack.epsilon < 1:
                 raise ValueError(f"attacks.{name}.epsilon is {attack.epsilon:g}, but pixels are whole numbers: allowed are 0 and 1 to 255")
         return self
+
+    def _check_target(self, attack: str, target: Any) -> None:
+        """That a targeted attack has a target, and that known data sets have its class."""
+        key = f"attacks.{attack}.target"
+        wanted, items = getattr(target, "class"), target.items
+        if wanted is None and items is None:
+            allowed = "target: {class: NAME or number}, or target: {items: [ids of database images]}"
+            raise ValueError(f"{key} is missing: the loss {self.attacks[attack].loss} needs one; allowed are {allowed}")
+        if wanted is not None and items is not None:
+            raise ValueError(f"{key}: it has both class and items, but only one of them is allowed")
+        if items is None and (isinstance(wanted, bool) or not isinstance(wanted, int | str) or isinstance(wanted, int) and wanted < 0):
+            raise ValueError(f"{key}.class is {_short(repr(wanted))}, but must be the name or the number of a class, from 0 on")
+        for name, dataset in self.datasets.items():
+            if dataset.kind in CLASS_NAMES:
+                self.check_targets(name, CLASS_NAMES[dataset.kind])
+            elif isinstance(wanted, int) and wanted >= getattr(dataset, "concepts", wanted + 1):
+                raise ValueError(f"{key}.class is {wanted}, but datasets.{name} has the classes 0 to {dataset.concepts - 1}")
+
+    def check_targets(self, name: str, classes: Sequence[str]) -> None:
+        """That a data set with these ``classes`` has those that attacks aim at; raises ValueError with a sentence."""
+        for attack, wanted in ((key, getattr(one.target, "class", None)) for key, one in self.attacks.items()):
+            if isinstance(wanted, str) and wanted not in classes:
+                raise ValueError(
+                    f"attacks.{attack}.target.class: datasets.{name} has no class {_short(repr(wanted))}: {_allowed(wanted, classes)}"
+                )
+            if isinstance(wanted, int) and wanted >= len(classes):
+                raise ValueError(f"attacks.{attack}.target.class is {wanted}, but datasets.{name} has the classes 0 to {len(classes) - 1}")
 
     def _check_model(self, name: str) -> None:
         """That its network and its weights are known, and that it sets no key that it has no use for."""
