@@ -182,7 +182,10 @@ def shards_of(rule):
 
     def shards(wildcards):
         dataset = STUDY.datasets[wildcards.dataset]
-        count = number(rule, wanted, dataset.queries if rule == "attack" else dataset.database)
+        attacked = (
+            min(dataset.queries, STUDY.attacks[wildcards.attack].queries or dataset.queries) if rule == "attack" else dataset.database
+        )
+        count = number(rule, wanted, attacked)
         names = dict(wildcards.items(), shard=range(1, count + 1), shards=count)
         return [str(path) for path in expand(getattr(rules, f"{rule}_shard").output, **names)] if wanted > 1 else []
 

@@ -55,7 +55,8 @@ def joined(paths: list[str]) -> tuple[np.ndarray, np.ndarray, list[dict]]:
 
 with step(snakemake) as settings:
     with h5py.File(snakemake.input.images) as file:
-        share = split.share("attack", len(file["query/ids"]), snakemake.wildcards)
+        count = min(len(file["query/ids"]), settings.get("queries") or len(file["query/ids"]))  # the split drew them in random order
+        share = split.share("attack", count, snakemake.wildcards)
         images, labels, ids = (file[f"query/{name}"][share] for name in ("images", "labels", "ids"))
     parts, aim = snakemake.input.get("shards"), aimed(labels, ids, settings)
     adversarial, features, batches = joined(parts) if parts else attacked(images, ids, aim, settings)

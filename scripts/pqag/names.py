@@ -15,6 +15,9 @@ LOSSES = ("basic", "apd", "aod", "margin", "hag", "centre", "p2p", "dhta")
 TARGETED = ("p2p", "dhta")
 AIMED = ("centre", *TARGETED)
 METHODS = ("pgd", "fgsm", "momentum_pgd", "apgd")
+#: Losses of what a retrieval system answers, and the methods that do with these, see ``pqag.black_box``.
+ANSWERS = ("ranks", "distances")
+BLACK_BOX = ("nes", "random_groups", "square")
 FITTED = ("pq", "opq")
 #: Iterations that APGD needs, so that its checkpoints are more than a step apart.
 LEAST_OF_APGD = 20
@@ -77,6 +80,17 @@ LARGEST = 2**28
 BATCH_SIZES = {"attack": 250, "extract": 500}
 
 
+def requests(method: str, steps: int, directions: int) -> int:
+    """How many requests one of ``BLACK_BOX`` makes for an image in so many steps, the one of the clean image included."""
+    return 2 + steps if method == "square" else 1 + 2 * directions * steps
+
+
+def steps_within(method: str, budget: int, directions: int) -> int:
+    """How many steps it can take with a budget of requests; 0 if not even one."""
+    one = requests(method, 1, directions)
+    return max(0, 1 + (budget - one) // (requests(method, 2, directions) - one))
+
+
 def scaled(channels: int, width: float) -> int:
     """``channels`` times ``width``, rounded to a multiple of 8 (so that M = 4 sub-vectors always divide a feature), at least 8."""
     return max(8, 8 * round(channels * width / 8))
@@ -136,6 +150,7 @@ MODEL_NAMES = {
 FAMILY_NAMES = {"alexnet": "AlexNet", "vgg": "VGG", "resnet": "ResNet"}
 QUANTIZER_NAMES = {"pq": "PQ", "opq": "OPQ", "pqn": "PQN", "csq": "CSQ", "dpsh": "DPSH", "hashnet": "HashNet", "dqn": "DQN"}
 METHOD_NAMES = {"fgsm": "FGSM", "momentum_pgd": "momentum PGD", "apgd": "APGD"}
+METHOD_NAMES |= {"nes": "NES", "random_groups": "random groups", "square": "Square"}
 ATTACK_NAMES = {"clean": "Clean", "basic": "Basic", "apd": "APD", "aod": "AOD", "farthest": "Farthest codes"}
 ATTACK_NAMES |= {"margin": "Margin", "hag": "HAG", "centre": "Centre code", "p2p": "P2P", "dhta": "DHTA"}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pqag import goals, losses, methods, names
+from pqag import black_box, goals, losses, methods, names
 from pqag.job import provenance
 from pqag.study.model import parse_study
 from pqag.study.rules import RULES, settings
@@ -165,7 +165,12 @@ def test_settings_by_hand(study, rule, wildcards, by_hand):
     got = settings(rule, wildcards, study)
     assert list(got) == [*sorted(by_hand), "code"]
     attacks = rule in ("attack", "attack_shard", "sweep")
-    own = frozenset({("losses", got["loss"]), ("goals", got["loss"]), ("methods", "pgd")} if attacks else ())
+    looked_up = (
+        {*((module, got["loss"]) for module in ("losses", "goals", "black_box")), ("methods", "pgd"), ("black_box", "pgd")}
+        if attacks
+        else ()
+    )
+    own = frozenset(looked_up)
     assert got.pop("code") == provenance.code_digest(RULES[rule].path, own)
     assert got == by_hand
 
@@ -295,6 +300,7 @@ def test_rules_and_scripts_are_those_of_the_workflow():
         assert users == {rule for rule in RULES if name.removesuffix(".py") in {module for _, module in RULES[rule].looks_up}}
     assert all(hasattr(goals, name) == (name in names.AIMED) for name in names.LOSSES)
     assert all(hasattr(losses, name) for name in names.LOSSES) and all(hasattr(methods, name) for name in names.METHODS)
+    assert all(hasattr(black_box, name) for name in (*names.ANSWERS, *names.BLACK_BOX))
     everything = VICTIM | SOURCE | {"bits": "24", "attack": "strong"}
     for rule, other in ((rule, RULES[rule].script) for rule in RULES.keys() - asked):
         assert settings(rule, everything, study) == settings(other, everything, study)

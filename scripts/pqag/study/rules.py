@@ -36,7 +36,7 @@ WILDCARDS = {
 
 
 #: What an attack looks up by name, see ``Rule``.
-OF_ATTACK = (("loss", "losses"), ("loss", "goals"), ("method", "methods"))
+OF_ATTACK = (("loss", "losses"), ("loss", "goals"), ("method", "methods"), ("loss", "black_box"), ("method", "black_box"))
 
 
 class Rule(NamedTuple):
