@@ -59,7 +59,8 @@ with step(snakemake) as settings:
 
     files.write_text(snakemake.output.tex, tables.as_latex(layout, caption, tables.LAYOUTS[number].label, table))
     own = [*settings["networks"], *settings["networks"].values(), *settings["quantizers"].values(), *settings["attacks"]]
-    own += [attack["method"] for attack in settings["attacks"].values()]
+    own += map(attack_name, settings["attacks"])
+    own += [*(attack["method"] for attack in settings["attacks"].values()), *tables.named_targets(settings["attacks"]).values()]
     files.write_json(snakemake.output.cells, tables.listing(table, [*titles.values(), *MODEL_NAMES.values(), *own], layout, caption))
     text = f"{textwrap.fill(f'Table {number}. {table.plain(caption)}', 100)}\n\n{tables.as_text(layout, table)}\n"
     files.write_text(snakemake.output.text, text)

@@ -157,6 +157,18 @@ def test_every_attack_stays_in_the_ball(data):
     assert len(health["loss"]) == looks.get(method, iterations) + 1
 
 
+@pytest.mark.parametrize(
+    ("loss", "changes"),
+    [*((loss, {}) for loss in names.LOSSES), ("aod", {"method": "momentum_pgd"}), ("margin", {"method": "apgd", "iterations": 20})],
+)
+def test_batches_of_another_size_lead_nearly_as_far(victim, loss, changes):
+    """Sums in batches of another size differ in their last bits, which turns the sign of a gradient near zero."""
+    goals = np.random.default_rng(0).integers(0, 6, (7, 4))
+    (whole, health), (by_twos, other) = (make(victim, loss, batch_size=size, goals=goals, **changes) for size in (7, 2))
+    assert (whole == by_twos).mean() > (0.9 if changes.get("method") == "apgd" else 0.99)
+    assert other["loss"] == pytest.approx(health["loss"], rel=0.01, abs=1e-6)
+
+
 def test_parameters_are_frozen_and_statistics_untouched(victim):
     network = victim[0]
     before = {key: value.clone() for key, value in network.state_dict().items()}

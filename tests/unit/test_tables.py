@@ -275,6 +275,14 @@ def test_caption_by_hand():
     assert faults_of_latex(cells.latex(escape_latex(text)), cells.entries, ["CIFAR-10", "VGG16"]) == []
 
 
+def test_a_caption_names_the_target_of_an_attack_and_no_digit_of_it_is_taken_for_a_number():
+    attacks = {name: ATTACKS["aod"] | {"target": {"class": one, "items": None}} for name, one in (("p2p", "type 3"), ("dhta", None))}
+    text, cells = caption([metrics()], {"cifar10": "CIFAR-10"}, {}, {}, attacks)
+    assert "P2P is targeted: it leads queries to the class type 3. DHTA is targeted: it leads queries to given database" in text
+    of_targets = tables.named_targets(attacks).values()
+    assert faults_of_latex(cells.latex(escape_latex(text)), cells.entries, ["CIFAR-10", "VGG16", "P2P", *of_targets]) == []
+
+
 def test_caption_tells_of_other_networks_quantizers_and_methods():
     attacks = {"basic": ATTACKS["basic"]} | {name: ATTACKS["aod"] | {"method": name} for name in ("fgsm", "momentum_pgd")}
     attacks["fgsm"] |= {"iterations": 1, "step": 8}

@@ -623,14 +623,21 @@ def caption(
         best = f", the best of {setting(f'restarts/{names[0]}', values[4], 'attacks', names[0], 'restarts')} starts" if values[4] else ""
         steps = f"{iterations} step{'s' * (values[1] > 1)} of {step}{method}{best}"
         sentences.append(f"{words}: pixels within {epsilon} grey levels, {steps}.")
+    by_name = named_targets(settings["attacks"])
     for name, target in ((name, attack["target"]) for name, attack in settings["attacks"].items() if "target" in attack):
-        wanted = target["class"]
-        number = setting(f"target/{name}", wanted, "attacks", name, "target", "class") if isinstance(wanted, int) else wanted
-        aim = "given database images" if wanted is None else f"the class {number}"
+        aim = by_name.get(name, "given database images")
+        if isinstance(number := target["class"], int):
+            aim = f"the class {setting(f'target/{name}', number, 'attacks', name, 'target', 'class')}"
         sentences.append(f"{attack_name(name)} is targeted: it leads queries to {aim}.")
     seeds = [setting(f"seed/{seed}", seed, "seeds", i) for i, seed in enumerate(settings["seeds"])]
     sentences.append(f"Seed {seeds[0]}." if len(seeds) == 1 else f"Mean ± standard deviation over seeds {', '.join(seeds)}.")
     return " ".join(sentences)
+
+
+def named_targets(attacks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """What a caption calls the target of each attack whose target is the name of a class, which may hold digits."""
+    classes = {name: attack["target"]["class"] for name, attack in attacks.items() if "target" in attack}
+    return {name: f"the class {one}" for name, one in classes.items() if isinstance(one, str)}
 
 
 def setting_of(cells: Cells, record: str, name: str, value: float, *path: str | int) -> str:
