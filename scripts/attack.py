@@ -23,7 +23,8 @@ def attacked(images: np.ndarray, ids: np.ndarray, aim: Goals | None, settings: d
     device = torch_device(settings)
     codebook = codebooks.read(snakemake.input.codebook)
     network = checkpoints.load_network(snakemake.input.weights, settings.get("brought")).to(device)
-    attack = replace(attacks.from_settings(settings), goals=aim and aim.codes)
+    trained = storage.read_hdf5(snakemake.input.trained, "change") if snakemake.input.get("trained") else [None]
+    attack = replace(attacks.from_settings(settings), goals=aim and aim.codes, change=trained[0])
     steps = -(-len(images) // BATCH) * attack.looks
     with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}{in_words(snakemake.wildcards)}") as bar:
         seed = int(snakemake.wildcards.seed)

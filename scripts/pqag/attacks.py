@@ -36,7 +36,8 @@ class Attack:
     the method runs; of each query the point with the largest loss is kept. items, distance: how many items a retrieval system returns, and
     by which distance, "ADC" or "SDC", for the losses of ``pqag.black_box``. budget: how many requests it answers for each query, that of
     the clean image included. options: what only this method uses, see ``options_of``. entry_points: functions of the user's, by their
-    names. goals: the codes that the loss aims at, int64 (N, M), in the order of the images.
+    names. goals: the codes that the loss aims at, int64 (N, M), in the order of the images. change: what a trained method begins with,
+    float32 (3, H, W) in units of [0, 1].
     """
 
     loss: str
@@ -55,18 +56,21 @@ class Attack:
     options: Mapping[str, Any] = field(default_factory=dict)
     entry_points: Mapping[str, Callable] = field(default_factory=dict)
     goals: np.ndarray | None = None
+    change: np.ndarray | None = None
 
     @property
     def looks(self) -> int:
         """How often a batch looks at the loss, if the method is ours."""
         if self.method in names.BLACK_BOX:
             return names.requests(self.method, self.iterations, self.options.get("directions", 0)) - 1
+        if self.method in names.TRAINED:
+            return 1
         return self.restarts * (self.iterations + (self.method == "apgd"))
 
 
 def from_settings(settings: Mapping[str, Any]) -> Attack:
     """The attack that the settings of a job describe; runs the files of its entry points, whose sha256 stand in ``brought``."""
-    keys = [one.name for one in fields(Attack) if one.name not in ("options", "entry_points", "goals")]
+    keys = [one.name for one in fields(Attack) if one.name not in ("options", "entry_points", "goals", "change")]
     own = [settings[key] for key in ("loss", "method") if names.is_entry_point(settings[key])]
     functions = {name: user_code.function(name, settings["brought"][name]) for name in own}
     options = {key: settings[key] for key in options_of(settings["method"])}
@@ -260,6 +264,15 @@ def _run(objective: Objective, clean: Tensor, start: Tensor) -> _Found:
     return _Found(result, z, [*objective.trace, final], objective.zero_gradients, objective.requests)
 
 
+def prepared(network: Backbone, codebook: Codebook, settings: Attack) -> tuple[Backbone, torch.device, Head]:
+    """The network in evaluation mode with frozen parameters, the device that it is on, and the head of the victim as the loss sees it."""
+    network = network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
+    turn = None if codebook.rotation is None else torch.as_tensor(codebook.rotation, dtype=torch.float64, device=device)
+    codewords = torch.as_tensor(codebook.codewords, dtype=torch.float64, device=device)
+    return network, device, Head(codewords, settings.assignment, settings.temperature, turn)
+
+
 def attack_batches(
     network: Backbone,
     codebook: Codebook,
@@ -280,10 +293,7 @@ def attack_batches(
     attack on a black box ``requests`` the number of requests for each query. A batch depends on no other. Raises UserError if an attack of
     the user's gives something else than images in the ball.
     """
-    network = network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
-    turn = None if codebook.rotation is None else torch.as_tensor(codebook.rotation, dtype=torch.float64, device=device)
-    head = Head(torch.as_tensor(codebook.codewords, dtype=torch.float64, device=device), settings.assignment, settings.temperature, turn)
+    network, device, head = prepared(network, codebook, settings)
     retrieval_head = replace(head, assignment="euclidean")
     normalised, epsilon = settings.feature == "normalised", settings.epsilon / 255 if settings.random_start else 0.0
 
@@ -295,6 +305,8 @@ def attack_batches(
         aimed = head if settings.goals is None else replace(head, goals=torch.as_tensor(settings.goals[batch], device=device))
         for restart in range(settings.restarts):
             start = random_starts(ids[batch], images.shape[1:], epsilon, seed, restart).to(device)
+            if settings.change is not None:
+                start = torch.from_numpy(settings.change).to(device).expand_as(start)
             if settings.loss in names.ANSWERS:
                 draws = [np.random.default_rng([seed, int(i), restart, 1]) for i in ids[batch]]  # apart from those of the starts
                 objective = Requests(network, reference, codebook, settings, on_step, draws)

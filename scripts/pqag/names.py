@@ -18,6 +18,8 @@ METHODS = ("pgd", "fgsm", "momentum_pgd", "apgd")
 #: Losses of what a retrieval system answers, and the methods that do with these, see ``pqag.black_box``.
 ANSWERS = ("ranks", "distances")
 BLACK_BOX = ("nes", "random_groups", "square")
+#: Methods that are trained on the training images, see ``pqag.universal``.
+TRAINED = ("universal",)
 FITTED = ("pq", "opq")
 #: Iterations that APGD needs, so that its checkpoints are more than a step apart.
 LEAST_OF_APGD = 20
@@ -150,8 +152,9 @@ MODEL_NAMES = {
 FAMILY_NAMES = {"alexnet": "AlexNet", "vgg": "VGG", "resnet": "ResNet"}
 QUANTIZER_NAMES = {"pq": "PQ", "opq": "OPQ", "pqn": "PQN", "csq": "CSQ", "dpsh": "DPSH", "hashnet": "HashNet", "dqn": "DQN"}
 METHOD_NAMES = {"fgsm": "FGSM", "momentum_pgd": "momentum PGD", "apgd": "APGD"}
-METHOD_NAMES |= {"nes": "NES", "random_groups": "random groups", "square": "Square"}
+METHOD_NAMES |= {"nes": "NES", "random_groups": "random groups", "square": "Square", "universal": "a universal perturbation"}
 ATTACK_NAMES = {"clean": "Clean", "basic": "Basic", "apd": "APD", "aod": "AOD", "farthest": "Farthest codes"}
+ATTACK_NAMES |= {"nes": "NES", "random_groups": "Random groups", "square": "Square", "universal": "Universal"}
 ATTACK_NAMES |= {"margin": "Margin", "hag": "HAG", "centre": "Centre code", "p2p": "P2P", "dhta": "DHTA"}
 
 

@@ -132,6 +132,7 @@ INSTEAD = {
     "table6",
     "evaluate_farthest",
     "attack_shard",
+    "train_attack",
     "extract_shard",
 }
 #: What the page calls the jobs: by their rule, but tables by their name, in the order of the workflow.

@@ -233,6 +233,7 @@ NETWORKS = "allowed are alexnet, vgg11, vgg13, vgg16, resnet18, resnet34, resnet
 APGD = {"loss": "aod", "method": "apgd", "iterations": 20}
 P2P = {"loss": "p2p"}
 NES = {"loss": "ranks", "method": "nes"}
+UNIVERSAL = {"loss": "basic", "method": "universal"}
 
 WRONG = [
     # (key, value, what the sentence must hold: the key, what stands there, the nearest or the allowed)
@@ -361,7 +362,7 @@ WRONG = [
     ("attacks.basic.assignment", "euclidean", ["attacks.basic.assignment: ", "the loss basic does not use it", "allowed with apd"]),
     ("attacks.basic.decay", 0.5, ["attacks.basic.decay: ", "the method pgd does not use it", "allowed with momentum_pgd"]),
     ("attacks.basic.decay", -1, ["attacks.basic.decay is -1", "at least 0"]),
-    ("attacks.basic.method", "fsgm", ["attacks.basic.method: 'fsgm'", "did you mean fgsm?", "square, or a function"]),
+    ("attacks.basic.method", "fsgm", ["attacks.basic.method: 'fsgm'", "did you mean fgsm?", "universal, or a function"]),
     ("attacks.basic.method", "mine.py:run:x", ["attacks.basic.method: 'mine.py:run:x' is not known", "as module:function"]),
     ("attacks.basic.loss", "mine:", ["attacks.basic.loss: 'mine:' is not known", "distances, or a function of yours as module:function"]),
     ("attacks.basic", {"loss": "apd", "method": "fgsm", "step": 1}, ["attacks.basic.step", "as long as epsilon; leave the key out"]),
@@ -388,6 +389,10 @@ WRONG = [
     ("attacks.basic.items", 5, ["attacks.basic.items: the loss basic does not use it; allowed with ranks, distances"]),
     ("attacks.basic", NES | {"method": "square", "probe": 2}, ["attacks.basic.probe: the method square does not use it", "with nes"]),
     ("attacks.basic.queries", 250, ["attacks.basic.queries: only Table 6 says how many", "models: [] in tables.table1, tables.table3"]),
+    ("attacks.basic", UNIVERSAL, ["attacks.basic.method: universal is trained for one strength; set models: [] in figures.sweep"]),
+    ("attacks.basic", UNIVERSAL | {"loss": "centre"}, ["attacks.basic.loss is centre, but the method universal has one change for all"]),
+    ("attacks.basic", UNIVERSAL | {"loss": "hag"}, ["loss is hag, but the method universal cannot go by a loss that changes"]),
+    ("attacks.basic", UNIVERSAL | {"restarts": 2}, ["attacks.basic.restarts: the method universal is trained once"]),
     ("tables.table6.transfer", "vgg61", ["tables.table6.transfer: 'vgg61' is not known: did you mean vgg16?"]),
     ("attacks.basic.restarts", 0, ["attacks.basic.restarts is 0", "at least 1"]),
     ("attacks.strong.feature", "raw", ["attacks.strong.feature: ", "the loss apd does not use it", "allowed with basic, hag"]),
@@ -569,7 +574,7 @@ def test_keys_of_an_attack_and_of_training_are_the_fields_of_their_classes():
         method: {key for key, users in options.items() if method in users} for method in of_methods
     }
     assert all(config.Attack.model_fields[key].default == value for found in of_methods.values() for key, value in found.items())
-    assert {*config.Attack.model_fields, "entry_points", "options", "goals"} - options.keys() - {"target", "queries"} == {
+    assert {*config.Attack.model_fields, "entry_points", "options", "goals", "change"} - options.keys() - {"target", "queries"} == {
         field.name for field in dataclasses.fields(attacks.Attack)
     }
     assert set(config.Training.model_fields) == {field.name for field in dataclasses.fields(training.Recipe)}

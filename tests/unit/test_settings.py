@@ -123,6 +123,7 @@ BY_HAND = [
     ("attack", VICTIM | {"bits": "24", "attack": "strong"}, STRONG | RUNS),
     ("attack", VICTIM | {"bits": "24", "attack": "basic"}, BASIC | RUNS),
     ("attack_shard", VICTIM | {"bits": "24", "attack": "basic", "shard": "3", "shards": "3"}, BASIC | RUNS),
+    ("train_attack", VICTIM | {"bits": "24", "attack": "basic"}, BASIC | RUNS),
     ("evaluate", VICTIM | SOURCE | {"bits": "24", "attack": "strong"}, {}),
     ("evaluate_clean", VICTIM | {"bits": "24"}, {}),
     ("evaluate_farthest", VICTIM | {"bits": "24"}, {}),
@@ -164,7 +165,7 @@ def test_settings_by_hand(study, rule, wildcards, by_hand):
     """Sorted by name, with the code last, because Snakemake compares them as text."""
     got = settings(rule, wildcards, study)
     assert list(got) == [*sorted(by_hand), "code"]
-    attacks = rule in ("attack", "attack_shard", "sweep")
+    attacks = rule in ("attack", "attack_shard", "train_attack", "sweep")
     looked_up = (
         {*((module, got["loss"]) for module in ("losses", "goals", "black_box")), ("methods", "pgd"), ("black_box", "pgd")}
         if attacks

@@ -609,7 +609,7 @@ def test_table_6_by_hand():
     assert own["t_map"]["dhta"] == 12.5 and own["verdict"].tolist() == ["", "starved of gradient", "sound"]
     assert rows[rows["target_model"] == "vgg16"]["passes"].isna().all()
     text = layout.map(cells.plain, na_action="ignore").fillna("-")
-    assert text.index.tolist() == [("pq", "Clean"), ("pq", "DHTA"), ("pq", "square")]
+    assert text.index.tolist() == [("pq", "Clean"), ("pq", "DHTA"), ("pq", "Square")]
     assert {column: text["CIFAR-10"][column].tolist() for column in text["CIFAR-10"]} == {
         "SDC": ["60.0 [50.0, 70.0]", "15.0 [10.0, 20.0]", "40.0 [40.0, 40.0]"],
         "ADC": ["30.0 [20.0, 40.0]", "35.0 [30.0, 40.0]", "30.0 [30.0, 30.0]"],

@@ -18,7 +18,7 @@ from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from pqag.files import atomic
 from pqag.names import attack_name, model_name
@@ -439,6 +439,7 @@ def costs(rows: pd.DataFrame, title: str) -> Figure:
             fill, identity = fills[models.index(row.target_model) % len(fills)], f"{row.target_model}/{row.attack}"
             axes.plot(row.passes, row.map, **styles[row.attack], fillstyle=fill, linestyle="none", gid=identity)
         axes.set(title=distance, xlabel="passes through the network for a query", xscale="log")
+        axes.xaxis.set(major_formatter=StrMethodFormatter("{x:,.0f}"), minor_formatter=NullFormatter())
     grid[0, 0].set_ylabel("mAP (%)")
     grid[0, 0].set_ylim(bottom=0)
     named = [Line2D([], [], **styles[name], linestyle="none", label=attack_name(name)) for name in attacks]

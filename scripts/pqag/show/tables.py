@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pqag.names import METHOD_NAMES, QUANTIZER_NAMES, attack_name, family, family_name, model_name
+from pqag.names import METHOD_NAMES, QUANTIZER_NAMES, TRAINED, attack_name, family, family_name, model_name
 from pqag.retrieval import DISTANCES, bootstrap_interval
 from pqag.show import verdicts
 from pqag.show.cells import MACRO, Cells, escape_latex, standard_deviation
@@ -450,7 +450,10 @@ def systems_in_words(rows: pd.DataFrame, marked: pd.DataFrame, settings: Mapping
 
 
 def passes(attack: Mapping[str, Any], health: Mapping[str, Any]) -> int:
-    """What an attack costs: passes of an image through the network. A look at a loss with its gradient is three, a request one."""
+    """What an attack costs: passes of an image through the network. A look at a loss with its gradient is three, a request one, and
+    what was trained costs one pass of a query."""
+    if attack["method"] in TRAINED:
+        return 1
     return health.get("requests") or attack.get("restarts", 1) * 3 * (len(health["loss"]) - 1)
 
 

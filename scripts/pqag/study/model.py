@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSche
 
 from pqag.errors import UserError
 from pqag.names import (
+    AIMED,
     ANSWERS,
     BLACK_BOX,
     CLASS_NAMES,
@@ -35,6 +36,7 @@ from pqag.names import (
     PQN,
     QUANTIZERS,
     TARGETED,
+    TRAINED,
     TRIPLET_LOSSES,
     codewords,
     feature_size,
@@ -457,7 +459,7 @@ class Study(_Section):
             if name == "all":
                 raise ValueError('attacks.all: "all" stands for all attacks together in Table 2; give the attack another name')
             _check_known_or_own(f"attacks.{name}.loss", attack.loss, (*LOSSES, *ANSWERS))
-            _check_known_or_own(f"attacks.{name}.method", attack.method, (*METHODS, *BLACK_BOX))
+            _check_known_or_own(f"attacks.{name}.method", attack.method, (*METHODS, *BLACK_BOX, *TRAINED))
             for key, (kind, users) in USED_BY.items():
                 user = getattr(attack, kind)
                 own = kind == "loss" and is_entry_point(user) and key not in NOT_OWN
@@ -471,6 +473,8 @@ class Study(_Section):
                     raise ValueError(f"attacks.{name}.{key}: the method {attack.method} {words}; leave the key out")
             if attack.loss in ANSWERS or attack.method in BLACK_BOX:
                 _check_black_box(name, attack)
+            if attack.method in TRAINED:
+                _check_trained(name, attack)
             if attack.loss in TARGETED:
                 self._check_target(name, attack.target)
             if attack.method == "apgd" and attack.iterations < LEAST_OF_APGD:
@@ -611,6 +615,13 @@ class Study(_Section):
             ]:
                 words = "only Table 6 says how many queries an attack had"
                 raise ValueError(f"attacks.{name}.queries: {words}; leave the key out, or set models: [] in {', '.join(others)}")
+        for name in (
+            name for name, attack in self.attacks.items() if attack.method in TRAINED and self.shown()["figures"]["sweep"]["models"]
+        ):
+            method = self.attacks[name].method
+            raise ValueError(
+                f"attacks.{name}.method: {method} is trained for one strength; set models: [] in figures.sweep, or choose another"
+            )
         if not any(table["models"] for table in self.shown()["tables"].values()):
             raise ValueError("tables: no table has a model, so there would be nothing to do; give one of them at least one")
         for epsilon in self.figures.sweep.epsilon:
@@ -842,6 +853,15 @@ def _check_black_box(name: str, attack: Attack) -> None:
     if not own and attack.budget < (least := requests(attack.method, 1, attack.directions)):
         words = f"but one step of {attack.method} takes {least} requests, that of the clean image included; allowed are at least {least}"
         raise ValueError(f"{key}.budget is {attack.budget}, {words}")
+
+
+def _check_trained(name: str, attack: Attack) -> None:
+    """That a method that is trained has a loss which needs no codes of the queries, and one start."""
+    if attack.loss in (*AIMED, "hag"):
+        words = "has one change for all images" if attack.loss in AIMED else "cannot go by a loss that changes from step to step"
+        raise ValueError(f"attacks.{name}.loss is {attack.loss}, but the method {attack.method} {words}; choose another")
+    if attack.restarts > 1:
+        raise ValueError(f"attacks.{name}.restarts: the method {attack.method} is trained once; leave the key out")
 
 
 def _check_known(key: str, names, known) -> None:

@@ -281,6 +281,14 @@ def attack(wildcards, study):
     return _attacking(wildcards, study, queries, _passes(own, own["iterations"], 1))
 
 
+def train_attack(wildcards, study):
+    """A step goes through the network and back, after the features of the clean images; training images are held once."""
+    there, own = images(wildcards, study), study["attacks"][wildcards["attack"]]
+    count = min(there.train, 10_000)
+    found = _attacking(wildcards, study, count, 4 * own["iterations"])
+    return found._replace(mb=found.mb + there.fetched_mb(count))
+
+
 def _passes(own: Mapping[str, Any], steps: int, runs: int) -> float:
     """Passes of a query through the network in so many steps of so many ``runs`` of an attack."""
     if own["loss"] in ANSWERS:
