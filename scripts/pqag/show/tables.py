@@ -617,14 +617,21 @@ def caption(
         sentences.append(f"Channels of the networks as a share of the original's: {', '.join(narrow)}.")
     balls: dict[tuple, list[str]] = {}
     for name, attack in settings["attacks"].items():
-        balls.setdefault(tuple(attack.get(key) for key in ("epsilon", "iterations", "step", "method", "restarts")), []).append(name)
+        keys = ("epsilon", "iterations", "step", "method", "restarts", "budget", "items", "distance")
+        balls.setdefault((*map(attack.get, keys), "budget" in attack and attack["loss"]), []).append(name)
     for values, names in balls.items():
         shown = zip(("epsilon", "iterations", "step"), values)
         epsilon, iterations, step = (setting(f"{key}/{names[0]}", value, "attacks", names[0], key) for key, value in shown)
-        words = ", ".join(attack_name(name) for name in names)
+        words, attack = ", ".join(attack_name(name) for name in names), settings["attacks"][names[0]]
         method = "" if values[3] == "pgd" else f" by {METHOD_NAMES.get(values[3], values[3])}"
         best = f", the best of {setting(f'restarts/{names[0]}', values[4], 'attacks', names[0], 'restarts')} starts" if values[4] else ""
         steps = f"{iterations} step{'s' * (values[1] > 1)} of {step}{method}{best}"
+        if values[3] in TRAINED:
+            steps = f"one change for all, trained in {iterations} passes of training images with steps from {step}"
+        if values[5]:
+            budget, items = (setting(f"{key}/{names[0]}", attack[key], "attacks", names[0], key) for key in ("budget", "items"))
+            unseen = ", without their distances" if attack["loss"] == "ranks" else ""
+            steps += f", in up to {budget} requests, which return the first {items} items by {attack['distance']}{unseen}"
         sentences.append(f"{words}: pixels within {epsilon} grey levels, {steps}.")
     by_name = named_targets(settings["attacks"])
     for name, target in ((name, attack["target"]) for name, attack in settings["attacks"].items() if "target" in attack):
