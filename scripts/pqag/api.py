@@ -33,7 +33,7 @@ METHODS = (*names.METHODS, *BLACK_BOX)
 #: What ``attack`` accepts besides its own parameters, with the values of a study that does not name them; the last only some methods use.
 OF_METHODS = {name: default for method in METHODS for name, default in attacks.options_of(method).items()}
 OPTIONS = {"step": 2.55, "iterations": 5} | {
-    one.name: one.default for one in fields(attacks.Attack) if one.default is not MISSING and one.name != "feature"
+    one.name: one.default for one in fields(attacks.Attack) if one.default is not MISSING and one.name not in ("feature", "goals")
 }
 OPTIONS |= OF_METHODS
 
