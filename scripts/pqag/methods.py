@@ -91,9 +91,12 @@ def fgsm(loss: Loss, images: Tensor, start: Tensor, epsilon: float, step: float,
 
 
 def universal(loss: Loss, images: Tensor, start: Tensor, epsilon: float, step: float, iterations: int) -> Tensor:
-    """The change that was trained, which ``start`` is, added to every image, see ``pqag.universal``. Looks once at the loss."""
+    """The change that was trained, which ``start`` is, added to every image, see ``pqag.universal``.
+
+    Looks once at the loss, of the clean images, so that the health of the attack says what the change gains.
+    """
     with torch.no_grad():
-        loss(images + start)
+        loss(images)
     return images + start
 
 
