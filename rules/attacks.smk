@@ -6,6 +6,7 @@ rule attack:
         weights="<victim>/weights.pt",
         codebook="<victim>/{bits}bits/codebook.h5",
         database=known_to_attack,
+        trained=trained_for_attack,
         shards=shards_of("attack"),
     output:
         images="<victim>/{bits}bits/adversarial/{attack}.h5",
@@ -35,6 +36,7 @@ use rule attack as attack_shard with:
         weights="<victim>/weights.pt",
         codebook="<victim>/{bits}bits/codebook.h5",
         database=known_to_attack,
+        trained=trained_for_attack,
     output:
         images=temp("<victim>/{bits}bits/adversarial/{attack}.shard{shard}of{shards}.h5"),
         health=temp("<victim>/{bits}bits/adversarial/{attack}.shard{shard}of{shards}.health.json"),
@@ -47,6 +49,32 @@ use rule attack as attack_shard with:
         **needs("attack_shard"),
     message:
         "Attacking {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} with {wildcards.attack} (seed {wildcards.seed}), shard {wildcards.shard} of {wildcards.shards}"
+
+
+# What a method that is trained knows of the training images; it never sees a query.
+rule train_attack:
+    input:
+        images="<results>/{dataset}/images.h5",
+        weights="<victim>/weights.pt",
+        codebook="<victim>/{bits}bits/codebook.h5",
+    output:
+        "<victim>/{bits}bits/adversarial/{attack}.trained.h5",
+        record="<victim>/{bits}bits/adversarial/{attack}.trained.prov.json",
+    log:
+        "<logs>/train_attack/<of_victim>/{bits}bits/{attack}.log",
+    benchmark:
+        "<benchmarks>/train_attack/<of_victim>/{bits}bits/{attack}.jsonl"
+    conda:
+        "../envs/steps.yaml"
+    threads: STUDY.threads.attack
+    resources:
+        **needs("train_attack"),
+    params:
+        settings=settings_of("train_attack"),
+    message:
+        "Training {wildcards.attack} on {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} (seed {wildcards.seed})"
+    script:
+        "../scripts/train_attack.py"
 
 
 rule extract_transfer:

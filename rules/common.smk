@@ -10,7 +10,7 @@ sys.path.append(str(Path(workflow.basedir, "scripts")))  # for the imports below
 from pqag import content, files
 from pqag.errors import UserError
 from pqag.job.shards import number
-from pqag.names import AIMED, DATASETS, JOINT, PRETRAINED
+from pqag.names import AIMED, DATASETS, JOINT, PRETRAINED, TRAINED
 from pqag.study import paths
 from pqag.study.model import parse_study, read_config
 from pqag.study.resources import START_SECONDS
@@ -183,7 +183,10 @@ def shards_of(rule):
 
     def shards(wildcards):
         dataset = STUDY.datasets[wildcards.dataset]
-        count = number(rule, wanted, dataset.queries if rule == "attack" else dataset.database)
+        attacked = (
+            min(dataset.queries, STUDY.attacks[wildcards.attack].queries or dataset.queries) if rule == "attack" else dataset.database
+        )
+        count = number(rule, wanted, attacked)
         names = dict(wildcards.items(), shard=range(1, count + 1), shards=count)
         return [str(path) for path in expand(getattr(rules, f"{rule}_shard").output, **names)] if wanted > 1 else []
 
@@ -205,6 +208,12 @@ def start_of_joint(wildcards):
 def known_to_attack(wildcards):
     """The labels of the database, for an attack that aims at codes in it; nothing for another."""
     return f"{paths.victim(RESOLVED)}/features/database.h5" if STUDY.attacks[wildcards.attack].loss in AIMED else []
+
+
+def trained_for_attack(wildcards):
+    """What was trained for a method that is trained; nothing for another."""
+    own = STUDY.attacks[wildcards.attack].method in TRAINED
+    return f"{paths.victim(RESOLVED)}/{{bits}}bits/adversarial/{{attack}}.trained.h5" if own else []
 
 
 def like(name):

@@ -1,5 +1,5 @@
 # The paper's tables: 1, white-box attacks; 2, the same on jointly trained networks; 3, transfer between code lengths; 4, transfer between networks.
-# Table 5, which the paper does not have, puts systems side by side.
+# Tables 5 and 6, which the paper does not have, put systems and attacks side by side.
 rule table:
     input:
         metrics=metrics_of(rows_of),

@@ -23,7 +23,8 @@ def attacked(images: np.ndarray, ids: np.ndarray, aim: Goals | None, settings: d
     device = torch_device(settings)
     codebook = codebooks.read(snakemake.input.codebook)
     network = checkpoints.load_network(snakemake.input.weights, settings.get("brought")).to(device)
-    attack = replace(attacks.from_settings(settings), goals=aim and aim.codes)
+    trained = storage.read_hdf5(snakemake.input.trained, "change") if snakemake.input.get("trained") else [None]
+    attack = replace(attacks.from_settings(settings), goals=aim and aim.codes, change=trained[0])
     steps = -(-len(images) // BATCH) * attack.looks
     with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}{in_words(snakemake.wildcards)}") as bar:
         seed = int(snakemake.wildcards.seed)
@@ -55,7 +56,8 @@ def joined(paths: list[str]) -> tuple[np.ndarray, np.ndarray, list[dict]]:
 
 with step(snakemake) as settings:
     with h5py.File(snakemake.input.images) as file:
-        share = split.share("attack", len(file["query/ids"]), snakemake.wildcards)
+        count = min(len(file["query/ids"]), settings.get("queries") or len(file["query/ids"]))  # the split drew them in random order
+        share = split.share("attack", count, snakemake.wildcards)
         images, labels, ids = (file[f"query/{name}"][share] for name in ("images", "labels", "ids"))
     parts, aim = snakemake.input.get("shards"), aimed(labels, ids, settings)
     adversarial, features, batches = joined(parts) if parts else attacked(images, ids, aim, settings)

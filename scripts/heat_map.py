@@ -1,4 +1,5 @@
-"""Plot a panel of a table from its rows: of a table of transfer as a heat map, of Table 5 clean mAP against mAP under attack."""
+"""Plot a panel of a table from its rows: of a table of transfer as a heat map, of Table 5 clean mAP against mAP under attack, of Table 6
+mAP against the cost of attacks."""
 
 import pandas as pd
 
@@ -12,6 +13,9 @@ with step(snakemake):
     table, panel = pd.read_csv(snakemake.input.table), snakemake.wildcards.panel
     if snakemake.wildcards.table == "table5":
         figure = figures.systems(tables.strongest(table[table["dataset"] == panel]), f"Systems, {titles[panel]}")
+    elif snakemake.wildcards.table == "table6":
+        own = table[(table["dataset"] == panel) & table["passes"].notna()]
+        figure = figures.costs(own, f"Attacks, {titles[panel]}")
     else:
         rows, values, clean = tables.transfer_grid(table, panel)
         first = rows.iloc[0]

@@ -6,7 +6,7 @@ from pqag import attacks, checkpoints, codebooks, files, retrieval, storage
 from pqag.devices import torch_device
 from pqag.goals import Known
 from pqag.job.step import log, progress, step
-from pqag.names import AIMED, BATCH_SIZES
+from pqag.names import AIMED, BATCH_SIZES, BLACK_BOX
 
 BATCH = BATCH_SIZES["attack"]
 
@@ -25,7 +25,7 @@ with step(snakemake) as settings:
         classes = storage.read_attributes(snakemake.input.images)["classes"]
         known = Known(codebook, database_labels, database_ids, labels, ids, seed, settings.get("target"), classes)
         own = replace(own, goals=attacks.goals_of(own.loss, known).codes)
-    axes = ("epsilon",) if own.method == "fgsm" else ("epsilon", "iterations")  # which has one step
+    axes = ("epsilon",) if own.method in ("fgsm", *BLACK_BOX) else ("epsilon", "iterations")  # which choose their steps
     tried = [(axis, value, replace(own, **{axis: value})) for axis in axes for value in strengths[axis]]
     steps = -(-len(images) // BATCH) * sum(attack.looks for _, _, attack in tried)
     points = []

@@ -8,7 +8,7 @@ from pqag import files, storage
 from pqag.errors import UserError
 from pqag.job.step import step
 from pqag.names import MODEL_NAMES, attack_name, model_name
-from pqag.show import cells, tables
+from pqag.show import cells, tables, verdicts
 
 with step(snakemake) as settings:
     name, given, record = snakemake.wildcards.table, snakemake.input, snakemake.output.record
@@ -29,8 +29,12 @@ with step(snakemake) as settings:
     table = cells.Cells(name, metrics | healths | read | {record: tables.record_with(settings)})
     rows = tables.tidy(metrics.values(), number)
     marked = tables.with_cells(rows, metrics, table, settings["bits"], record)
-    if healths:
+    if number == 5:
         rows, marked = tables.with_systems(rows, marked, metrics, healths, settings["attacks"], table)
+    if number == 6:
+        rows, layout = tables.with_attacks(rows, marked, metrics, healths, settings["attacks"], titles, table)
+    else:
+        layout = tables.in_paper_layout(marked, titles)
     files.write_text(snakemake.output.csv, rows.to_csv(index=False, lineterminator="\n"))
     networks = {names[model]: network for model, network in of_paper.items()}
     quantizers = settings["quantizers"] | {names[model]: settings["quantizers"][model] for model in counterparts}
@@ -47,10 +51,12 @@ with step(snakemake) as settings:
     for path in given.drops:
         caption += " " + tables.drops_in_words(path, table, titles)
 
-    if healths:
+    if number == 5:
         caption += " " + tables.systems_in_words(rows, marked, settings, partial(tables.setting_of, table, record))
 
-    layout = tables.in_paper_layout(marked, titles)
+    if number == 6:
+        caption += f" {tables.ATTACKS_IN_WORDS} {verdicts.in_words()}"
+
     files.write_text(snakemake.output.tex, tables.as_latex(layout, caption, tables.LAYOUTS[number].label, table))
     own = [*settings["networks"], *settings["networks"].values(), *settings["quantizers"].values(), *settings["attacks"]]
     own += map(attack_name, settings["attacks"])

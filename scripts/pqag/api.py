@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pqag import additive, attacks, checkpoints, codebooks, files, names, networks, quantizer, retrieval, storage, user_code, victims
 from pqag.codebooks import Codebook
 from pqag.errors import UserError
-from pqag.names import AIMED, METHODS
+from pqag.names import AIMED, ANSWERS, BLACK_BOX
 
 __all__ = ["LOSSES", "Codebook", "UserError", "Victim", "attack", "evaluate", "features", "fit_codebook", "load_victim", "search"]
 
@@ -27,7 +27,8 @@ if (_zoo := Path(__file__).with_name("zoo")).is_dir():
     user_code.ZOO = _zoo
 
 #: Losses by name, but for those that aim at codes of the database.
-LOSSES = tuple(loss for loss in names.LOSSES if loss not in AIMED)
+LOSSES = (*(loss for loss in names.LOSSES if loss not in AIMED), *ANSWERS)
+METHODS = (*names.METHODS, *BLACK_BOX)
 
 #: What ``attack`` accepts besides its own parameters, with the values of a study that does not name them; the last only some methods use.
 OF_METHODS = {name: default for method in METHODS for name, default in attacks.options_of(method).items()}
@@ -220,12 +221,13 @@ def attack(
     loss: a name in ``LOSSES``, or a function of yours (docs/attack.md). epsilon: the largest change of a pixel, 0 or 1 ... 255; from the
     image rounded to 8 bits if images are floats. seed, ids: every random start is drawn from the seed and the id of the image, int (N,);
     without ids images are numbered from 0. options: ``step`` (2.55, on the same scale as epsilon), ``iterations`` (5), ``random_start``,
-    ``assignment``, ``temperature``, ``distribution``, ``method``, ``restarts`` and ``decay``, as for an attack of a study (config.yaml);
-    ``method`` may be a function too.
+    ``assignment``, ``temperature``, ``distribution``, ``method``, ``restarts``, ``decay``, ``items``, ``distance``, ``budget``,
+    ``directions`` and ``probe``, as for an attack of a study (config.yaml); ``method`` may be a function too.
 
-    Needs a victim with codewords. Raises UserError for wrong arguments, and for a network without gradients.
+    Needs a victim with codewords, and for an attack on a black box one with a database. Raises UserError for
+    wrong arguments, and for a network without gradients.
     """
-    clean, codebook = _pixels(images), _codebook(victim, codes=False)
+    clean, codebook = _pixels(images), _codebook(victim, codes=loss in ANSWERS)
     settings = _settings(victim, loss, epsilon, options)
     _number("seed", seed, 0, whole=True)
     numbers = np.arange(len(clean)) if ids is None else _array(ids)
@@ -266,6 +268,12 @@ def _settings(victim: Victim, loss: str | Callable, epsilon: float, options: dic
     _number("restarts", values["restarts"], 1, whole=True)
     _number("temperature", values["temperature"], np.finfo(float).tiny)
     _number("decay", values["decay"], 0)
+    for name in ("items", "budget", "directions"):
+        _number(name, values[name], 1, whole=True)
+    _number("probe", values["probe"], np.finfo(float).tiny, 255)
+    if values["distance"] not in retrieval.DISTANCES:
+        raise UserError(f"distance is {values['distance']!r}, but must be {' or '.join(retrieval.DISTANCES)}")
+    _black_box(values)
     if not isinstance(values["random_start"], bool):
         raise UserError(f"random_start is {values['random_start']!r}, but must be True or False")
     if values["distribution"] not in ("codewords", "own"):
@@ -278,6 +286,20 @@ def _settings(victim: Victim, loss: str | Callable, epsilon: float, options: dic
     of_methods = {name: values.pop(name) for name in OF_METHODS}
     used = {name: of_methods[name] for name in attacks.options_of(values["method"])}
     return attacks.Attack(epsilon=epsilon, feature=feature, options=used, entry_points=own, **values)
+
+
+def _black_box(values: dict[str, Any]) -> None:
+    """Check what an attack on a black box needs, and set how many steps its budget allows."""
+    loss, method = values["loss"], values["method"]
+    if method in BLACK_BOX and loss not in ANSWERS:
+        raise UserError(f"loss is {loss!r}, but {method} only sees what a retrieval system answers: {' or '.join(ANSWERS)}")
+    if loss in ANSWERS and method in names.METHODS:
+        raise UserError(f"method is {method!r}, but the loss {loss} has no gradient: {', '.join(BLACK_BOX)}, or a function")
+    if loss in ANSWERS and values["restarts"] > 1:
+        raise UserError(f"restarts is {values['restarts']}, but the loss {loss} has a budget for one start")
+    if method in BLACK_BOX:
+        _number(f"budget of {method}", values["budget"], names.requests(method, 1, values["directions"]))
+        values["iterations"] = names.steps_within(method, values["budget"], values["directions"])
 
 
 def search(victim: Victim, images: Any, k: int = 10, kind: str = "ADC") -> np.ndarray:

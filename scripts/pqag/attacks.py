@@ -1,7 +1,8 @@
 """Adversarial queries: what all attacks have in common.
 
 An attack is a loss, see ``pqag.losses``, and a method, which searches the ball around the images for a maximum of it, see
-``pqag.methods``. Both may be the user's own (docs/attack.md).
+``pqag.methods``. Both may be the user's own (docs/attack.md). Those that only see what a retrieval system answers are in
+``pqag.black_box``.
 
 Precision: the backbone runs in float32 and never under autocast, the head in float64. At temperature 1 the centroid distribution is
 nearly uniform and AOD's gradient a small difference of large numbers: in float32 throughout, 15 % of the gradient's signs are wrong.
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pqag import goals, losses, methods, names, user_code
+from pqag import black_box, goals, losses, methods, names, user_code
 from pqag.codebooks import Codebook
 from pqag.errors import UserError
 from pqag.losses import Head
@@ -33,8 +34,10 @@ class Attack:
     features for Basic. assignment: "inner_product" (Eq. 6) or "euclidean" (Eq. 1) to find the codeword that APD attacks. temperature: of
     the softmax of Eq. 7. distribution: of "codewords" (Eq. 7) or of the "own" scores of the victim, see ``losses.Head``. method: name
     of a function of ``pqag.methods``, or in ``entry_points``. restarts: from how many starting points the method runs; of each query the
-    point with the largest loss is kept. options: what only this method uses, see ``options_of``. entry_points: functions of the user's, by
-    their names. goals: the codes that the loss aims at, int64 (N, M), in the order of the images.
+    point with the largest loss is kept. items, distance: how many items a retrieval system returns, and by which distance, "ADC" or "SDC",
+    for the losses of ``pqag.black_box``. budget: how many requests it answers for each query, that of the clean image included. options:
+    what only this method uses, see ``options_of``. entry_points: functions of the user's, by their names. goals: the codes that the loss
+    aims at, int64 (N, M), in the order of the images. change: what a trained method begins with, float32 (3, H, W) in units of [0, 1].
     """
 
     loss: str
@@ -48,19 +51,27 @@ class Attack:
     distribution: str = "codewords"
     method: str = "pgd"
     restarts: int = 1
+    items: int = 1000
+    distance: str = "ADC"
+    budget: int = 1000
     options: Mapping[str, Any] = field(default_factory=dict)
     entry_points: Mapping[str, Callable] = field(default_factory=dict)
     goals: np.ndarray | None = None
+    change: np.ndarray | None = None
 
     @property
     def looks(self) -> int:
         """How often a batch looks at the loss, if the method is ours."""
+        if self.method in names.BLACK_BOX:
+            return names.requests(self.method, self.iterations, self.options.get("directions", 0)) - 1
+        if self.method in names.TRAINED:
+            return 1
         return self.restarts * (self.iterations + (self.method == "apgd"))
 
 
 def from_settings(settings: Mapping[str, Any]) -> Attack:
     """The attack that the settings of a job describe; runs the files of its entry points, whose sha256 stand in ``brought``."""
-    keys = [one.name for one in fields(Attack) if one.name not in ("options", "entry_points", "goals")]
+    keys = [one.name for one in fields(Attack) if one.name not in ("options", "entry_points", "goals", "change")]
     own = [settings[key] for key in ("loss", "method") if names.is_entry_point(settings[key])]
     functions = {name: user_code.function(name, settings["brought"][name]) for name in own}
     options = {key: settings[key] for key in options_of(settings["method"])}
@@ -74,7 +85,8 @@ def goals_of(loss: str, known: goals.Known) -> goals.Goals:
 
 def options_of(method: str) -> dict[str, Any]:
     """What only this method of ours uses, with its defaults: its keyword-only parameters. A method of the user's has none."""
-    parameters = {} if names.is_entry_point(method) else inspect.signature(getattr(methods, method)).parameters
+    module = black_box if method in names.BLACK_BOX else methods
+    parameters = {} if names.is_entry_point(method) else inspect.signature(getattr(module, method)).parameters
     return {name: one.default for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY}
 
 
@@ -118,6 +130,53 @@ class Objective:
         if self.zero_gradients is None:
             self.zero_gradients = (gradient == 0).flatten(1).float().mean(1)
 
+    def final(self, z: Tensor) -> Tensor:
+        """The loss of the stored images, whose features are z."""
+        return self.loss(z, self.reference, self.head)
+
+    @property
+    def requests(self) -> int | None:
+        """How many requests were made to a retrieval system for each query; None for what needs its network."""
+        return None
+
+
+class Requests(Objective):
+    """What an attack on a black box maximises: a loss of what a retrieval system answers.
+
+    Called with images as ``Objective``, which it receives as 8-bit images. It gives no gradient, and answers only as many requests as the
+    budget allows: otherwise it raises UserError. draws: a random generator for each query, which no other query depends on.
+    zero_gradients: the share of differences that are exactly zero in the first estimate of the gradient; None if there is none.
+    """
+
+    def __init__(
+        self, network: Backbone, reference: Tensor, codebook: Codebook, settings: Attack, on_step: Callable[[], None], draws: list
+    ):
+        self.network, self.settings, self.on_step, self.draws = network, settings, on_step, draws
+        self.final = getattr(black_box, settings.loss)(reference, codebook, settings.items, settings.distance)
+        self.trace = []
+
+    def __call__(self, images: Tensor) -> Tensor:
+        name = self.settings.method
+        if images.requires_grad:
+            raise UserError(f"the attack {name} asked for a gradient, but a retrieval system only answers with items and distances")
+        if self.requests >= self.settings.budget:
+            raise UserError(f"the attack {name} made more requests for an image than its budget of {self.settings.budget}")
+        with torch.no_grad():
+            received = pixels((images * 255).round().clamp(0, 255).to(torch.uint8))
+            values = self.final(features(self.network, received, self.settings.feature == "normalised"))
+        self.trace.append(values)
+        self.on_step()
+        return values
+
+    @property
+    def requests(self) -> int:
+        return 1 + len(self.trace)
+
+    @property
+    def zero_gradients(self) -> Tensor | None:
+        first = self.trace[: 2 * self.settings.options.get("directions", 0)]
+        return torch.stack([a == b for a, b in zip(first[::2], first[1::2])]).float().mean(0) if first else None
+
 
 def _check_loss(values: object, z: Tensor, name: str) -> None:
     """Refuse what is no loss: only one of the user's can be that."""
@@ -139,7 +198,8 @@ def described(value: object) -> str:
 
 def _method(settings: Attack) -> Callable[..., Tensor]:
     """The method of an attack as a function of loss, images, start, epsilon, step and iterations."""
-    method = settings.entry_points.get(settings.method) or getattr(methods, settings.method)
+    module = black_box if settings.method in names.BLACK_BOX else methods
+    method = settings.entry_points.get(settings.method) or getattr(module, settings.method)
     return functools.partial(method, **settings.options)
 
 
@@ -170,12 +230,14 @@ def rounded(adversarial: Tensor, clean: Tensor, epsilon: float) -> Tensor:
 @dataclass
 class _Found:
     """What a method found for a batch: images as stored, uint8 (N, 3, H, W), their features, float64 (N, D), the losses at each look and,
-    last, of the stored images, and the share of zeros in the first gradient of each query, None if there was none."""
+    last, of the stored images, the share of zeros in the first gradient of each query, None if there was none, and the number of requests
+    for each query, None for what makes none."""
 
     images: Tensor
     z: Tensor
     losses: list[Tensor]
     zero_gradients: Tensor | None
+    requests: int | None = None
 
     def or_better(self, other: "_Found") -> "_Found":
         """For each query this, or the ``other`` where that has a larger loss. Looks that only one of them has are left out."""
@@ -199,8 +261,20 @@ def _run(objective: Objective, clean: Tensor, start: Tensor) -> _Found:
     result = rounded(adversarial.detach(), clean, settings.epsilon)
     with torch.no_grad():
         z = features(objective.network, pixels(result), settings.feature == "normalised")
-        final = objective.loss(z, objective.reference, objective.head)
-    return _Found(result, z, [*objective.trace, final], objective.zero_gradients)
+        final = objective.final(z)
+    return _Found(result, z, [*objective.trace, final], objective.zero_gradients, objective.requests)
+
+
+def prepared(network: Backbone, codebook: Codebook, settings: Attack) -> tuple[Backbone, torch.device, Head]:
+    """The network in evaluation mode with frozen parameters, the device that it is on, and the head of the victim as the loss sees it."""
+    network = network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
+    words, turn, logits = (
+        None if array is None else torch.as_tensor(array, dtype=torch.float64, device=device)
+        for array in (codebook.codewords, codebook.rotation, codebook.logits)
+    )
+    head = Head(words, settings.assignment, settings.temperature, turn, codebook.encoder, logits, settings.distribution)
+    return network, device, head
 
 
 def attack_batches(
@@ -219,16 +293,11 @@ def attack_batches(
     ``network`` is put into evaluation mode with frozen parameters and computes where it is; ``codebook`` is the victim's. ``on_step`` is
     called after every look of a batch at the loss. The figures are plain values, for ``health``: ``loss`` is the sum over
     the queries at each such look and, last, of the stored images; ``zero_gradients`` the share of exact zeros in the first gradient of each
-    query, None if there was none; ``codes_changed`` the number of queries with another code (as retrieval assigns it). A batch
-    depends on no other. Raises UserError if an attack of the user's gives something else than images in the ball.
+    query, None if there was none; ``codes_changed`` the number of queries with another code (as retrieval assigns it); of an attack on a
+    black box ``requests`` the number of requests for each query. A batch depends on no other. Raises UserError if an attack of the user's
+    gives something else than images in the ball.
     """
-    network = network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
-    words, turn, logits = (
-        None if array is None else torch.as_tensor(array, dtype=torch.float64, device=device)
-        for array in (codebook.codewords, codebook.rotation, codebook.logits)
-    )
-    head = Head(words, settings.assignment, settings.temperature, turn, codebook.encoder, logits, settings.distribution)
+    network, device, head = prepared(network, codebook, settings)
     retrieval_head = replace(head, distribution="own")
     normalised, epsilon = settings.feature == "normalised", settings.epsilon / 255 if settings.random_start else 0.0
 
@@ -240,7 +309,14 @@ def attack_batches(
         aimed = head if settings.goals is None else replace(head, goals=torch.as_tensor(settings.goals[batch], device=device))
         for restart in range(settings.restarts):
             start = random_starts(ids[batch], images.shape[1:], epsilon, seed, restart).to(device)
-            another = _run(Objective(network, reference, aimed, settings, on_step), clean, start)
+            if settings.change is not None:
+                start = torch.from_numpy(settings.change).to(device).expand_as(start)
+            if settings.loss in names.ANSWERS:
+                draws = [np.random.default_rng([seed, int(i), restart, 1]) for i in ids[batch]]  # apart from those of the starts
+                objective = Requests(network, reference, codebook, settings, on_step, draws)
+            else:
+                objective = Objective(network, reference, aimed, settings, on_step)
+            another = _run(objective, clean, start)
             found = another if found is None else found.or_better(another)
         with torch.no_grad():
             unit = [normalise(f, groups_of(network)) for f in (found.z, reference)]
@@ -252,7 +328,8 @@ def attack_batches(
                 "loss": [float(values.sum()) for values in found.losses],
                 "zero_gradients": None if found.zero_gradients is None else found.zero_gradients.tolist(),
                 "codes_changed": int((codes[0] != codes[1]).any(1).sum()),
-            },
+            }
+            | ({} if found.requests is None else {"requests": found.requests}),
         )
 
 
@@ -260,8 +337,8 @@ def health(images: np.ndarray, adversarial: np.ndarray, batches: Sequence[Mappin
     """How an attack fared on query ``images``, uint8 (N, 3, H, W): from its ``adversarial`` images and the figures of all its batches.
 
     ``loss`` is the mean over the queries at each look at it and, last, of the stored images; ``zero_gradients`` and ``codes_changed`` are
-    shares, the first None if there was no gradient; ``change_mean`` and ``change_max`` the absolute change in pixel values. Sums are taken
-    in the order of the batches.
+    shares, the first None if there was no gradient; ``change_mean`` and ``change_max`` the absolute change in pixel values; ``requests``,
+    of an attack on a black box, the requests for a query, at the most. Sums are taken in the order of the batches.
     """
     looks = zip(*(batch["loss"][:-1] for batch in batches))
     shares = [batch["zero_gradients"] for batch in batches]
@@ -272,7 +349,7 @@ def health(images: np.ndarray, adversarial: np.ndarray, batches: Sequence[Mappin
         "codes_changed": sum(batch["codes_changed"] for batch in batches) / len(images),
         "change_mean": float(change.mean()),
         "change_max": int(change.max()),
-    }
+    } | ({"requests": max(batch["requests"] for batch in batches)} if "requests" in batches[0] else {})
 
 
 def attack(

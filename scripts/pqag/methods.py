@@ -90,6 +90,16 @@ def fgsm(loss: Loss, images: Tensor, start: Tensor, epsilon: float, step: float,
     return pgd(loss, images, start, epsilon, epsilon, 1)
 
 
+def universal(loss: Loss, images: Tensor, start: Tensor, epsilon: float, step: float, iterations: int) -> Tensor:
+    """The change that was trained, which ``start`` is, added to every image, see ``pqag.universal``.
+
+    Looks once at the loss, of the clean images, so that the health of the attack says what the change gains.
+    """
+    with torch.no_grad():
+        loss(images)
+    return images + start
+
+
 def momentum_pgd(loss: Loss, images: Tensor, start: Tensor, epsilon: float, step: float, iterations: int, *, decay: float = 1.0) -> Tensor:
     """MI-FGSM (Dong et al. 2018, Algorithm 1): steps along the sign of a sum of gradients of l1-norm 1, the older ones times ``decay``.
 

@@ -15,6 +15,11 @@ LOSSES = ("basic", "apd", "aod", "margin", "hag", "centre", "p2p", "dhta")
 TARGETED = ("p2p", "dhta")
 AIMED = ("centre", *TARGETED)
 METHODS = ("pgd", "fgsm", "momentum_pgd", "apgd")
+#: Losses of what a retrieval system answers, and the methods that do with these, see ``pqag.black_box``.
+ANSWERS = ("ranks", "distances")
+BLACK_BOX = ("nes", "random_groups", "square")
+#: Methods that are trained on the training images, see ``pqag.universal``.
+TRAINED = ("universal",)
 FITTED = ("pq", "opq")
 #: Iterations that APGD needs, so that its checkpoints are more than a step apart.
 LEAST_OF_APGD = 20
@@ -80,6 +85,17 @@ def kind_of(training: str) -> str:
 LARGEST = 2**28
 #: Images at once, of each rule that can be split into shards. Results depend on it in their last bits.
 BATCH_SIZES = {"attack": 250, "extract": 500}
+
+
+def requests(method: str, steps: int, directions: int) -> int:
+    """How many requests one of ``BLACK_BOX`` makes for an image in so many steps, the one of the clean image included."""
+    return 2 + steps if method == "square" else 1 + 2 * directions * steps
+
+
+def steps_within(method: str, budget: int, directions: int) -> int:
+    """How many steps it can take with a budget of requests; 0 if not even one."""
+    one = requests(method, 1, directions)
+    return max(0, 1 + (budget - one) // (requests(method, 2, directions) - one))
 
 
 def scaled(channels: int, width: float) -> int:
@@ -153,7 +169,9 @@ QUANTIZER_NAMES = {
     "dtq": "DTQ",
 }
 METHOD_NAMES = {"fgsm": "FGSM", "momentum_pgd": "momentum PGD", "apgd": "APGD"}
+METHOD_NAMES |= {"nes": "NES", "random_groups": "random groups", "square": "Square", "universal": "a universal perturbation"}
 ATTACK_NAMES = {"clean": "Clean", "basic": "Basic", "apd": "APD", "aod": "AOD", "farthest": "Farthest codes"}
+ATTACK_NAMES |= {"nes": "NES", "random_groups": "Random groups", "square": "Square", "universal": "Universal"}
 ATTACK_NAMES |= {"margin": "Margin", "hag": "HAG", "centre": "Centre code", "p2p": "P2P", "dhta": "DHTA"}
 
 

@@ -62,6 +62,11 @@ FAULTS = {
         ("0.25 * (x - previous)", "0.25 * (previous - x)", "the momentum of APGD goes back"),
         ("_where(halved, best, x), _where(", "x, _where(", "APGD does not return to its best point"),
     ],
+    "black_box": [
+        ("better = found > values", "better = found < values", "Square keeps what lowers the loss"),
+        ("squares.sqrt()", "squares", "a black box returns squared distances"),
+        ("- loss((x - ahead).clamp(0, 1))", "", "an estimate from one side of the image"),
+    ],
     "attacks": [
         ("(adversarial * 255).round().int()", "(adversarial * 255).int()", "pixels rounded down"),
         ('replace(head, distribution="own")', "head", "codes that changed counted by the assignment of the attack"),

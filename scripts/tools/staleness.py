@@ -83,8 +83,10 @@ CHANGES: dict[str, Any] = {
     "anonymous": True,
 }
 
-#: Keys that a generated data set does not have, and keys that need files. The source counts if no hash pins the content. The decay and
-#: the target are only keys of some attacks, and the other keys belong to victims that the tiny study does not have.
+#: Keys that only some attacks use.
+OF_SOME = ("decay", "queries", "target.class", "target.items", "items", "distance", "budget", "directions", "probe")
+#: Keys that a generated data set does not have, and keys that need files. The source counts if no hash pins the content. The other
+#: keys belong to victims that the tiny study does not have.
 UNTRIED = {
     **{
         f"datasets.*.{key}": ("fetch", "the same as `datasets.*.sha256`")
@@ -103,7 +105,8 @@ UNTRIED = {
     },
     "tables.table2.models": ("table2", "table2, and what it lacks"),
     "tables.table5.models": ("table5", "table5, and what it lacks"),
-    **{f"attacks.*.{key}": ("attack, sweep", "the same as `attacks.*.step`") for key in ("decay", "target.class", "target.items")},
+    **{f"tables.table6.{key}": ("table6", "table6, and what it lacks") for key in ("models", "bits", "transfer")},
+    **{f"attacks.*.{key}": ("attack, sweep", "the same as `attacks.*.step`") for key in OF_SOME},
     "tables.table4.bits": ("drops, table4", "drops and table4, and what they lack at that code length"),
     "figures.bits": (
         "perturbation, centroid_distributions, retrieval_sheet, precision_recall, figure_sweep, gallery",
@@ -130,8 +133,10 @@ INSTEAD = {
     "ambiguity",
     "table2",
     "table5",
+    "table6",
     "evaluate_farthest",
     "attack_shard",
+    "train_attack",
     "extract_shard",
 }
 #: What the page calls the jobs: by their rule, but tables by their name, in the order of the workflow.
@@ -309,7 +314,7 @@ the results that it lacks. `paper.pdf` and `report.zip` depend on every table an
 weights has a job of `adopt` instead of `pretrain`, and a victim with the weights of another model has a job of `borrow`. A victim trained
 with its codebook has a job of `train_joint`, by PQN instead of `pretrain`, and one of `encode` instead of `quantize`; if its weights are of
 the zoo, it has a job of `adopt_joint` instead. It appears in Table 2, which is made again like Table 1, as is `robustness`. `table1` to
-`table5` are the jobs of the rule `table`. For a file of yours that the study names, the content counts like the key. The number of shards
+`table6` are the jobs of the rule `table`. For a file of yours that the study names, the content counts like the key. The number of shards
 of a job makes nothing stale, because its result is the same bits. Shards become stale together with the job and are left out below.
 """
 
@@ -318,9 +323,9 @@ MODULES = """
 
 Only the part of a module that a script reaches counts. The table shows the most that a change can make stale: the effect of a change to
 code that runs whenever the module is imported. A new function makes nothing stale, and a changed function only affects the rules that use
-it. Of `losses.py`, `goals.py` and `methods.py` only the loss and the method of an attack count, and what they call, so a change in another
-one does not make it stale. The modules of `job/` run and record jobs. They decide no bit of a result and make nothing stale; every record
-has the sha256 of their files.
+it. Of `losses.py`, `goals.py`, `methods.py` and `black_box.py` only the loss and the method of an attack count, and what they call, so a
+change in another one does not make it stale. The modules of `job/` run and record jobs. They decide no bit of a result and make nothing
+stale; every record has the sha256 of their files.
 """
 
 

@@ -105,7 +105,7 @@ class Trained:
             settings = settings_of_attack({"attack": attack, "model": self.model}, self.study)
             if names.is_entry_point(settings["loss"]) or names.is_entry_point(settings["method"]):
                 continue
-            options = {key: settings[key] for key in ("loss", "epsilon", *api.OPTIONS)}
+            options = {key: settings[key] for key in ("loss", "epsilon", *api.OPTIONS) if key in settings}
             yield attack, api.attack(victim, queries, seed=self.seed, ids=ids, **options)
 
 

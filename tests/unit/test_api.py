@@ -10,6 +10,7 @@ from torch import nn
 
 from pqag import api
 from pqag.api import Codebook, UserError, Victim
+from pqag.names import ANSWERS
 
 from ..workflow.conftest import ROOT
 
@@ -62,11 +63,11 @@ def test_search_and_scores_by_hand(victim):
 
 @pytest.mark.parametrize("loss", [*api.LOSSES, lambda z, clean, head: ((z - clean) ** 2).sum(1)])
 def test_adversarial_images_are_of_the_type_of_the_clean_ones_and_the_same_pixels(victim, loss):
-    of_bytes = api.attack(victim, IMAGES, loss, epsilon=4)
+    of_bytes = api.attack(victim, IMAGES, loss, epsilon=4, **(options := {"method": "square", "budget": 9} if loss in ANSWERS else {}))
     change = np.abs(of_bytes.astype(int) - IMAGES)
     assert of_bytes.dtype == np.uint8 and 0 < change.max() <= 4
     for images in (IMAGES / 255, torch.from_numpy(IMAGES), torch.from_numpy(IMAGES).double() / 255, torch.from_numpy(IMAGES / 255).float()):
-        adversarial = api.attack(victim, images, loss, epsilon=4)
+        adversarial = api.attack(victim, images, loss, epsilon=4, **options)
         assert type(adversarial) is type(images) and adversarial.dtype == images.dtype
         scale = 1 if images.dtype in (torch.uint8, np.uint8) else 255
         assert np.array_equal(np.rint(np.asarray(adversarial) * scale), of_bytes)
@@ -97,16 +98,21 @@ MISTAKES = [
     (lambda v: api.attack(v, IMAGES[:0]), "there are no images: their shape is (0, 3, 32, 32)"),
     (lambda v: api.attack(v, IMAGES[0]), "images have the shape (3, 32, 32), but must have (N, 3, H, W)"),
     (lambda v: api.search(v, IMAGES.transpose(0, 2, 3, 1)), "channels come second: images.transpose(0, 3, 1, 2)"),
-    (lambda v: api.attack(v, IMAGES, "aodd"), "loss is 'aodd', but must be basic, apd, aod, margin, hag, or a function"),
-    (lambda v: api.attack(v, IMAGES, method=["pgd"]), "method is ['pgd'], but must be pgd, fgsm, momentum_pgd, apgd, or a function"),
+    (lambda v: api.attack(v, IMAGES, "aodd"), "loss is 'aodd', but must be basic, apd, aod, margin, hag, ranks, distances, or a function"),
+    (lambda v: api.attack(v, IMAGES, method=["pgd"]), "method is ['pgd'], but must be pgd, fgsm, momentum_pgd, apgd, nes,"),
     (lambda v: api.attack(v, IMAGES, steps=2), "attack has no option steps: known are step, iterations,"),
     (lambda v: api.attack(v, IMAGES, goals=[[0, 0]]), "attack has no option goals: known are"),
-    (lambda v: api.attack(v, IMAGES, "dhta"), "loss is 'dhta', but must be basic, apd, aod, margin, hag, or a function"),
+    (lambda v: api.attack(v, IMAGES, "dhta"), "loss is 'dhta', but must be basic, apd, aod, margin, hag, ranks, distances, or a function"),
     (lambda v: api.attack(v, IMAGES, epsilon=0.03), "epsilon is 0.03, but pixels are whole numbers of 0 to 255"),
     (lambda v: api.attack(v, IMAGES, epsilon="8"), "epsilon is '8', but must be a number from 0 to 255"),
     (lambda v: api.attack(v, IMAGES, iterations=1.5), "iterations is 1.5, but must be a whole number of at least 1"),
     (lambda v: api.attack(v, IMAGES, method="apgd", iterations=9), "iterations of apgd is 9, but must be a number of at least 20"),
     (lambda v: api.attack(v, IMAGES, restarts=2, random_start=False), "restarts is 2, but without random_start all would begin at"),
+    (lambda v: api.attack(v, IMAGES, "ranks"), "method is 'pgd', but the loss ranks has no gradient: nes, random_groups, square"),
+    (lambda v: api.attack(v, IMAGES, method="nes"), "loss is 'aod', but nes only sees what a retrieval system answers: ranks or"),
+    (lambda v: api.attack(v, IMAGES, "ranks", method="nes", budget=50), "budget of nes is 50, but must be a number of at least 51"),
+    (lambda v: api.attack(v, IMAGES, "ranks", method="nes", distance="adc"), "distance is 'adc', but must be SDC or ADC"),
+    (lambda v: api.attack(Victim(Means(), CODEWORDS), IMAGES, "ranks", method="nes"), "the victim has no database"),
     (lambda v: api.attack(v, IMAGES, assignment="l2"), "assignment is 'l2', but must be inner_product or euclidean"),
     (lambda v: api.attack(v, IMAGES, ids=[1, 2]), "ids are an array (2,) of int64, but must be whole numbers (4,), 0 or more"),
     (lambda v: api.attack(Victim(Means(), CODEWORDS[:1]), IMAGES), "its features have 4 numbers, and the codewords 1 sub-spaces of 2"),

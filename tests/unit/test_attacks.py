@@ -141,17 +141,20 @@ class Quarters(torch.nn.Module):
 @given(st.data())
 @settings(max_examples=60)
 def test_every_attack_stays_in_the_ball(data):
-    loss, method = data.draw(st.sampled_from(names.LOSSES)), data.draw(st.sampled_from(names.METHODS))
+    white, black = ((names.LOSSES, names.METHODS), (names.ANSWERS, names.BLACK_BOX))
+    loss, method = data.draw(st.one_of(*(st.tuples(*map(st.sampled_from, pair)) for pair in (white, black))))
     epsilon = data.draw(st.one_of(st.just(0), st.integers(1, 255), st.floats(1, 255)))
     step, iterations = data.draw(st.floats(0.1, 255)), data.draw(st.integers(1, 25))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     images = rng.choice([0, 1, 100, 255], (3, 3, 4, 4)).astype(np.uint8)
-    restarts, goals = data.draw(st.integers(1, 2)), rng.integers(0, 4, (3, 2))
-    chosen = attacks.Attack(loss, epsilon, step, iterations, method=method, restarts=restarts, goals=goals)
-    codebook = Codebook(rng.normal(size=(2, 4, 6)).astype(np.float32), None, None)
+    restarts, goals = data.draw(st.integers(1, 2)) if loss in names.LOSSES else 1, rng.integers(0, 4, (3, 2))
+    options = {"directions": 2} if "directions" in attacks.options_of(method) else {}
+    chosen = attacks.Attack(loss, epsilon, step, iterations, method=method, restarts=restarts, goals=goals, options=options)
+    codebook = Codebook(rng.normal(size=(2, 4, 6)).astype(np.float32), rng.integers(0, 4, (9, 2)), np.arange(9))
     adversarial, _, health = attacks.attack(Quarters(), codebook, images, np.arange(3), chosen, 0)
     assert np.abs(adversarial.astype(int) - images).max() <= epsilon
-    assert len(health["loss"]) == (1 if method == "fgsm" else iterations + (method == "apgd")) + 1
+    looks = {"fgsm": 1, "apgd": iterations + 1, "square": iterations + 1, "nes": 4 * iterations, "random_groups": 4 * iterations}
+    assert len(health["loss"]) == looks.get(method, iterations) + 1
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ UNSET = {"network": None, "width": 1.0, "weights": None, "like": None, "pqn": di
 SWEEP = {"queries": 250, "epsilon": [0, 1, 2, 4, 8, 12, 16], "iterations": [1, 2, 5, 10, 20, 50]}
 ATTACK = {"loss": "aod", "method": "pgd", "epsilon": 8, "step": 2.55, "iterations": 5, "random_start": True, "feature": "normalised"}
 ATTACK |= {"assignment": "inner_product", "temperature": 1.0, "decay": 1.0}
+ADDED = {"queries": None, "restarts": 1, "items": 1000, "distance": "ADC", "budget": 1000, "directions": 25, "probe": 4}
 
 
 #: A study with nothing but what is needed, and what is the same in it as checked and as resolved.
@@ -81,7 +82,7 @@ FILLED |= {"quantizer": QUANTIZER, "threads": {"pretrain": 2, "attack": 1}, "dev
 
 def test_what_is_left_out_is_filled_in():
     assert parse_study(LEAST).model_dump() == FILLED | {
-        "attacks": {"x": ATTACK | {"restarts": 1, "distribution": "codewords", "target": {"class": None, "items": None}}},
+        "attacks": {"x": ATTACK | ADDED | {"distribution": "codewords", "target": {"class": None, "items": None}}},
         "models": {"vgg16": UNSET | {"training": dict.fromkeys(config.Training.model_fields), "quantizer": dict.fromkeys(QUANTIZER)}},
         "training": RECIPE,
         "pqn": PQN,
@@ -92,6 +93,7 @@ def test_what_is_left_out_is_filled_in():
             "table3": {"models": None, "attack": None},
             "table4": {"models": None, "attack": None, "bits": None},
             "table5": {"models": None},
+            "table6": {"models": None, "bits": None, "transfer": None},
         },
         "figures": {"models": None, "attack": None, "bits": None, "sweep": SWEEP | {"models": None}, "gallery": {"queries": 100}},
         "shards": {"attack": 1, "extract": 1},
@@ -159,6 +161,7 @@ def test_resolved_is_all_that_results_depend_on():
             "table3": {"models": ["vgg16"], "attack": "x"},
             "table4": {"models": ["vgg16"], "attack": "x", "bits": 16},
             "table5": {"models": []},
+            "table6": {"models": [], "bits": 16, "transfer": None},
         },
         "figures": {"models": ["vgg16"], "attack": "x", "bits": 16, "sweep": SWEEP | {"models": ["vgg16"]}, "gallery": {"queries": 100}},
     }
@@ -230,6 +233,8 @@ NAMES = "a name may hold only a-z, 0-9 and _ and begins with a letter"
 NETWORKS = "allowed are alexnet, vgg11, vgg13, vgg16, resnet18, resnet34, resnet50"
 APGD = {"loss": "aod", "method": "apgd", "iterations": 20}
 P2P = {"loss": "p2p"}
+NES = {"loss": "ranks", "method": "nes"}
+UNIVERSAL = {"loss": "basic", "method": "universal"}
 
 WRONG = [
     # (key, value, what the sentence must hold: the key, what stands there, the nearest or the allowed)
@@ -320,7 +325,7 @@ WRONG = [
     ("training.optimizer", "adam", ["training.optimizer", "epochs, batch_size, learning_rate, momentum, weight_decay, label_smoothing"]),
     ("quantizer.subspaces", 3, ["quantizer.subspaces: 3", "512", "alexnet", "0.125", "1, 2, 4, 8, 16, 32, 64"]),
     ("quantizer.subspaces", 0, ["quantizer.subspaces is 0", "at least 1"]),
-    ("tables.table6", {}, ["tables.table6 is no key", "allowed are table1, table2, table3, table4, table5"]),
+    ("tables.table7", {}, ["tables.table7 is no key", "allowed are table1, table2, table3, table4, table5, table6"]),
     ("tables.table2.models", ["vgg16"], ["tables.table2.models: vgg16 is not trained with its codebook", "models.vgg16.quantizer.method"]),
     ("models.vgg16.pqn", {"alpha": 2}, ["models.vgg16.pqn: only a model with the quantizer pqn uses it"]),
     ("models.vgg16.quantizer", {"method": "pqn", "subspaces": 1}, ["bits: 16 bits in 1 sub-spaces need K = 65536", "2000 training images"]),
@@ -358,9 +363,9 @@ WRONG = [
     ("attacks.basic.assignment", "euclidean", ["attacks.basic.assignment: ", "the loss basic does not use it", "allowed with apd"]),
     ("attacks.basic.decay", 0.5, ["attacks.basic.decay: ", "the method pgd does not use it", "allowed with momentum_pgd"]),
     ("attacks.basic.decay", -1, ["attacks.basic.decay is -1", "at least 0"]),
-    ("attacks.basic.method", "fsgm", ["attacks.basic.method: 'fsgm'", "did you mean fgsm?", "momentum_pgd, apgd, or a function"]),
+    ("attacks.basic.method", "fsgm", ["attacks.basic.method: 'fsgm'", "did you mean fgsm?", "universal, or a function"]),
     ("attacks.basic.method", "mine.py:run:x", ["attacks.basic.method: 'mine.py:run:x' is not known", "as module:function"]),
-    ("attacks.basic.loss", "mine:", ["attacks.basic.loss: 'mine:' is not known", "p2p, dhta, or a function of yours as module:function"]),
+    ("attacks.basic.loss", "mine:", ["attacks.basic.loss: 'mine:' is not known", "distances, or a function of yours as module:function"]),
     ("attacks.basic", {"loss": "apd", "method": "fgsm", "step": 1}, ["attacks.basic.step", "as long as epsilon; leave the key out"]),
     ("attacks.basic", {"loss": "apd", "method": "fgsm", "iterations": 5}, ["attacks.basic.iterations", "fgsm is one step"]),
     ("attacks.basic.method", "apgd", ["attacks.basic.iterations is 5", "apgd halves", "at least 20, published are 100"]),
@@ -377,10 +382,44 @@ WRONG = [
     ("attacks.basic", P2P | {"target": {"class": "patern 3"}}, ["datasets.synthetic has no class 'patern 3': did you mean pattern 3?"]),
     ("attacks.basic", P2P | {"target": {"class": True}}, ["target.class is True, but must be the name or the number of a class"]),
     ("attacks.basic", P2P | {"target": {"items": []}}, ["attacks.basic.target.items is empty"]),
+    ("attacks.basic", NES | {"budget": 50}, ["attacks.basic.budget is 50, but one step of nes takes 51 requests", "at least 51"]),
+    ("attacks.basic", NES | {"method": "square", "budget": 2}, ["attacks.basic.budget is 2", "one step of square takes 3", "at least 3"]),
+    ("attacks.basic", NES | {"iterations": 7}, ["attacks.basic.iterations: the method nes takes as many steps as its budget allows"]),
+    ("attacks.basic", NES | {"method": "square", "step": 7}, ["attacks.basic.step: the method square changes pixels by twice epsilon"]),
+    ("attacks.basic", NES | {"loss": "aod"}, ["attacks.basic.loss is aod, but the method nes only sees", "one of ranks, distances"]),
+    ("attacks.basic", NES | {"method": "pgd"}, ["attacks.basic.method is pgd, but the loss ranks is of what", "no gradient", "nes"]),
+    ("attacks.basic", NES | {"restarts": 2}, ["attacks.basic.restarts: the loss ranks has a budget for one start"]),
+    ("attacks.basic.items", 5, ["attacks.basic.items: the loss basic does not use it; allowed with ranks, distances"]),
+    ("attacks.basic", NES | {"method": "square", "probe": 2}, ["attacks.basic.probe: the method square does not use it", "with nes"]),
+    ("attacks.basic.queries", 250, ["attacks.basic.queries: only Table 6 says how many", "models: [] in tables.table1, tables.table3"]),
+    ("attacks.basic", UNIVERSAL, ["attacks.basic.method: universal is trained for one strength; set models: [] in figures.sweep"]),
+    ("attacks.basic", UNIVERSAL | {"loss": "centre"}, ["attacks.basic.loss is centre, but the method universal has one change for all"]),
+    ("attacks.basic", UNIVERSAL | {"loss": "hag"}, ["loss is hag, but the method universal cannot go by a loss that changes"]),
+    ("attacks.basic", UNIVERSAL | {"restarts": 2}, ["attacks.basic.restarts: the method universal is trained once"]),
+    ("tables.table6.transfer", "vgg61", ["tables.table6.transfer: 'vgg61' is not known: did you mean vgg16?"]),
     ("attacks.basic.restarts", 0, ["attacks.basic.restarts is 0", "at least 1"]),
     ("attacks.strong.feature", "raw", ["attacks.strong.feature: ", "the loss apd does not use it", "allowed with basic, hag"]),
     ("attacks.basic", APGD | {"loss": "hag"}, ["attacks.basic.method: apgd compares the losses of its steps, but that of hag changes"]),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"method": "nes", "budget": 100}, ADDED | {"iterations": 1, "step": 2.55, "budget": 100}),
+        (
+            {"method": "random_groups", "directions": 3, "probe": 2},
+            ADDED | {"iterations": 166, "directions": 3, "probe": 2},
+        ),
+        ({"method": "square", "epsilon": 4}, ADDED | {"iterations": 998, "step": 8, "epsilon": 4}),
+        ({"method": "mine:run"}, ADDED),
+    ],
+)
+def test_an_attack_on_a_black_box_has_all_keys_that_it_uses_and_the_steps_of_its_budget(changes, wanted):
+    """Of 999 requests besides that of the clean image; other attacks have none of these keys."""
+    unused = {"restarts", "queries"} | ({"directions", "probe"} if changes["method"] not in ("nes", "random_groups") else set())
+    wanted = ATTACK | {key: value for key, value in wanted.items() if key not in unused} | {"loss": "ranks", "method": changes["method"]}
+    assert parse_study(LEAST | {"attacks": {"x": {"loss": "ranks"} | changes}}).resolved()["attacks"]["x"] == wanted
 
 
 @pytest.mark.parametrize(
@@ -459,7 +498,7 @@ def test_victims_that_users_bring():
 def test_a_model_trained_with_its_codebook_is_only_in_table_2_by_default():
     models = {"alexnet": {"width": 0.125}, "joint": {"network": "alexnet", "quantizer": {"method": "pqn"}, "pqn": {"alpha": 20}}}
     resolved = parse_study(changed("models", models)).resolved()
-    assert [table["models"] for table in resolved["tables"].values()] == [["alexnet"], ["joint"], ["alexnet"], ["alexnet"], []]
+    assert [table["models"] for table in resolved["tables"].values()] == [["alexnet"], ["joint"], ["alexnet"], ["alexnet"], [], []]
     assert resolved["figures"]["models"] == ["alexnet"]
     assert resolved["models"]["joint"]["pqn"] == PQN | {"alpha": 20} and resolved["models"]["joint"]["training"] == RECIPE
     assert "pqn" not in resolved["models"]["alexnet"] and "pqn" not in resolved
@@ -540,12 +579,12 @@ def test_whatever_the_file_holds_it_is_valid_or_a_user_error(path, value):
 def test_keys_of_an_attack_and_of_training_are_the_fields_of_their_classes():
     """But for the functions, which the names of an attack stand for, and the options of its method."""
     options = {key: users for key, (kind, users) in config.USED_BY.items() if kind == "method"}
-    of_methods = {method: attacks.options_of(method) for method in names.METHODS}
+    of_methods = {method: attacks.options_of(method) for method in (*names.METHODS, *names.BLACK_BOX)}
     assert {method: set(found) for method, found in of_methods.items()} == {
-        method: {key for key, users in options.items() if method in users} for method in names.METHODS
+        method: {key for key, users in options.items() if method in users} for method in of_methods
     }
     assert all(config.Attack.model_fields[key].default == value for found in of_methods.values() for key, value in found.items())
-    assert {*config.Attack.model_fields, "entry_points", "options", "goals"} - options.keys() - {"target"} == {
+    assert {*config.Attack.model_fields, "entry_points", "options", "goals", "change"} - options.keys() - {"target", "queries"} == {
         field.name for field in dataclasses.fields(attacks.Attack)
     }
     assert set(config.Training.model_fields) == {field.name for field in dataclasses.fields(training.Recipe)}

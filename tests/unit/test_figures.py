@@ -91,6 +91,12 @@ def systems_rows(names):
     return pd.DataFrame(lines, columns=["distance", "target_model", "target_bits", "clean", "attacked", "floor"])
 
 
+def costs_rows(names):
+    keys = itertools.product(("SDC", "ADC"), ("alexnet", "x"), names)
+    lines = [(*key, 15.0 * 4 ** (i % len(names)), 40.0 + i) for i, key in enumerate(keys)]
+    return pd.DataFrame(lines, columns=["distance", "target_model", "attack", "passes", "map"])
+
+
 KINDS = {
     "precision_recall, hostile": lambda: figures.precision_recall(curves([*ATTACKS, *HOSTILE]), RECALL, LONG + " and more words", 0.1),
     "centroid_distributions, one": lambda: distributions(["aod"], codewords=256),
@@ -101,6 +107,8 @@ KINDS = {
     "sweep, one axis": lambda: figures.sweep(sweep_rows().query("axis == 'iterations'"), 5.2, 10.1, "A title"),
     "systems": lambda: figures.systems(systems_rows(NETWORKS[:6]), "A title"),
     "systems, hostile": lambda: figures.systems(systems_rows(HOSTILE), LONG),
+    "costs": lambda: figures.costs(costs_rows(ATTACKS), "A title"),
+    "costs, hostile": lambda: figures.costs(costs_rows(HOSTILE), LONG),
     "differences": lambda: figures.differences({f"Table {i}": differences_of(NETWORKS[:count]) for i, count in enumerate((4, 3, 7))}),
     "differences, hostile": lambda: figures.differences({LONG[:60]: differences_of(HOSTILE[:4])}),
     "differences, none": lambda: figures.differences({}),
@@ -594,6 +602,16 @@ REFUSED = [
 def test_wrong_arrays_and_rows_are_refused(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+def test_a_point_of_an_attack_stands_at_its_cost_and_map():
+    rows = costs_rows(["basic", "nes"])
+    for axes, distance in zip(figures.costs(rows, "").axes, ("SDC", "ADC")):
+        points = {line.get_gid(): (*line.get_xdata(), *line.get_ydata()) for line in axes.lines}
+        own = rows[rows["distance"] == distance].itertuples()
+        assert points == {f"{row.target_model}/{row.attack}": (row.passes, row.map) for row in own} and axes.get_xscale() == "log"
+    with pytest.raises(ValueError, match="rows must not be empty"):
+        figures.costs(rows[:0], "")
 
 
 def test_a_point_of_a_system_stands_at_its_clean_and_attacked_map():

@@ -96,6 +96,7 @@ def test_scoring_by_hand():
         ("extract_transfer", {"models__vgg11": {}}, "memory time"),
         ("attack", {"attacks__aod__iterations": 50}, "time"),
         ("attack", {"attacks__aod__restarts": 10}, "time"),
+        ("attack", {"attacks__aod__loss": "ranks", "attacks__aod__method": "square"}, "memory time"),
         ("attack", {"datasets__photos__queries": 400_000}, "memory time"),
         ("sweep", {"figures__sweep__iterations": [1, 2, 5, 10, 20, 200]}, "time"),
         ("sweep", {"figures__sweep__queries": 90_000}, "memory time"),

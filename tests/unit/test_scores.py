@@ -44,6 +44,14 @@ def test_scores_of_each_table_by_hand():
     assert Score._fields == ("attack", "source_model", "source_training", "source_bits", "model", "training", "bits")
 
 
+def test_scores_of_table_6_by_hand():
+    """Each victim on itself and on the other network, whose clean queries stand there once."""
+    table = {"table6": {"models": ["vgg16", "alexnet"], "bits": 16, "transfer": "alexnet"}}
+    found = scores(without("table1", "table3", "table4") | {"tables": table})
+    own = [scored(attack, model, 16) for model in ("vgg16", "alexnet") for attack in ("clean", "apd", "aod")]
+    assert found == own[:4] + [scored(attack, "vgg16", 16, "alexnet") for attack in ("apd", "aod")] + own[4:]
+
+
 def needed(study, rule, wildcards):
     """Whether the study has a job of the rule with these wildcards, among others."""
     given = {name: value for name, value in wildcards.items() if name not in ("dataset", "seed")}.items()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pqag import additive, goals, losses, methods, names
+from pqag import additive, black_box, goals, losses, methods, names
 from pqag.job import provenance
 from pqag.study.model import parse_study
 from pqag.study.rules import RULES, settings
@@ -123,6 +123,7 @@ BY_HAND = [
     ("attack", VICTIM | {"bits": "24", "attack": "strong"}, STRONG | RUNS),
     ("attack", VICTIM | {"bits": "24", "attack": "basic"}, BASIC | RUNS),
     ("attack_shard", VICTIM | {"bits": "24", "attack": "basic", "shard": "3", "shards": "3"}, BASIC | RUNS),
+    ("train_attack", VICTIM | {"bits": "24", "attack": "basic"}, BASIC | RUNS),
     ("evaluate", VICTIM | SOURCE | {"bits": "24", "attack": "strong"}, {}),
     ("evaluate_clean", VICTIM | {"bits": "24"}, {}),
     ("evaluate_farthest", VICTIM | {"bits": "24"}, {}),
@@ -165,9 +166,10 @@ def test_settings_by_hand(study, rule, wildcards, by_hand):
     """Sorted by name, with the code last, because Snakemake compares them as text."""
     got = settings(rule, wildcards, study)
     assert list(got) == [*sorted(by_hand), "code"]
-    attacks = rule in ("attack", "attack_shard", "sweep")
-    own = {("losses", got["loss"]), ("goals", got["loss"]), ("methods", "pgd")} if attacks else set()
-    own = frozenset(own | ({("additive", "pq")} if rule == "quantize" else set()))
+    looked_up = {("additive", "pq")} if rule == "quantize" else set()
+    if rule in ("attack", "attack_shard", "train_attack", "sweep"):
+        looked_up = {(module, got["loss"]) for module in ("losses", "goals", "black_box")} | {("methods", "pgd"), ("black_box", "pgd")}
+    own = frozenset(looked_up)
     assert got.pop("code") == provenance.code_digest(RULES[rule].path, own)
     assert got == by_hand
 
@@ -299,6 +301,7 @@ def test_rules_and_scripts_are_those_of_the_workflow():
     assert all(hasattr(goals, name) == (name in names.AIMED) for name in names.LOSSES)
     assert all(hasattr(losses, name) for name in names.LOSSES) and all(hasattr(methods, name) for name in names.METHODS)
     assert all(hasattr(additive, name) for name in names.ADDITIVE)
+    assert all(hasattr(black_box, name) for name in (*names.ANSWERS, *names.BLACK_BOX))
     everything = VICTIM | SOURCE | {"bits": "24", "attack": "strong"}
     for rule, other in ((rule, RULES[rule].script) for rule in RULES.keys() - asked):
         assert settings(rule, everything, study) == settings(other, everything, study)

@@ -42,16 +42,24 @@ def victim():
     return network, z.reshape(23, 4, -1).transpose(1, 0, 2)[:, :6].astype(np.float32).copy(), images, np.arange(100, 123)
 
 
-@pytest.mark.parametrize(("loss", "changes"), [*((loss, {}) for loss in names.LOSSES), ("aod", {"method": "apgd", "restarts": 2})])
+BLACK_BOX = [
+    ("ranks", {"method": "square"}),
+    *(("distances", {"method": one, "options": {"directions": 1}}) for one in names.BLACK_BOX[:2]),
+]
+
+
+@pytest.mark.parametrize(
+    ("loss", "changes"), [*((loss, {}) for loss in names.LOSSES), ("aod", {"method": "apgd", "restarts": 2}), *BLACK_BOX]
+)
 def test_an_attack_in_shards_is_the_same_bit_for_bit(victim, loss, changes, monkeypatch):
     monkeypatch.setitem(names.BATCH_SIZES, "attack", 4)
     network, codewords, images, ids = victim
-    codebook, feature = Codebook(codewords, None, None), "raw" if loss == "basic" else "normalised"
-    goals = np.random.default_rng(0).integers(0, 6, (23, 4))
+    goals, feature = np.random.default_rng(0).integers(0, 6, (23, 4)), "raw" if loss == "basic" else "normalised"
+    codebook = Codebook(codewords, goals.astype(np.uint8), None)
     chosen = attacks.Attack(loss, 8, 2.55, 2, feature=feature, goals=goals, **changes)
     adversarial, features, health = attacks.attack(network, codebook, images, ids, chosen, 3, batch_size=4)
     assert np.array_equal(features, networks.extract(network, adversarial, torch.device("cpu"), 4))
-    assert health["codes_changed"] > 0 and len(health["loss"]) == (4 if changes else 3)
+    assert health["codes_changed"] > 0 and len(health["loss"]) == chosen.looks // chosen.restarts + 1
     for of in (2, 6):
         shares = [split.share("attack", 23, {"shard": shard, "shards": of}) for shard in range(1, of + 1)]
         parts = []

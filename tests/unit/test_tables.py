@@ -15,7 +15,7 @@ from pqag.show import tables
 from pqag.show.cells import Cells, escape_latex, faults, faults_of_latex, faults_of_layout
 from pqag.study import model as config
 
-ATTACKS = {name: config.Attack(loss=name).model_dump(exclude={"restarts", "target"}) for name in ("basic", "apd", "aod")}
+ATTACKS = {name: config.Attack(loss=name).model_dump(exclude={*config.ADDED, "distribution"}) for name in ("basic", "apd", "aod")}
 TITLES = {"cifar10": "CIFAR-10", "nuswide": "NUS-WIDE"}
 HOSTILE = [r"\input{/etc/passwd}", "a_b & 50%", "$x$ #1 ~ ^ {}", "}\\end{document}", "ADC", r"\\", "%"]
 
@@ -289,6 +289,9 @@ def test_caption_tells_of_other_networks_quantizers_and_methods():
     attacks["own"] = ATTACKS["aod"] | {"method": "mine:run"}
     attacks["dhta"] = ATTACKS["aod"] | {"loss": "dhta", "target": {"class": 3, "items": None}}
     attacks["thorough"] = ATTACKS["aod"] | {"method": "apgd", "iterations": 100, "step": 16, "restarts": 3}
+    attacks["for_all"] = ATTACKS["basic"] | {"method": "universal"}
+    attacks["asks"] = ATTACKS["basic"] | {"method": "square", "loss": "ranks", "iterations": 98, "step": 16, "items": 7, "distance": "SDC"}
+    attacks["asks"] |= {"budget": 100}
     networks = {"vgg16": "vgg16", "fine": "vgg16", "mine": "a.b:net", "alexnet_opq": "alexnet"}
     quantizers = {"vgg16": "pq", "fine": "pq", "mine": "mine:fit", "alexnet_opq": "opq"}
     text, cells = caption([metrics()], {"cifar10": "CIFAR-10"}, {}, {}, attacks, networks=networks, quantizers=quantizers)
@@ -298,6 +301,9 @@ def test_caption_tells_of_other_networks_quantizers_and_methods():
         "fgsm: pixels within 8 grey levels, 1 step of 8 by FGSM. momentum_pgd: pixels within 8 grey levels, 5 steps of "
         "2.55 by momentum PGD. own: pixels within 8 grey levels, 5 steps of 2.55 by mine:run. "
         "thorough: pixels within 8 grey levels, 100 steps of 16 by APGD, the best of 3 starts. "
+        "for_all: pixels within 8 grey levels, one change for all, trained in 5 passes of training images with steps from 2.55. "
+        "asks: pixels within 8 grey levels, 98 steps of 16 by Square, in up to 100 requests, which return the first 7 items by SDC, "
+        "without their distances. "
         "DHTA is targeted: it leads queries to the class 3. Seed 0."
     )
 
@@ -581,6 +587,49 @@ def test_drops_by_hand():
     assert drops["drop"].to_dict() == pytest.approx(by_hand | {("other", "other"): 25})
     assert drops.loc[("vgg", "vgg"), "others_drop"] == pytest.approx(100 * (1 - 25 / 70))
     assert math.isnan(drops.loc[("alexnet", "alexnet"), "others_drop"])
+
+
+def test_table_6_by_hand():
+    """Two attacks on a victim and on another network, one with a target, the other on a black box with fewer queries."""
+    attacks = {"dhta": ATTACKS["apd"] | {"loss": "dhta", "restarts": 2}, "square": ATTACKS["apd"] | {"loss": "ranks", "method": "square"}}
+    made_for = {name: {"source_model": "pq", "attack": name} for name in attacks}
+    target = {"target": {kind: {"map": value} for kind, value in (("SDC", 0.25), ("ADC", 0.125))}}
+    by_path = {
+        "clean": metrics(source_model="pq", target_model="pq"),
+        "dhta": metrics((0.1, 0.2), (0.3, 0.4), target_model="pq", **made_for["dhta"], **target),
+        "square": metrics((0.4,), (0.3,), target_model="pq", **made_for["square"]),
+        "other": metrics((0.9, 0.8), (0.8, 0.7), source_model="vgg16", target_model="vgg16"),
+        "dhta on": metrics((0.5, 0.5), target_model="vgg16", **made_for["dhta"], **target),
+        "square on": metrics((0.6,), (0.6,), target_model="vgg16", **made_for["square"]),
+    }
+    healths = {
+        "dhta.health": {"loss": [1.0, 2, 3], "zero_gradients": 0.5, "codes_changed": 1.0, "change_mean": 2.345},
+        "square.health": {"loss": [1.0, 2, 3], "zero_gradients": None, "codes_changed": 0.5, "change_mean": 4, "requests": 30},
+    }
+    cells = Cells("table6", by_path | healths | {"record": tables.record_with({"attacks": attacks, "bits": [16]})})
+    rows = tables.tidy(by_path.values(), 6)
+    marked = tables.with_cells(rows, by_path, cells, [16], "record")
+    rows, layout = tables.with_attacks(rows, marked, by_path, healths, attacks, {"cifar10": "CIFAR-10"}, cells)
+    own = rows[(rows["distance"] == "ADC") & (rows["target_model"] == "pq")].set_index("attack")
+    assert own["passes"].tolist()[1:] == [2 * 3 * 2, 30] and math.isnan(own["passes"]["clean"]) and math.isnan(own["t_map"]["square"])
+    assert own["t_map"]["dhta"] == 12.5 and own["verdict"].tolist() == ["", "starved of gradient", "sound"]
+    assert rows[rows["target_model"] == "vgg16"]["passes"].isna().all()
+    text = layout.map(cells.plain, na_action="ignore").fillna("-")
+    assert text.index.tolist() == [("pq", "Clean"), ("pq", "DHTA"), ("pq", "Square")]
+    assert {column: text["CIFAR-10"][column].tolist() for column in text["CIFAR-10"]} == {
+        "SDC": ["60.0 [50.0, 70.0]", "15.0 [10.0, 20.0]", "40.0 [40.0, 40.0]"],
+        "ADC": ["30.0 [20.0, 40.0]", "35.0 [30.0, 40.0]", "30.0 [30.0, 30.0]"],
+        "t-mAP": ["-", "25.0 / 12.5", "-"],
+        "On VGG16": ["85.0 / 75.0", "50.0 / 30.0", "60.0 / 60.0"],
+        "Requests": ["-", "-", "30"],
+        "Change": ["-", "2.35", "4.00"],
+        "Zeros": ["-", "50.0", "-"],
+        "Codes": ["-", "100.0", "50.0"],
+        "Queries": ["2", "2", "1"],
+        "Verdict": ["-", "starved of gradient", "sound"],
+    }  # fmt: skip
+    assert not all_faults(cells)
+    assert "VGG16" in tables.as_latex(layout, "c", "tab:attacks", cells) and "[50.0, 70.0]" in tables.as_text(layout, cells)
 
 
 def test_table_5_by_hand():

@@ -18,7 +18,7 @@ from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from pqag.files import atomic
 from pqag.names import attack_name, model_name
@@ -418,6 +418,36 @@ def systems(rows: pd.DataFrame, title: str) -> Figure:
         for i, count in enumerate(bits)
     ]
     with mpl.rc_context({"legend.numpoints": 1}):  # no line joins these
+        _legend(figure, named)
+    return _laid_out(figure)
+
+
+@_styled
+def costs(rows: pd.DataFrame, title: str) -> Figure:
+    """mAP against the cost of attacks, in passes through the network: a point an attack and victim, a panel a distance.
+
+    ``rows`` of Table 6 on their own victims, at least one, with the columns distance, target_model, attack, passes and map (percent).
+    """
+    if rows.empty:
+        raise ValueError("rows must not be empty")
+    figure, grid = _panels(title, 1, len(DISTANCES), PAGE, 3.2, sharey=True)
+    models, attacks = (list(dict.fromkeys(rows[key])) for key in ("target_model", "attack"))
+    styles = {name: {key: style[key] for key in ("color", "marker")} for name, style in attack_style(attacks).items()}
+    fills = ["full", "none", "left", "right"]
+    for axes, distance in zip(grid[0], DISTANCES):
+        for row in rows[rows["distance"] == distance].itertuples():
+            fill, identity = fills[models.index(row.target_model) % len(fills)], f"{row.target_model}/{row.attack}"
+            axes.plot(row.passes, row.map, **styles[row.attack], fillstyle=fill, linestyle="none", gid=identity)
+        axes.set(title=distance, xlabel="passes through the network for a query", xscale="log")
+        axes.xaxis.set(major_formatter=StrMethodFormatter("{x:,.0f}"), minor_formatter=NullFormatter())
+    grid[0, 0].set_ylabel("mAP (%)")
+    grid[0, 0].set_ylim(bottom=0)
+    named = [Line2D([], [], **styles[name], linestyle="none", label=attack_name(name)) for name in attacks]
+    named += [
+        Line2D([], [], color="0.3", marker="o", fillstyle=fills[i % len(fills)], linestyle="none", label=model_name(model))
+        for i, model in enumerate(models)
+    ]
+    with mpl.rc_context({"legend.numpoints": 1}):
         _legend(figure, named)
     return _laid_out(figure)
 

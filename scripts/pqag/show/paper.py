@@ -19,6 +19,7 @@ CAPTIONS = {
     "figure5": "The paper's Figure 5: precision-recall curves, means over the queries, relevant items of a tie spread evenly over it.",
     "sweep": "mAP against the strength of each attack.",
     "table": "Table {number} as a heat map.",
+    "table6": "mAP against the cost of attacks: passes of an image through the network, of which a look with its gradient counts three.",
     "table5": "Clean mAP against the mAP under the strongest attack; a line goes down to the mAP of the farthest codes.",
 }
 WORDS = (

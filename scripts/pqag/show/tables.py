@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pqag.names import METHOD_NAMES, QUANTIZER_NAMES, attack_name, family, family_name, model_name
+from pqag.names import METHOD_NAMES, QUANTIZER_NAMES, TRAINED, attack_name, family, family_name, model_name
 from pqag.retrieval import DISTANCES, bootstrap_interval
+from pqag.show import verdicts
 from pqag.show.cells import MACRO, Cells, escape_latex, standard_deviation
 
 #: What identifies a cell; names and values as in ``paper_tables.csv``.
@@ -48,6 +49,7 @@ LAYOUTS = {
         ("dataset", "model"),
     ),
     5: Layout("Systems: mAP (%) under white-box attacks", "tab:systems", ("model", "attack"), ("dataset", "bits", "distance")),
+    6: Layout("Attacks at {bits} bits: mAP (%)", "tab:attacks", ("model", "attack"), ("dataset", "column")),
 }
 
 
@@ -452,6 +454,117 @@ def systems_in_words(rows: pd.DataFrame, marked: pd.DataFrame, settings: Mapping
     return " ".join(sentences)
 
 
+def passes(attack: Mapping[str, Any], health: Mapping[str, Any]) -> int:
+    """What an attack costs: passes of an image through the network. A look at a loss with its gradient is three, a request one, and
+    what was trained costs one pass of a query."""
+    if attack["method"] in TRAINED:
+        return 1
+    return health.get("requests") or attack.get("restarts", 1) * 3 * (len(health["loss"]) - 1)
+
+
+def with_attacks(
+    rows: pd.DataFrame,
+    marked: pd.DataFrame,
+    metrics: Mapping[str, dict],
+    healths: Mapping[str, dict],
+    attacks: Mapping[str, dict],
+    titles: Mapping[str, str],
+    cells: Cells,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """``rows`` of Table 6 with what is known of each attack on its own victim, and the layout of the table.
+
+    The columns are ``t_map`` (%) of targeted attacks; ``passes``, see above; ``requests`` to a black box; ``change_mean`` in grey levels;
+    ``codes_changed`` and ``zero_gradients`` (%); and ``verdict``. ``marked`` is as from ``with_cells``; ``metrics`` are the files of the
+    scores, by path, ``healths`` those of the attacks, in the order of their metrics; ``titles`` by data set. All are files of ``cells``.
+    """
+    ends = ["dataset", "source_model", "target_model", "attack"]
+    scored, fared = {}, {}
+    for path, one in metrics.items():
+        scored.setdefault(tuple(one[key] for key in ends), []).append(path)
+    own = (one for one in metrics.values() if one["attack"] in attacks and one["source_model"] == one["target_model"])
+    for path, one in zip(healths, own, strict=True):
+        fared.setdefault(tuple(one[key] for key in ends), []).append(path)
+
+    def mean(paths: Iterable[str], value: Callable[[dict], float | None], of: Mapping[str, dict] = healths) -> float:
+        found = [value(of[path]) for path in paths]
+        return math.nan if None in found or not found else float(np.mean(found))
+
+    more = []
+    for *key, distance in rows[[*ends, "distance"]].itertuples(index=False):
+        paths, attack = fared.get(tuple(key), []), attacks.get(key[-1], {})
+        shares = {name: 100 * mean(paths, lambda one, name=name: one[name]) for name in ("codes_changed", "zero_gradients")}
+        target = mean(scored[tuple(key)], lambda one, kind=distance: one["target"][kind]["map"] if "target" in one else None, metrics)
+        more.append(
+            {"t_map": 100 * target, "passes": mean(paths, lambda one, attack=attack: passes(attack, one))}
+            | {"requests": mean(paths, lambda one: one.get("requests")), "change_mean": mean(paths, lambda one: one["change_mean"])}
+            | shares
+            | {"verdict": " / ".join(dict.fromkeys(verdicts.verdict(healths[path]) for path in paths))}
+        )
+    marks = {tuple(key): mark for *key, mark in marked[[*ends, "distance", "map"]].itertuples(index=False)}
+    columns: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+
+    def put(column: str, text: str, key: tuple[str, str, str, str]) -> None:
+        dataset, model, _, attack = key
+        columns.setdefault((titles[dataset], column), {})[model_name(model), attack_name(attack)] = text
+
+    for key in dict.fromkeys(marked[ends].itertuples(index=False, name=None)):
+        dataset, model, on, attack = key
+        victims = [one for other, one, *_ in fared if other == dataset]
+        if on not in victims or on != model:  # on the other network; of its clean queries in the line of those of every victim
+            text = " / ".join(marks[(*key, distance)] for distance in DISTANCES)
+            for victim in dict.fromkeys(victims if attack == "clean" else [model]):
+                put(f"On {model_name(on)}", text, (dataset, victim, on, attack))
+            continue
+        for column, text in _columns_of_attack(key, scored[key], fared.get(key, []), metrics, healths, cells).items():
+            put(column, f"{marks[(*key, column)]}{text}" if column in DISTANCES else text, key)
+    lines = list(dict.fromkeys(line for column in columns.values() for line in column))
+    order = ["SDC", "ADC", "t-mAP", *(f"On {model_name(one)}" for one in rows["target_model"].unique())]
+    order += ["Requests", "Change", "Zeros", "Codes", "Queries", "Verdict"]
+    known = [(title, column) for title in titles.values() for column in order if (title, column) in columns]
+    layout = pd.DataFrame([[columns[column].get(line, math.nan) for column in known] for line in lines])
+    layout.index, layout.columns = pd.MultiIndex.from_tuples(lines), pd.MultiIndex.from_tuples(known)
+    return rows.assign(**pd.DataFrame(more, index=rows.index)), layout
+
+
+def _columns_of_attack(
+    key: tuple[str, str, str, str],
+    scored: Sequence[str],
+    fared: Sequence[str],
+    metrics: Mapping[str, dict],
+    healths: Mapping[str, dict],
+    cells: Cells,
+) -> dict[str, str]:
+    """The columns of Table 6 for an attack on its own victim, or for the clean queries, from the files of its seeds; for a distance the
+    interval of its mAP, where there is one seed."""
+    dataset, model, _, attack = key
+    name, found = f"{dataset}/{model}/{attack}", {}
+    for kind in DISTANCES:
+        found[kind] = ""
+        if len(scored) == 1:
+            ends = [cells.put(f"{name}/{kind}/{end}", [(scored[0], f"/{kind}/ci_{end}")], ".1f", 100) for end in ("low", "high")]
+            found[kind] = f" [{', '.join(ends)}]"
+    if all("target" in metrics[path] for path in scored):
+        pointers = [(kind, [(path, f"/target/{kind}/map") for path in scored]) for kind in DISTANCES]
+        found["t-mAP"] = " / ".join(cells.put(f"{name}/{kind}/target", sources, ".1f", 100) for kind, sources in pointers)
+    found["Queries"] = cells.put(f"{name}/queries", [(path, "/queries") for path in scored], ".0f")
+    if fared:
+        numbers = {"Requests": ("requests", ".0f", 1), "Change": ("change_mean", ".2f", 1)}
+        numbers |= {"Zeros": ("zero_gradients", ".1f", 100), "Codes": ("codes_changed", ".1f", 100)}
+        for column, (pointer, spec, scale) in numbers.items():
+            if all(healths[path].get(pointer) is not None for path in fared):
+                found[column] = cells.put(f"{name}/{pointer}", [(path, f"/{pointer}") for path in fared], spec, scale)
+        found["Verdict"] = " / ".join(dict.fromkeys(verdicts.verdict(healths[path]) for path in fared))
+    return found
+
+
+#: What the columns of Table 6 are, for its caption.
+ATTACKS_IN_WORDS = (
+    "In brackets the interval of the mean over queries. t-mAP: with the labels of the target; of it, and on another network, by SDC / ADC. "
+    "Requests: how often a black box was asked for an image. Change: mean of a pixel, in grey levels. Zeros: share of exact zeros in the "
+    "first gradient (%), Codes: of the queries whose code changed (%). Rows with fewer queries attack the first ones of the split."
+)
+
+
 def caption(
     what: str,
     cells: Cells,
@@ -509,14 +622,21 @@ def caption(
         sentences.append(f"Channels of the networks as a share of the original's: {', '.join(narrow)}.")
     balls: dict[tuple, list[str]] = {}
     for name, attack in settings["attacks"].items():
-        balls.setdefault(tuple(attack.get(key) for key in ("epsilon", "iterations", "step", "method", "restarts")), []).append(name)
+        keys = ("epsilon", "iterations", "step", "method", "restarts", "budget", "items", "distance")
+        balls.setdefault((*map(attack.get, keys), "budget" in attack and attack["loss"]), []).append(name)
     for values, names in balls.items():
         shown = zip(("epsilon", "iterations", "step"), values)
         epsilon, iterations, step = (setting(f"{key}/{names[0]}", value, "attacks", names[0], key) for key, value in shown)
-        words = ", ".join(attack_name(name) for name in names)
+        words, attack = ", ".join(attack_name(name) for name in names), settings["attacks"][names[0]]
         method = "" if values[3] == "pgd" else f" by {METHOD_NAMES.get(values[3], values[3])}"
         best = f", the best of {setting(f'restarts/{names[0]}', values[4], 'attacks', names[0], 'restarts')} starts" if values[4] else ""
         steps = f"{iterations} step{'s' * (values[1] > 1)} of {step}{method}{best}"
+        if values[3] in TRAINED:
+            steps = f"one change for all, trained in {iterations} passes of training images with steps from {step}"
+        if values[5]:
+            budget, items = (setting(f"{key}/{names[0]}", attack[key], "attacks", names[0], key) for key in ("budget", "items"))
+            unseen = ", without their distances" if attack["loss"] == "ranks" else ""
+            steps += f", in up to {budget} requests, which return the first {items} items by {attack['distance']}{unseen}"
         sentences.append(f"{words}: pixels within {epsilon} grey levels, {steps}.")
     by_name = named_targets(settings["attacks"])
     for name, target in ((name, attack["target"]) for name, attack in settings["attacks"].items() if "target" in attack):

@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSche
 
 from pqag.errors import UserError
 from pqag.names import (
+    AIMED,
+    ANSWERS,
+    BLACK_BOX,
     CLASS_NAMES,
     DATASETS,
     DEEP,
@@ -33,6 +36,7 @@ from pqag.names import (
     PQN,
     QUANTIZERS,
     TARGETED,
+    TRAINED,
     TRIPLET_LOSSES,
     codewords,
     feature_size,
@@ -40,6 +44,8 @@ from pqag.names import (
     is_name_of_weights,
     is_of_zoo,
     is_torchvision,
+    requests,
+    steps_within,
 )
 from pqag.study.file import Refused, printable, read
 from pqag.study.settings import maker_of
@@ -52,9 +58,16 @@ USED_BY = {
     "distribution": ("loss", ("apd", "aod", "margin", "hag", "centre", "p2p", "dhta")),
     "decay": ("method", ("momentum_pgd",)),
     "target": ("loss", TARGETED),
+    "items": ("loss", ANSWERS),
+    "distance": ("loss", ANSWERS),
+    "budget": ("loss", ANSWERS),
+    "directions": ("method", ("nes", "random_groups")),
+    "probe": ("method", ("nes", "random_groups")),
 }
-#: Keys of an attack that its settings only have where they are set, so that adding them made no attack stale.
-ADDED = ("restarts", "target", "distribution")
+#: Those that a loss of the user's does not use: it is given all else that losses use.
+NOT_OWN = ("target", "items", "distance", "budget")
+#: Keys of an attack that its settings only have where they are set or used, so that adding them made no attack stale.
+ADDED = ("restarts", "queries", "target", "items", "distance", "budget", "directions", "probe")
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]  # a part of file names
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -203,17 +216,32 @@ class Attack(_Section):
     iterations: Annotated[int, Field(ge=1)] = 5
     random_start: bool = True
     restarts: Annotated[int, Field(ge=1)] = 1
+    queries: Annotated[int, Field(ge=1)] | None = None
     feature: Literal["normalised", "raw"] = "normalised"
     assignment: Literal["inner_product", "euclidean"] = "inner_product"
     temperature: Annotated[float, Field(gt=0)] = 1.0
     distribution: Literal["codewords", "own"] = "codewords"
     decay: Annotated[float, Field(ge=0)] = 1.0
     target: Target = Target()
+    items: Annotated[int, Field(ge=1)] = 1000
+    distance: Literal["ADC", "SDC"] = "ADC"
+    budget: Annotated[int, Field(ge=1)] = 1000
+    directions: Annotated[int, Field(ge=1)] = 25
+    probe: Annotated[float, Field(gt=0, le=255)] = 4.0
+
+    def uses(self, key: str) -> bool:
+        """Whether its loss or its method is one of those of ours that a key of ``USED_BY`` is for."""
+        kind, users = USED_BY.get(key, ("loss", ()))
+        return getattr(self, kind) in users
 
     def implied(self) -> dict[str, Any]:
         """What ``step`` and ``iterations`` are for methods that choose them: FGSM is one step as long as the radius, and APGD begins with
-        steps of twice that. Nothing for other methods."""
+        steps of twice that. Square changes pixels from one end of the ball to the other, and methods for a black box take as many steps as
+        their budget allows. Nothing for other methods."""
         of_methods = {"fgsm": {"step": self.epsilon, "iterations": 1}, "apgd": {"step": min(2 * self.epsilon, 255)}}
+        of_methods |= {"square": of_methods["apgd"]}
+        if self.method in BLACK_BOX:
+            return of_methods.get(self.method, {}) | {"iterations": max(1, steps_within(self.method, self.budget, self.directions))}
         return {key: value or self.step for key, value in of_methods.get(self.method, {}).items()}
 
 
@@ -235,6 +263,13 @@ class ModelTransfer(Transfer):
     bits: int | None = None
 
 
+class Attacks(WhiteBox):
+    """Table 6: every attack at one code length, also scored on another network."""
+
+    bits: int | None = None
+    transfer: str | None = None
+
+
 class Tables(_Section):
     """What the tables show; what is left out is filled in by ``Study.shown``."""
 
@@ -243,6 +278,7 @@ class Tables(_Section):
     table3: Transfer = Transfer()
     table4: ModelTransfer = ModelTransfer()
     table5: WhiteBox = WhiteBox()
+    table6: Attacks = Attacks()
 
 
 class Sweep(_Section):
@@ -341,7 +377,8 @@ class Study(_Section):
                 del resolved["pqn"]
         for name, attack in self.attacks.items():
             study["attacks"][name] |= attack.implied()
-            for key in (key for key in ADDED if getattr(attack, key) == Attack.model_fields[key].default):
+            unused = ["distribution", *(key for key in ADDED if not attack.uses(key))]
+            for key in (key for key in unused if getattr(attack, key) == Attack.model_fields[key].default):
                 del study["attacks"][name][key]
         for dataset in study["datasets"].values():
             if dataset["sha256"] or (dataset["kind"] in DATASETS and DATASETS[dataset["kind"]].strict):
@@ -367,6 +404,7 @@ class Study(_Section):
                 "models": models,
                 "attack": "aod" if "aod" in self.attacks else list(self.attacks)[-1],
                 "bits": 16 if 16 in self.bits else self.bits[0],
+                "transfer": None,
             }
             return {key: usual[key] if value is None else value for key, value in section.items()}
 
@@ -380,6 +418,7 @@ class Study(_Section):
             "table3": filled(given["table3"], table1["models"]),
             "table4": filled(given["table4"], others),
             "table5": filled(given["table5"], []),
+            "table6": filled(given["table6"], []),
         }
         figures = filled(figures, table1["models"])
         figures["sweep"] = filled(figures["sweep"], figures["models"][:1])
@@ -443,11 +482,11 @@ class Study(_Section):
                 raise ValueError(f'attacks.{name}: "{name}" stands for the farthest codes in Table 5; give the attack another name')
             if name == "all":
                 raise ValueError('attacks.all: "all" stands for all attacks together in Table 2; give the attack another name')
-            _check_known_or_own(f"attacks.{name}.loss", attack.loss, LOSSES)
-            _check_known_or_own(f"attacks.{name}.method", attack.method, METHODS)
+            _check_known_or_own(f"attacks.{name}.loss", attack.loss, (*LOSSES, *ANSWERS))
+            _check_known_or_own(f"attacks.{name}.method", attack.method, (*METHODS, *BLACK_BOX, *TRAINED))
             for key, (kind, users) in USED_BY.items():
                 user = getattr(attack, kind)
-                own = kind == "loss" and is_entry_point(user) and key != "target"  # which is given all else that losses use
+                own = kind == "loss" and is_entry_point(user) and key not in NOT_OWN
                 if getattr(attack, key) != Attack.model_fields[key].default and user not in users and not own:
                     raise ValueError(f"attacks.{name}.{key}: the {kind} {user} does not use it; allowed with {', '.join(users)}")
             if attack.distribution == "own" and attack.assignment != Attack.model_fields["assignment"].default:
@@ -455,8 +494,14 @@ class Study(_Section):
                 raise ValueError(f"attacks.{name}.assignment: {words}")
             for key, value in attack.implied().items():
                 if key in attack.model_fields_set and getattr(attack, key) != value:
-                    words = {"fgsm": "is one step as long as epsilon", "apgd": "begins with steps of twice epsilon"}[attack.method]
+                    words = {"fgsm": "is one step as long as epsilon", "apgd": "begins with steps of twice epsilon"}
+                    words |= {"square": "changes pixels by twice epsilon"} if key == "step" else {}
+                    words = words.get(attack.method, "takes as many steps as its budget allows")
                     raise ValueError(f"attacks.{name}.{key}: the method {attack.method} {words}; leave the key out")
+            if attack.loss in ANSWERS or attack.method in BLACK_BOX:
+                _check_black_box(name, attack)
+            if attack.method in TRAINED:
+                _check_trained(name, attack)
             if attack.loss in TARGETED:
                 self._check_target(name, attack.target)
             if attack.method == "apgd" and attack.iterations < LEAST_OF_APGD:
@@ -580,6 +625,8 @@ class Study(_Section):
     def _tables_show_what_is_there(self) -> "Study":
         for key, shows in self._showing():
             _check_known(f"{key}.models", shows.models or [], self.models)
+            if (other := getattr(shows, "transfer", None)) is not None:
+                _check_known(f"{key}.transfer", [other], self.models)
             if (attack := getattr(shows, "attack", None)) is not None:
                 _check_known(f"{key}.attack", [attack], self.attacks)
             if (bits := getattr(shows, "bits", None)) is not None and bits not in self.bits:
@@ -589,6 +636,20 @@ class Study(_Section):
                 methods = f"{PQN}, {', '.join(FINE_TUNED)}"
                 words = f"{name} is not trained with its codebook, as Table 2 shows; set models.{name}.quantizer.method to one of {methods}"
                 raise ValueError(f"tables.table2.models: {words}, or leave it out")
+        shown = {name: table["models"] for name, table in self.shown()["tables"].items()} | {"figures": self.shown()["figures"]["models"]}
+        for name in (name for name, attack in self.attacks.items() if attack.queries):
+            if others := [
+                f"tables.{where}" if where != "figures" else where for where, models in shown.items() if models and where != "table6"
+            ]:
+                words = "only Table 6 says how many queries an attack had"
+                raise ValueError(f"attacks.{name}.queries: {words}; leave the key out, or set models: [] in {', '.join(others)}")
+        for name in (
+            name for name, attack in self.attacks.items() if attack.method in TRAINED and self.shown()["figures"]["sweep"]["models"]
+        ):
+            method = self.attacks[name].method
+            raise ValueError(
+                f"attacks.{name}.method: {method} is trained for one strength; set models: [] in figures.sweep, or choose another"
+            )
         if not any(table["models"] for table in self.shown()["tables"].values()):
             raise ValueError("tables: no table has a model, so there would be nothing to do; give one of them at least one")
         for epsilon in self.figures.sweep.epsilon:
@@ -823,6 +884,31 @@ def _section(path: list[str]) -> type[BaseModel]:
         else:
             kind = DATASET_SECTIONS[part] if kind is AnyDataset else kind.model_fields[part].annotation
     return kind
+
+
+def _check_black_box(name: str, attack: Attack) -> None:
+    """That the loss and the method of an attack on a black box fit one another, and that its budget suffices for a step."""
+    own, key = is_entry_point(attack.method), f"attacks.{name}"
+    if attack.loss not in ANSWERS:
+        words = f"{attack.method} only sees what a retrieval system answers, so its loss must be one of {', '.join(ANSWERS)}"
+        raise ValueError(f"{key}.loss is {attack.loss}, but the method {words}")
+    if attack.method not in BLACK_BOX and not own:
+        words = f"is of what a retrieval system answers, which has no gradient; allowed are {', '.join(BLACK_BOX)}"
+        raise ValueError(f"{key}.method is {attack.method}, but the loss {attack.loss} {words}, or a function of yours as module:function")
+    if attack.restarts > 1:
+        raise ValueError(f"{key}.restarts: the loss {attack.loss} has a budget for one start; leave the key out")
+    if not own and attack.budget < (least := requests(attack.method, 1, attack.directions)):
+        words = f"but one step of {attack.method} takes {least} requests, that of the clean image included; allowed are at least {least}"
+        raise ValueError(f"{key}.budget is {attack.budget}, {words}")
+
+
+def _check_trained(name: str, attack: Attack) -> None:
+    """That a method that is trained has a loss which needs no codes of the queries, and one start."""
+    if attack.loss in (*AIMED, "hag"):
+        words = "has one change for all images" if attack.loss in AIMED else "cannot go by a loss that changes from step to step"
+        raise ValueError(f"attacks.{name}.loss is {attack.loss}, but the method {attack.method} {words}; choose another")
+    if attack.restarts > 1:
+        raise ValueError(f"attacks.{name}.restarts: the method {attack.method} is trained once; leave the key out")
 
 
 def _check_known(key: str, names, known) -> None:

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from pqag.names import CLEAN, FARTHEST
-from pqag.study.scores import TABLES, Score, rows_of, systems, training_of, transfers, victims
+from pqag.study.scores import TABLES, Score, all_attacks, rows_of, systems, training_of, transfers, victims
 
 #: The folder of a victim below that of the study, its logs or its benchmarks.
 VICTIM = "{dataset}/{model}-{training}/seed{seed}"
@@ -35,10 +35,10 @@ def metrics(study: Mapping[str, Any], scored: Iterable[Score]) -> list[str]:
 
 
 def healths(study: Mapping[str, Any], table: str) -> list[str]:
-    """How each attack of Table 5 fared, in the order of its ``metrics``; nothing for other tables."""
-    if TABLES[table] is not systems:
+    """How each attack of Tables 5 and 6 fared, in the order of its ``metrics`` on its own victim; nothing for other tables."""
+    if TABLES[table] not in (systems, all_attacks):
         return []
-    attacked = [score for score in rows_of(study, table) if score.attack not in (CLEAN, FARTHEST)]
+    attacked = [score for score in rows_of(study, table) if score.attack not in (CLEAN, FARTHEST) and not score.transferred]
     each = product(study["datasets"], attacked, study["seeds"])
     pattern = f"{victim(study)}/{{bits}}bits/adversarial/{{attack}}.health.json"
     return [pattern.format(dataset=dataset, seed=seed, **score._asdict()) for dataset, score, seed in each]

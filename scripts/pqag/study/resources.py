@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from pqag.names import (
     ADDITIVE,
+    ANSWERS,
     BATCH_SIZES,
     DATASETS,
     FINE_TUNED,
@@ -277,10 +278,26 @@ def quantize(wildcards, study):
 def attack(wildcards, study):
     """A step goes through the network and back; the features are taken before and after. A job that joins shards runs no network."""
     there = images(wildcards, study)
-    queries = _share("attack", wildcards, study, there.queries)
     own = study["attacks"][wildcards["attack"]]
-    passes = own.get("restarts", 1) * (3 * own["iterations"] + 2) + 2
-    return _attacking(wildcards, study, queries, passes) if queries else Work(TORCH_MB + 6 * there.mb(there.queries))
+    queries = _share("attack", wildcards, study, min(there.queries, own.get("queries", there.queries)))
+    if not queries:
+        return Work(TORCH_MB + 6 * there.mb(there.queries))
+    return _attacking(wildcards, study, queries, _passes(own, own["iterations"], 1))
+
+
+def train_attack(wildcards, study):
+    """A step goes through the network and back, after the features of the clean images; training images are held once."""
+    there, own = images(wildcards, study), study["attacks"][wildcards["attack"]]
+    count = min(there.train, 10_000)
+    found = _attacking(wildcards, study, count, 4 * own["iterations"])
+    return found._replace(mb=found.mb + there.fetched_mb(count))
+
+
+def _passes(own: Mapping[str, Any], steps: int, runs: int) -> float:
+    """Passes of a query through the network in so many steps of so many ``runs`` of an attack."""
+    if own["loss"] in ANSWERS:
+        return runs * (own["budget"] + 3)
+    return own.get("restarts", 1) * (3 * steps + 2 * runs) + 2 * runs
 
 
 def _attacking(wildcards, study, queries: int, passes: float) -> Work:
@@ -289,7 +306,11 @@ def _attacking(wildcards, study, queries: int, passes: float) -> Work:
     subspaces, words = _codebook(wildcards, study)
     at_once = 1.7 * min(queries, BATCH_SIZES["attack"])
     found = _networking(it, at_once, queries * passes, 6 * there.mb(queries) + 30 * at_once * subspaces * words / MIB)
-    return found._replace(seconds=found.seconds + queries * passes * 1.6e-10 * words * it.features)
+    own, heads = study["attacks"][wildcards["attack"]], 1.6e-10 * words * it.features
+    if own["loss"] in ANSWERS:  # the database is ranked for every request
+        heads += 3e-8 * there.database
+        found = found._replace(mb=found.mb + 40 * min(queries, BATCH_SIZES["attack"]) * there.database / MIB)
+    return found._replace(seconds=found.seconds + queries * passes * heads)
 
 
 def sweep(wildcards, study):
@@ -298,7 +319,7 @@ def sweep(wildcards, study):
     points, there = len(strengths["epsilon"]) + len(strengths["iterations"]), images(wildcards, study)
     queries, scored = min(strengths["queries"], there.queries), evaluate(wildcards, study)
     steps = len(strengths["epsilon"]) * own["iterations"] + sum(strengths["iterations"])
-    it = _attacking(wildcards, study, queries, own.get("restarts", 1) * (3 * steps + 2 * points) + 2 * points)
+    it = _attacking(wildcards, study, queries, _passes(own, steps, points))
     return it._replace(mb=it.mb + scored.mb, seconds=it.seconds + points * scored.seconds * queries / there.queries)
 
 

@@ -1,5 +1,6 @@
 """Which query sets are scored on which victims, for each table and for the figures. Needs only the standard library."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -99,6 +100,16 @@ def systems(study: Mapping[str, Any], table: str) -> Iterator[Score]:
         yield from (score(study, FARTHEST, model, bits, model, bits) for bits in study["bits"])
 
 
+def all_attacks(study: Mapping[str, Any], table: str) -> Iterator[Score]:
+    """The clean queries and every attack on the victim that it was made for, at one code length, and then on another network."""
+    bits, others = study["tables"][table]["bits"], study["tables"][table]["transfer"]
+    pairs = [(model, target) for model in table_models(study, table) for target in dict.fromkeys((model, others or model))]
+    found = (
+        [score(study, CLEAN, on, bits, on, bits), *(score(study, one, of, bits, on, bits) for one in study["attacks"])] for of, on in pairs
+    )
+    yield from dict.fromkeys(itertools.chain.from_iterable(found))
+
+
 def bits_transfer(study: Mapping[str, Any], table: str) -> Iterator[Score]:
     """Queries made at each code length against each code length of the same network."""
     for model in table_models(study, table):
@@ -129,6 +140,7 @@ def figure_scores(study: Mapping[str, Any]) -> Iterator[Score]:
 
 #: The scores that each table shows, in the order of its rows.
 TABLES = {"table1": white_box, "table2": white_box, "table3": bits_transfer, "table4": model_transfer, "table5": systems}
+TABLES |= {"table6": all_attacks}
 
 #: By table: the rule that draws a conclusion from its scores, for its caption.
 CONCLUSIONS = {"table2": "robustness", "table4": "drops"}
@@ -180,7 +192,7 @@ def heat_maps(study: Mapping[str, Any]) -> list[tuple[str, str]]:
     for table in tables(study):
         if TABLES[table] is bits_transfer:
             found += [(table, f"{dataset}_{model}") for dataset in study["datasets"] for model in table_models(study, table)]
-        if TABLES[table] in (model_transfer, systems):
+        if TABLES[table] in (model_transfer, systems, all_attacks):
             found += [(table, dataset) for dataset in study["datasets"]]
     return found
 

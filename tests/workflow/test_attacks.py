@@ -1,0 +1,70 @@
+"""config/attacks.yaml with a few of its attacks at the size of the tiny study: Table 6, and what is trained on training images."""
+
+import csv
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from pqag import files, universal
+from pqag.job import records
+
+from .conftest import ROOT, plan, snakemake, write_config
+
+pytestmark = pytest.mark.slow  # a whole study
+MADE = "results/attacks/synthetic/pq-pretrained/seed0/16bits/adversarial"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("attacks")
+    tiny, study = (yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()) for name in ("tiny", "attacks"))
+    study |= {key: tiny[key] for key in ("datasets", "training", "threads")} | {"joint": {"epochs": 1}}
+    for model in ("pq", "vgg11"):
+        study["models"][model]["training"] = {"epochs": 2}
+    study["attacks"] = {name: study["attacks"][name] for name in ("basic", "basic_from_clean", "universal", "square_by_ids")}
+    study["attacks"]["square_by_ids"] |= {"budget": 30, "queries": 25, "items": 50}
+    write_config(folder / "config.yaml", study)
+    done = snakemake(folder, "--configfile", folder / "config.yaml", "--cores", 2, "all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, study
+
+
+def test_table_6_has_every_attack_on_both_victims_and_on_another_network(made):
+    folder, study = made
+    with (folder / "results/attacks/tables/table6.csv").open() as file:
+        rows = {(one["source_model"], one["target_model"], one["distance"], one["attack"]): one for one in csv.DictReader(file)}
+    pairs = [(of, on) for of in ("pq", "csq") for on in (of, "vgg11")]
+    wanted = {(*pair, distance, attack) for pair in pairs for distance in ("SDC", "ADC") for attack in study["attacks"]}
+    assert set(rows) == wanted | {(one, one, distance, "clean") for one in ("pq", "csq", "vgg11") for distance in ("SDC", "ADC")}
+    own = {attack: rows["pq", "pq", "ADC", attack] for attack in study["attacks"]}
+    assert own["basic_from_clean"]["verdict"] == "starved of gradient" and own["basic"]["verdict"] == "sound"
+    assert [float(one["passes"]) for one in own.values()] == [15, 15, 1, 30] and own["square_by_ids"]["requests"] == "30.0"
+    assert [one["queries"] for one in own.values()] == ["60", "60", "60", "25"]
+    assert own["basic_from_clean"]["map"] == rows["pq", "pq", "ADC", "clean"]["map"]
+    assert float(own["basic"]["map"]) < float(own["basic_from_clean"]["map"])
+    assert (folder / "results/attacks/figures/table6_synthetic.png").exists()
+    done = subprocess.run([sys.executable, ROOT / "scripts/audit.py", "verify", "attacks"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_query_is_changed_by_what_was_trained_on_training_images(made):
+    folder, _ = made
+    with h5py.File(folder / MADE / "universal.trained.h5") as trained, h5py.File(folder / MADE / "universal.h5") as adversarial:
+        change, images = trained["change"][()], adversarial["query/images"][()]
+    with h5py.File(folder / "results/attacks/synthetic/images.h5") as file:
+        queries, chosen = file["query/images"][()], universal.some(len(file["train/images"]), 0)
+    assert len(chosen) == 1000 and np.abs(change).max() <= np.float32(8 / 255)
+    assert np.array_equal(images, np.clip(queries + np.rint(255 * change).astype(int), 0, 255))
+    used = records.dependencies(records.read(folder / MADE / "universal.prov.json"), "input")
+    assert used[f"{MADE}/universal.trained.h5"] == files.sha256(folder / MADE / "universal.trained.h5")
+
+
+def test_another_loss_trains_it_again_and_no_other_attack(made):
+    folder, study = made
+    jobs = plan(folder, study | {"attacks": study["attacks"] | {"universal": {"loss": "aod", "method": "universal"}}})
+    assert {wildcards["attack"] for rule, wildcards in jobs if rule in ("attack", "train_attack")} == {"universal"}
+    assert {"train_attack", "attack", "evaluate", "table"} <= {rule for rule, _ in jobs} and "pretrain" not in {rule for rule, _ in jobs}
