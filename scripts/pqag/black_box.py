@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pqag import codebooks
 from pqag.codebooks import Codebook
 from pqag.quantizer import decode, encode, split, squared_distances
 from pqag.retrieval import DISTANCE_BITS, fixed_point
@@ -29,6 +30,10 @@ class System:
     def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The first items for features z, float64 (N, D): their places in the database, int64 (N, items), nearest first and tied ones in
         the order of the database; and their Euclidean distances, float64 (N, items)."""
+        if self.codebook.encoder != "nearest":
+            far = torch.from_numpy(codebooks.distances(self.codebook, z.cpu().numpy(), self.distance)).clamp(min=0)
+            squares, first = far.sort(dim=1, stable=True)
+            return first[:, : self.items].to(z.device), squares[:, : self.items].sqrt().to(z.device)
         codewords = self.codebook.codewords
         queries = self.codebook.rotated(z.cpu().numpy())
         if self.distance == "SDC":

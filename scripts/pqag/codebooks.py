@@ -72,6 +72,16 @@ def evaluate_farthest(codebook: Codebook, features: np.ndarray, labels: np.ndarr
     return retrieval.evaluate(queries, labels, codebook.codewords, codebook.codes, database_labels, **hooks)
 
 
+def distances(codebook: Codebook, features: np.ndarray, kind: str) -> np.ndarray:
+    """Squared distances, float64 (Q, N), of ``features`` (Q, D), not rotated, to every item, as ``retrieval.distances`` gives them."""
+    queries, hooks = codebook.rotated(features), _hooks(codebook, features)
+    found = retrieval.distances(queries, codebook.codes, codebook.codewords, kind, **hooks)
+    if codebook.encoder in FULL_LENGTH:  # each of the M tables adds the square of the query
+        repeated = hooks["quantized"] if kind == "SDC" else queries
+        found -= (repeated**2).sum(1, keepdims=True) * (1 - 1 / len(codebook.codewords))
+    return found
+
+
 def nearest(codebook: Codebook, features: np.ndarray, count: int, kind: str) -> np.ndarray:
     """The ``count`` nearest items, int64 (Q, count), of ``features`` (Q, D), not rotated, as ``retrieval.nearest`` gives them."""
     queries, hooks = codebook.rotated(features), _hooks(codebook, features)
