@@ -126,7 +126,7 @@ def test_who_lends_weights_need_not_stand_in_a_table(tmp_path, tiny):
     assert "pretrain" in {rule for rule, _ in plan(tmp_path, config)}
 
 
-NETWORK = """
+POOLED = """
 import torch
 from torch import nn
 
@@ -151,7 +151,7 @@ def make():
 
 def test_a_network_of_the_user_is_trained_here(tmp_path, tiny):
     """Its record names the file; three epochs classify the generated images, of which chance would be a tenth."""
-    (tmp_path / "mine.py").write_text(NETWORK)
+    (tmp_path / "mine.py").write_text(POOLED)
     models = {"pooled": {"network": "mine:make", "training": {"epochs": 3}}}
     shown = {"tables": {"table3": {"models": []}, "table4": {"models": []}}, "figures": {"models": []}}
     study = tiny | {"models": models, "attacks": {"apd": {"loss": "apd"}}} | shown
@@ -162,13 +162,13 @@ def test_a_network_of_the_user_is_trained_here(tmp_path, tiny):
     raw = records.dependencies(records.read(folder / "weights.prov.json"), "raw")
     assert raw == {"mine:make": files.sha256(tmp_path / "mine.py")}
     assert plan(tmp_path, study) == [("all", {})]
-    (tmp_path / "mine.py").write_text(NETWORK.replace("32, 5", "16, 5").replace("512", "256"))
+    (tmp_path / "mine.py").write_text(POOLED.replace("32, 5", "16, 5").replace("512", "256"))
     assert ("pretrain", "pooled") in [(rule, wildcards.get("model")) for rule, wildcards in plan(tmp_path, study)]
 
 
 def test_readings_are_studies_of_their_own_and_stand_side_by_side(tmp_path, tiny):
     """A reading that changes no training has the network of the study, so its clean mAP is the study's; each is verified by itself."""
-    (tmp_path / "mine.py").write_text(NETWORK)
+    (tmp_path / "mine.py").write_text(POOLED)
     readings = {
         "default": {"title": "The default", "change": {}},
         "hot": {"title": "Temperature 10", "change": {"attacks": {"aod": {"temperature": 10}}}},
