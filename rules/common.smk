@@ -70,7 +70,12 @@ def fetched_from(name):
 if workflow.exec_mode == workflow.exec_mode.DEFAULT:
     found = {name: content.look(name, dataset) for name, dataset in RESOLVED["datasets"].items() if dataset["source"]}
     trained = next(
-        (name for name, model in RESOLVED["models"].items() if maker_of(model) in ("pretrain", "train_joint") or is_fine_tuned(model)), None
+        (
+            name
+            for name, model in RESOLVED["models"].items()
+            if maker_of(model) in ("pretrain", "pretrain_own", "train_joint") or is_fine_tuned(model)
+        ),
+        None,
     )
     for name, (_, unseen, classes) in found.items():
         try:
@@ -233,6 +238,12 @@ def conclusion(rule):
     path = f"{paths.results(RESOLVED)}/tables/{{table}}_{rule}.csv"
     concluded = [table for table in tables(RESOLVED) if CONCLUSIONS.get(table) == rule]
     return lambda wildcards: [path.format(table=wildcards.table)] if wildcards.table in concluded else []
+
+
+def lent_weights(wildcards):
+    """The weights of the study that a reading takes."""
+    lenders = {"dataset": STUDY.datasets, "model": lent(RESOLVED, wildcards.reading), "seed": STUDY.seeds}
+    return expand(f"{paths.victim(RESOLVED)}/weights.pt", training=PRETRAINED, **lenders)
 
 
 def figure_file(pattern):

@@ -1,13 +1,7 @@
 # Other readings of what the paper leaves open. Each is a study of its own: this one, with other values of some keys.
 rule reading:
     input:
-        weights=lambda wildcards: [
-            path
-            for model in lent(RESOLVED, wildcards.reading)
-            for path in expand(
-                f"{paths.victim(RESOLVED)}/weights.pt", dataset=STUDY.datasets, model=model, training=PRETRAINED, seed=STUDY.seeds
-            )
-        ],
+        weights=lent_weights,
     output:
         "<results>/readings/{reading}.json",
         record="<results>/readings/{reading}.prov.json",

@@ -25,6 +25,33 @@ rule pretrain:
         "../scripts/pretrain.py"
 
 
+# The same for a network of the user's.
+rule pretrain_own:
+    input:
+        "<results>/{dataset}/images.h5",
+    output:
+        weights="<results>/{dataset}/{model}-pretrained/seed{seed}/weights.pt",
+        history="<results>/{dataset}/{model}-pretrained/seed{seed}/training.csv",
+        record="<results>/{dataset}/{model}-pretrained/seed{seed}/weights.prov.json",
+    log:
+        "<logs>/pretrain_own/{dataset}/{model}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/pretrain_own/{dataset}/{model}/seed{seed}.jsonl"
+    wildcard_constraints:
+        model=models_made_by("pretrain_own"),
+    conda:
+        "../envs/steps.yaml"
+    threads: STUDY.threads.pretrain
+    resources:
+        **needs("pretrain_own"),
+    params:
+        settings=settings_of("pretrain_own"),
+    message:
+        "Training {wildcards.model}, a network of the user's, on {wildcards.dataset} (seed {wildcards.seed})"
+    script:
+        "../scripts/pretrain_own.py"
+
+
 # A network that is trained together with its codebook, for one code length: a new one, or the model's trained one.
 rule train_joint:
     input:

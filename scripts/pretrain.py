@@ -1,27 +1,18 @@
-"""Train one network; checkpointed every epoch, so that a killed job goes on where it was."""
+"""Train one backbone; checkpointed every epoch, so that a killed job goes on where it was."""
 
-import torch
-
-from pqag import checkpoints, files, names, networks, training, training_run, user_code, victims
+from pqag import checkpoints, files, training, training_run
 from pqag.devices import torch_device
-from pqag.job.step import came_from, progress, step
+from pqag.job.step import progress, step
 
 with step(snakemake) as settings:
-    model, seed, name = snakemake.wildcards.model, int(snakemake.wildcards.seed), settings["network"]
+    model, seed = snakemake.wildcards.model, int(snakemake.wildcards.seed)
     recipe = training_run.recipe_of(settings)
     data = training_run.read(snakemake.input[0], torch_device(settings))
-    if names.is_entry_point(name):
-        torch.manual_seed(seed)
-        few = networks.pixels(torch.from_numpy(data.images[:4]), data.image_size)
-        network = victims.to_train(user_code.function(name, settings["brought"][name]), name, few, data.labels.shape[1])
-        network = network.to(data.labels.device)
-        came_from(name, settings["brought"][name])
-    else:
-        network = training_run.new_network(settings, data, seed)
+    network = training_run.new_network(settings, data, seed)
     objective = training.classification(network, recipe, data.multilabel)
     with training_run.resumable(snakemake.output.weights, [model, seed, settings], data, recipe) as run:
         with progress(run.epochs * run.batches, f"training {model}", len(run.rows) * run.batches) as bar:
             for epoch, checkpoint in training.train(network, objective, data, recipe, seed, run.checkpoint, bar.update):
                 bar.set_postfix_str(run.save(epoch, checkpoint))
         files.write_text(snakemake.output.history, run.history())
-        checkpoints.save_network(snakemake.output.weights, network, name, settings["width"], data.labels.shape[1])
+        checkpoints.save_network(snakemake.output.weights, network, settings["network"], settings["width"], network.head.out_features)

@@ -25,7 +25,7 @@ def rq(features: np.ndarray, subspaces: int, codewords: int, seed: int, iteratio
 
     The result depends on faiss' thread count, which the caller sets. Raises ValueError if there are fewer features than codewords.
     """
-    _check_count(features, codewords)
+    quantizer.check_count(features, codewords)
     import faiss
 
     found = faiss.ResidualQuantizer(features.shape[1], subspaces, codewords.bit_length() - 1)
@@ -110,8 +110,3 @@ def adapted(z: np.ndarray, codes: np.ndarray, tables: np.ndarray) -> np.ndarray:
 
     optimizer.step(closure)
     return found.detach().numpy()
-
-
-def _check_count(features: np.ndarray, codewords: int) -> None:
-    if len(features) < codewords:
-        raise ValueError(f"k-means needs at least {codewords} features for {codewords} codewords, got {len(features)}")

@@ -48,14 +48,19 @@ def code_dtype(codewords: int) -> np.dtype:
     return np.min_scalar_type(codewords - 1)
 
 
+def check_count(features: np.ndarray, codewords: int) -> None:
+    """Raise ValueError for fewer ``features`` (N, D) than ``codewords``, K."""
+    if len(features) < codewords:
+        raise ValueError(f"k-means needs at least {codewords} features for {codewords} codewords, got {len(features)}")
+
+
 def fit(features: np.ndarray, subspaces: int, codewords: int, seed: int, iterations: int = 25) -> Fit:
     """Lloyd's k-means in each sub-space on all ``features``, float32 (N, D), by faiss.
 
     Every point is used (faiss would draw 256 a centroid). The result depends on ``seed`` and on faiss' thread count, which the caller sets.
     Raises ValueError if M does not divide D or there are fewer features than codewords.
     """
-    if len(features) < codewords:
-        raise ValueError(f"k-means needs at least {codewords} features for {codewords} codewords, got {len(features)}")
+    check_count(features, codewords)
     import faiss  # here, because encoding and evaluation do without it
 
     parts = split(features, subspaces)
@@ -90,8 +95,7 @@ def opq(features: np.ndarray, subspaces: int, codewords: int, seed: int, iterati
     features, because faiss would then end the process.
     """
     size = split(features, subspaces).shape[2] * subspaces
-    if len(features) < codewords:
-        raise ValueError(f"k-means needs at least {codewords} features for {codewords} codewords, got {len(features)}")
+    check_count(features, codewords)
     if len(features) < size:
         raise UserError(f"opq needs at least as many database images as a feature has numbers, {size}, but there are {len(features)}")
     import faiss

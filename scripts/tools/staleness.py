@@ -94,7 +94,7 @@ UNTRIED = {
     },
     "datasets.*.source": ("fetch", "the same as `datasets.*.sha256`, and nothing if a hash pins the content"),
     **{f"readings.*.{key}": ("reading", "reading and ambiguity") for key in config.Reading.model_fields},
-    "models.*.network": ("pretrain, or adopt", "the same as `models.*.width`"),
+    "models.*.network": ("pretrain, pretrain_own, or adopt", "the same as `models.*.width`"),
     "models.*.weights": ("adopt", "the same as `models.*.width`, by what is in the file"),
     "models.*.like": ("borrow", "the same as `models.*.width`"),
     **{
@@ -121,6 +121,7 @@ SHOWING = {"paper", "report"}
 #: Rules that replace `pretrain` and `quantize` for victims that the tiny study does not have, the table of such victims, the rules of
 #: shards, which the tiny study does not use, the comparisons of a data set of the paper, and its other readings.
 INSTEAD = {
+    "pretrain_own",
     "adopt",
     "adopt_joint",
     "borrow",

@@ -481,7 +481,7 @@ def test_victims_that_users_bring():
     assert models["mine_trained"]["training"] == models["vgg16"]["training"] | {"epochs": 3}
     assert models["mine_opq"]["quantizer"] == QUANTIZER | {"method": "opq", "subspaces": 8}
     assert models["mine"]["quantizer"] == QUANTIZER and models["half"]["width"] == 0.5
-    makers = ["adopt", "adopt", "adopt", "pretrain", "borrow", "borrow", "pretrain", "pretrain"]
+    makers = ["adopt", "adopt", "adopt", "pretrain_own", "borrow", "borrow", "pretrain", "pretrain"]
     assert [maker_of(model) for model in models.values()] == makers
     assert study.brings() == [
         ("attacks.strong.loss", "mine:loss"),

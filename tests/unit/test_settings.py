@@ -104,6 +104,7 @@ BY_HAND = [
     ("prepare", {"dataset": "my_scenes"}, PARTS | {"database": None, "database_from": "all"}),
     ("pretrain", VICTIM, TRAINS | {"epochs": 3, "flip": False, "network": "vgg16", "width": 0.5}),
     ("pretrain", VICTIM | {"model": "alexnet"}, TRAINS),
+    ("pretrain_own", VICTIM | {"model": "alexnet"}, TRAINS),  # of a network of the user's, see below
     ("train_joint", VICTIM | {"model": "joint", "bits": "24"}, TRAINS | PQN | QUANTIZER | {"method": "pqn", "codewords": 8}),
     ("train_joint", VICTIM | {"model": "signs", "bits": "24"}, TRAINS | SIGNS | QUANTIZER | {"method": "csq", "codewords": 8}),
     ("encode", VICTIM | {"training": "joint24", "bits": "24"}, {}),
@@ -214,6 +215,7 @@ def test_what_the_user_brings_is_in_the_settings_of_the_rules_that_use_it():
         "mine": {"network": "net:make", "weights": "w.pt"},
         "mine_opq": {"like": "mine", "quantizer": {"method": "opq"}},
         "vgg16": {"quantizer": {"method": "own:fit", "subspaces": 4}},
+        "trained": {"network": "net:make", "training": {"epochs": 2}},
     }
     study["attacks"] = {"own": {"loss": "own:loss", "method": "own:run"}, "aod": {"loss": "aod"}}
     digests = {"net:make": "1", "w.pt": "2", "own:fit": "3", "own:loss": "4", "own:run": "5"}
@@ -227,6 +229,7 @@ def test_what_the_user_brings_is_in_the_settings_of_the_rules_that_use_it():
 
     assert brought("adopt") == {"net:make", "w.pt"}
     assert brought("borrow", model="mine_opq") == set()
+    assert brought("pretrain_own", model="trained") == {"net:make"} and maker_of(study["models"]["trained"]) == "pretrain_own"
     for model in ("mine", "mine_opq"):
         assert brought("extract", model=model) == brought("extract_transfer", model=model, source_bits="24") == {"net:make"}
         assert brought("attack", model=model) == brought("sweep", model=model) == {"net:make", "own:loss", "own:run"}

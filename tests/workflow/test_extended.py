@@ -163,7 +163,7 @@ def test_a_network_of_the_user_is_trained_here(tmp_path, tiny):
     assert raw == {"mine:make": files.sha256(tmp_path / "mine.py")}
     assert plan(tmp_path, study) == [("all", {})]
     (tmp_path / "mine.py").write_text(POOLED.replace("32, 5", "16, 5").replace("512", "256"))
-    assert ("pretrain", "pooled") in [(rule, wildcards.get("model")) for rule, wildcards in plan(tmp_path, study)]
+    assert ("pretrain_own", "pooled") in [(rule, wildcards.get("model")) for rule, wildcards in plan(tmp_path, study)]
 
 
 def test_readings_are_studies_of_their_own_and_stand_side_by_side(tmp_path, tiny):

@@ -95,6 +95,7 @@ RULES = {
         Rule("fetch", "data set", needs.fetch, asks.fetch, local=True),
         Rule("prepare", "data set", needs.prepare, asks.prepare),
         Rule("pretrain", "network", needs.pretrain, asks.pretrain, network=True),
+        Rule("pretrain_own", "network", needs.pretrain, asks.pretrain, network=True),
         Rule("train_joint", "network and code length", needs.train_joint, asks.train_joint, network=True),
         Rule("adopt", "network", needs.adopt, asks.adopt, network=True),
         Rule("adopt_joint", "network and code length", needs.adopt_joint, asks.adopt, script="adopt", network=True),

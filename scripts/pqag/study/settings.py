@@ -23,11 +23,12 @@ def as_config(study: Mapping[str, Any]) -> dict[str, Any]:
 def maker_of(model: Mapping[str, Any]) -> str:
     """The rule that makes the weights of a model of a resolved study, or those that its joint training begins with: ``borrow`` takes
     another model's, ``adopt`` those of the user, ``adopt_joint`` those of the zoo that were trained with a codebook; ``train_joint`` trains
-    new ones with a codebook, ``pretrain`` without, also those of a network of the user's that has a recipe."""
+    new ones with a codebook, ``pretrain`` without, ``pretrain_own`` those of a network of the user's that has a recipe."""
     if model["like"]:
         return "borrow"
-    has_recipe = "training" in model and not is_fine_tuned(model)
-    own = (is_entry_point(model["network"]) and not has_recipe) or is_torchvision(model["network"])
+    if is_entry_point(model["network"]) and not model["weights"] and "training" in model and not is_fine_tuned(model):
+        return "pretrain_own"
+    own = is_entry_point(model["network"]) or is_torchvision(model["network"])
     if model["weights"] or own:
         return "adopt_joint" if model["quantizer"]["method"] == PQN else "adopt"
     return "train_joint" if model["quantizer"]["method"] == PQN else "pretrain"
