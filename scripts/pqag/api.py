@@ -263,6 +263,8 @@ def _settings(victim: Victim, loss: str | Callable, epsilon: float, options: dic
         raise UserError(f"epsilon is {epsilon:g}, but pixels are whole numbers of 0 to 255: allowed are 0 and 1 to 255")
     _number("step", values["step"], 0, 255)
     _number("iterations", values["iterations"], 1, whole=True)
+    if values["method"] == "apgd" and values["loss"] in names.SCHEDULED:
+        raise UserError(f"method is 'apgd', but compares losses of its steps: that of {values['loss']} changes from step to step")
     if values["method"] == "apgd":
         _number("iterations of apgd", values["iterations"], names.LEAST_OF_APGD)
     _number("restarts", values["restarts"], 1, whole=True)

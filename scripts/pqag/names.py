@@ -11,6 +11,8 @@ from typing import NamedTuple
 NETWORKS = ("alexnet", "vgg11", "vgg13", "vgg16", "resnet18", "resnet34", "resnet50")
 #: Losses of an attack, its methods, and quantizers that are fitted to features.
 LOSSES = ("basic", "apd", "aod", "margin", "hag", "centre", "p2p", "dhta")
+#: Those that change from step to step, so that their values at two steps cannot be compared.
+SCHEDULED = ("hag",)
 #: Those that aim at a target of the study's, and all that aim at codes which are chosen from the database, see ``pqag.goals``.
 TARGETED = ("p2p", "dhta")
 AIMED = ("centre", *TARGETED)

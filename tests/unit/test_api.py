@@ -103,6 +103,7 @@ MISTAKES = [
     (lambda v: api.attack(v, IMAGES, steps=2), "attack has no option steps: known are step, iterations,"),
     (lambda v: api.attack(v, IMAGES, goals=[[0, 0]]), "attack has no option goals: known are"),
     (lambda v: api.attack(v, IMAGES, "dhta"), "loss is 'dhta', but must be basic, apd, aod, margin, hag, ranks, distances, or a function"),
+    (lambda v: api.attack(v, IMAGES, "hag", method="apgd", iterations=20), "that of hag changes from step to step"),
     (lambda v: api.attack(v, IMAGES, epsilon=0.03), "epsilon is 0.03, but pixels are whole numbers of 0 to 255"),
     (lambda v: api.attack(v, IMAGES, epsilon="8"), "epsilon is '8', but must be a number from 0 to 255"),
     (lambda v: api.attack(v, IMAGES, iterations=1.5), "iterations is 1.5, but must be a whole number of at least 1"),

@@ -614,6 +614,12 @@ def test_a_point_of_an_attack_stands_at_its_cost_and_map():
         figures.costs(rows[:0], "")
 
 
+def test_the_points_of_up_to_56_attacks_all_look_different():
+    lines = figures.costs(costs_rows([f"attack{i}" for i in range(52)] + ATTACKS), "").axes[0].lines
+    looks = {line.get_gid().partition("/")[2]: (line.get_color(), line.get_marker()) for line in lines}
+    assert len({looks[f"attack{i}"] for i in range(52)}) == 52 and looks["aod"] == ("#000000", "D")
+
+
 def test_a_point_of_a_system_stands_at_its_clean_and_attacked_map():
     rows = systems_rows(["alexnet", "x"])
     sdc, adc = figures.systems(rows, "").axes

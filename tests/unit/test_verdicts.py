@@ -25,3 +25,9 @@ from pqag.show.verdicts import verdict
 )
 def test_verdicts_by_hand(losses, zeros, codes, wanted):
     assert verdict({"loss": losses, "zero_gradients": zeros, "codes_changed": codes}) == wanted
+
+
+def test_values_of_a_loss_that_changes_from_step_to_step_are_not_compared():
+    health = {"loss": [3, 3, 3, 2], "zero_gradients": 0.0, "codes_changed": 0.5}
+    assert verdict(health, "aod") == "starved of gradient" and verdict(health, "hag") == "sound"
+    assert verdict(health | {"zero_gradients": 0.5}, "hag") == "starved of gradient"

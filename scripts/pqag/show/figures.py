@@ -432,13 +432,15 @@ def costs(rows: pd.DataFrame, title: str) -> Figure:
         raise ValueError("rows must not be empty")
     figure, grid = _panels(title, 1, len(DISTANCES), PAGE, 3.2, sharey=True)
     models, attacks = (list(dict.fromkeys(rows[key])) for key in ("target_model", "attack"))
-    styles = {name: {key: style[key] for key in ("color", "marker")} for name, style in attack_style(attacks).items()}
+    # Points have no dashes to tell them apart: seven colours and eight markers make 56 pairs.
+    looks = ({"color": [*PALETTE.values()][i % 7], "marker": ["o", "s", "D", *_MARKERS][i % 8]} for i in range(len(attacks)))
+    styles = {name: {key: _STANDARD[name][key] for key in look} if name in _STANDARD else look for name, look in zip(attacks, looks)}
     fills = ["full", "none", "left", "right"]
     for axes, distance in zip(grid[0], DISTANCES):
         for row in rows[rows["distance"] == distance].itertuples():
             fill, identity = fills[models.index(row.target_model) % len(fills)], f"{row.target_model}/{row.attack}"
             axes.plot(row.passes, row.map, **styles[row.attack], fillstyle=fill, linestyle="none", gid=identity)
-        axes.set(title=distance, xlabel="passes through the network for a query", xscale="log")
+        axes.set(title=distance, xlabel="Passes through the network for a query", xscale="log")
         axes.xaxis.set(major_formatter=StrMethodFormatter("{x:,.0f}"), minor_formatter=NullFormatter())
     grid[0, 0].set_ylabel("mAP (%)")
     grid[0, 0].set_ylim(bottom=0)

@@ -489,6 +489,9 @@ def with_attacks(
         found = [value(of[path]) for path in paths]
         return math.nan if None in found or not found else float(np.mean(found))
 
+    def said(paths: Iterable[str], attack: Mapping[str, Any]) -> str:
+        return " / ".join(dict.fromkeys(verdicts.verdict(healths[path], attack["loss"]) for path in paths))
+
     more = []
     for *key, distance in rows[[*ends, "distance"]].itertuples(index=False):
         paths, attack = fared.get(tuple(key), []), attacks.get(key[-1], {})
@@ -498,7 +501,7 @@ def with_attacks(
             {"t_map": 100 * target, "passes": mean(paths, lambda one, attack=attack: passes(attack, one))}
             | {"requests": mean(paths, lambda one: one.get("requests")), "change_mean": mean(paths, lambda one: one["change_mean"])}
             | shares
-            | {"verdict": " / ".join(dict.fromkeys(verdicts.verdict(healths[path]) for path in paths))}
+            | {"verdict": said(paths, attack)}
         )
     marks = {tuple(key): mark for *key, mark in marked[[*ends, "distance", "map"]].itertuples(index=False)}
     columns: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
@@ -515,7 +518,9 @@ def with_attacks(
             for victim in dict.fromkeys(victims if attack == "clean" else [model]):
                 put(f"On {model_name(on)}", text, (dataset, victim, on, attack))
             continue
-        for column, text in _columns_of_attack(key, scored[key], fared.get(key, []), metrics, healths, cells).items():
+        found = _columns_of_attack(key, scored[key], fared.get(key, []), metrics, healths, cells)
+        found |= {"Verdict": said(fared[key], attacks[attack])} if key in fared else {}
+        for column, text in found.items():
             put(column, f"{marks[(*key, column)]}{text}" if column in DISTANCES else text, key)
     lines = list(dict.fromkeys(line for column in columns.values() for line in column))
     order = ["SDC", "ADC", "t-mAP", *(f"On {model_name(one)}" for one in rows["target_model"].unique())]
@@ -553,7 +558,6 @@ def _columns_of_attack(
         for column, (pointer, spec, scale) in numbers.items():
             if all(healths[path].get(pointer) is not None for path in fared):
                 found[column] = cells.put(f"{name}/{pointer}", [(path, f"/{pointer}") for path in fared], spec, scale)
-        found["Verdict"] = " / ".join(dict.fromkeys(verdicts.verdict(healths[path]) for path in fared))
     return found
 
 

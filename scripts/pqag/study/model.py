@@ -35,6 +35,7 @@ from pqag.names import (
     NETWORKS,
     PQN,
     QUANTIZERS,
+    SCHEDULED,
     TARGETED,
     TRAINED,
     TRIPLET_LOSSES,
@@ -507,8 +508,8 @@ class Study(_Section):
             if attack.method == "apgd" and attack.iterations < LEAST_OF_APGD:
                 words = f"apgd halves its steps by what it gained at checkpoints; allowed are at least {LEAST_OF_APGD}, published are 100"
                 raise ValueError(f"attacks.{name}.iterations is {attack.iterations}, but {words}")
-            if attack.method == "apgd" and attack.loss == "hag":
-                words = "compares the losses of its steps, but that of hag changes from step to step; choose another method or loss"
+            if attack.method == "apgd" and attack.loss in SCHEDULED:
+                words = f"compares the losses of its steps, but that of {attack.loss} changes from step to step; choose another"
                 raise ValueError(f"attacks.{name}.method: apgd {words}")
             if attack.restarts > 1 and not attack.random_start:
                 words = "would all begin at the clean image, since random_start is false; leave one of the two keys out"
@@ -904,7 +905,7 @@ def _check_black_box(name: str, attack: Attack) -> None:
 
 def _check_trained(name: str, attack: Attack) -> None:
     """That a method that is trained has a loss which needs no codes of the queries, and one start."""
-    if attack.loss in (*AIMED, "hag"):
+    if attack.loss in (*AIMED, *SCHEDULED):
         words = "has one change for all images" if attack.loss in AIMED else "cannot go by a loss that changes from step to step"
         raise ValueError(f"attacks.{name}.loss is {attack.loss}, but the method {attack.method} {words}; choose another")
     if attack.restarts > 1:
