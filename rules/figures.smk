@@ -238,6 +238,41 @@ rule heat_map:
         "../scripts/heat_map.py"
 
 
+# Attacks that keep no ball: mAP against the size of their changes.
+rule distortion:
+    input:
+        images="<results>/{dataset}/images.h5",
+        attacked=lambda wildcards: paths.distortion(RESOLVED, wildcards)["attacked"],
+        metrics=lambda wildcards: paths.distortion(RESOLVED, wildcards)["metrics"],
+        clean=lambda wildcards: paths.distortion(RESOLVED, wildcards)["clean"],
+    output:
+        csv="<results>/figures/distortion_{dataset}.csv",
+        pdf="<results>/figures/distortion_{dataset}.pdf",
+        png=report(
+            "<results>/figures/distortion_{dataset}.png",
+            caption="../report/distortion.rst",
+            category="Figures",
+            subcategory="Smallest changes",
+            labels={"data set": "{dataset}"},
+        ),
+        record="<results>/figures/distortion_{dataset}.prov.json",
+    log:
+        "<logs>/distortion/{dataset}.log",
+    benchmark:
+        "<benchmarks>/distortion/{dataset}.jsonl"
+    conda:
+        "../envs/steps.yaml"
+    threads: 1
+    resources:
+        **needs("distortion"),
+    params:
+        settings=settings_of("distortion"),
+    message:
+        "Drawing mAP against the size of changes on {wildcards.dataset}"
+    script:
+        "../scripts/distortion.py"
+
+
 # Every query of it, to look at in a browser.
 rule gallery:
     input:

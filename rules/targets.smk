@@ -18,7 +18,7 @@ def files_of(*chosen):
     return outputs
 
 
-figure_outputs = files_of(*FIGURES, "heat_map")
+figure_outputs = files_of(*FIGURES, "heat_map", "distortion")
 
 
 def table_outputs(table):
@@ -40,7 +40,7 @@ def everything(wildcards):
 
 def published(wildcards):
     """The tables, figures and comparisons of a study, without their records."""
-    found = files_of("table", *CONCLUSIONS.values(), *FIGURES, "heat_map", "beside_paper", "claims")(wildcards)
+    found = files_of("table", *CONCLUSIONS.values(), *FIGURES, "heat_map", "distortion", "beside_paper", "claims")(wildcards)
     return [path for path in found if not path.endswith(".json")]
 
 

@@ -222,7 +222,8 @@ def attack(
     image rounded to 8 bits if images are floats. seed, ids: every random start is drawn from the seed and the id of the image, int (N,);
     without ids images are numbered from 0. options: ``step`` (2.55, on the same scale as epsilon), ``iterations`` (5), ``random_start``,
     ``assignment``, ``temperature``, ``distribution``, ``method``, ``restarts``, ``decay``, ``items``, ``distance``, ``budget``,
-    ``directions`` and ``probe``, as for an attack of a study (config.yaml); ``method`` may be a function too.
+    ``directions`` and ``probe``, as for an attack of a study (config.yaml); ``method`` may be a function too. The method "cw_l2" looks
+    for the smallest change, whatever epsilon is.
 
     Needs a victim with codewords, and for an attack on a black box one with a database. Raises UserError for
     wrong arguments, and for a network without gradients.
@@ -265,8 +266,12 @@ def _settings(victim: Victim, loss: str | Callable, epsilon: float, options: dic
     _number("iterations", values["iterations"], 1, whole=True)
     if values["method"] == "apgd" and values["loss"] in names.SCHEDULED:
         raise UserError(f"method is 'apgd', but compares losses of its steps: that of {values['loss']} changes from step to step")
-    if values["method"] == "apgd":
-        _number("iterations of apgd", values["iterations"], names.LEAST_OF_APGD)
+    if values["method"] in names.LEAST:
+        _number(f"iterations of {values['method']}", values["iterations"], names.LEAST[values["method"]])
+    if values["method"] in names.UNBOUNDED:
+        if values["loss"] != "clipped_margin" and values["loss"] not in own or values["restarts"] != 1:
+            raise UserError(f"{values['method']} needs the loss clipped_margin, or a function that is 0 at success, and no restarts")
+        epsilon, values["random_start"] = 255, False
     _number("restarts", values["restarts"], 1, whole=True)
     _number("temperature", values["temperature"], np.finfo(float).tiny)
     _number("decay", values["decay"], 0)

@@ -112,8 +112,17 @@ def aod(z: Tensor, clean: Tensor, head: Head) -> Tensor:
 def margin(z: Tensor, clean: Tensor, head: Head) -> Tensor:
     """By how much the best other codeword beats that of the clean query, summed over the sub-spaces: the objective of Carlini and Wagner
     (2017, f6) on codewords, which does not saturate. It is above 0 in a sub-space if the code changed there."""
+    return _margins(z, clean, head).sum(1)
+
+
+def clipped_margin(z: Tensor, clean: Tensor, head: Head) -> Tensor:
+    """The same, but no sub-space counts above 0, so it is 0 once the codes of all have changed: what ``methods.cw_l2`` wants."""
+    return _margins(z, clean, head).clamp(max=0).sum(1)
+
+
+def _margins(z: Tensor, clean: Tensor, head: Head) -> Tensor:
     scores, codes = head.scores(z), head.codes(clean)[:, :, None]
-    return (_others(scores, codes).amax(2) - scores.gather(2, codes)[:, :, 0]).sum(1)
+    return _others(scores, codes).amax(2) - scores.gather(2, codes)[:, :, 0]
 
 
 def _others(values: Tensor, codes: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pqag.names import SEARCHES
+
 log = logging.getLogger("pqag")
 
 #: What took the steps of ``pgd`` in this process, for the record: AdverTorch, or pqag where that cannot be imported; None before any step.
@@ -159,6 +161,38 @@ def apgd_checkpoints(iterations: int) -> list[int]:
         last, length = shares[-1], shares[-1] - last
         shares.append(last + max(length - 3, 6))
     return [-(-share * iterations // 100) for share in shares if share <= 100]
+
+
+#: Where tanh of black and white pixels begins in ``cw_l2``: short of 1, so that they have a gradient.
+ENDS = 0.99
+
+
+def cw_l2(loss: Loss, images: Tensor, start: Tensor, epsilon: float, step: float, iterations: int) -> Tensor:
+    """The smallest change by its l2 norm for which ``loss`` is at least 0, in no ball (Carlini and Wagner 2017, their L2 attack).
+
+    Adam minimises ||change||^2 - c ``loss`` for ``iterations`` steps over w, where images are (tanh w + 1) / 2, at a rate that moves a grey
+    pixel by about ``step``. Each query tries ``SEARCHES`` values of c: the first is 1, the next ten times as much until the loss gets to 0,
+    and from then on the middle of the interval that is left. The loss is that of 8-bit images, as they are stored, and the gradient
+    ignores the rounding. Returns the clean image of a query for which it found nothing. ``start`` and ``epsilon`` have no effect.
+    """
+    found, least = images, torch.full_like(images[:, 0, 0, 0], torch.inf)
+    c, low, high = torch.full_like(least, 1.0), torch.zeros_like(least), torch.full_like(least, torch.inf)
+    for _ in range(SEARCHES):
+        w = (ENDS * (2 * images - 1)).atanh().requires_grad_()
+        adam, reached = torch.optim.Adam([w], lr=2 * step), torch.zeros_like(least, dtype=torch.bool)
+        for _ in range(iterations):
+            x = ((w.tanh() / ENDS + 1) / 2).clamp(0, 1)
+            x = (255 * x.detach()).round() / 255 + (x - x.detach())
+            values, sizes = loss(x), ((x - images) ** 2).sum((1, 2, 3))
+            better = (values.detach() >= 0) & (sizes.detach() < least)
+            reached |= values.detach() >= 0
+            found, least = _where(better, x.detach(), found), torch.where(better, sizes.detach(), least)
+            adam.zero_grad()
+            (sizes - c * values).sum().backward()
+            adam.step()
+        low, high = torch.where(reached, low, c), torch.where(reached, c, high)
+        c = torch.where(high.isfinite(), (low + high) / 2, 10 * c)
+    return found
 
 
 def _with_gradient(loss: Loss, x: Tensor) -> tuple[Tensor, Tensor]:

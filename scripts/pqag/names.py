@@ -10,21 +10,25 @@ from typing import NamedTuple
 
 NETWORKS = ("alexnet", "vgg11", "vgg13", "vgg16", "resnet18", "resnet34", "resnet50")
 #: Losses of an attack, its methods, and quantizers that are fitted to features.
-LOSSES = ("basic", "apd", "aod", "margin", "hag", "centre", "p2p", "dhta")
+LOSSES = ("basic", "apd", "aod", "margin", "clipped_margin", "hag", "centre", "p2p", "dhta")
 #: Those that change from step to step, so that their values at two steps cannot be compared.
 SCHEDULED = ("hag",)
 #: Those that aim at a target of the study's, and all that aim at codes which are chosen from the database, see ``pqag.goals``.
 TARGETED = ("p2p", "dhta")
 AIMED = ("centre", *TARGETED)
-METHODS = ("pgd", "fgsm", "momentum_pgd", "apgd")
+METHODS = ("pgd", "fgsm", "momentum_pgd", "apgd", "cw_l2")
+#: Those that keep no ball: they look for the smallest change instead.
+UNBOUNDED = ("cw_l2",)
 #: Losses of what a retrieval system answers, and the methods that do with these, see ``pqag.black_box``.
 ANSWERS = ("ranks", "distances")
 BLACK_BOX = ("nes", "random_groups", "square")
 #: Methods that are trained on the training images, see ``pqag.universal``.
 TRAINED = ("universal",)
 FITTED = ("pq", "opq")
-#: Iterations that APGD needs, so that its checkpoints are more than a step apart.
-LEAST_OF_APGD = 20
+#: How often C&W tries a weight of its loss for a query.
+SEARCHES = 6
+#: Iterations that a method needs: APGD, so that its checkpoints are more than a step apart; C&W, so that most of its searches get there.
+LEAST = {"apgd": 20, "cw_l2": 100}
 #: Quantizers whose codewords have the full length of a feature and are added up, see ``pqag.additive``.
 ADDITIVE = ("rq", "cq")
 #: Quantizers that are trained with the network. PQN begins with a new network, all others with a trained one, see ``pqag.joint``.
@@ -170,11 +174,11 @@ QUANTIZER_NAMES = {
     "dpq": "DPQ",
     "dtq": "DTQ",
 }
-METHOD_NAMES = {"fgsm": "FGSM", "momentum_pgd": "momentum PGD", "apgd": "APGD"}
+METHOD_NAMES = {"fgsm": "FGSM", "momentum_pgd": "momentum PGD", "apgd": "APGD", "cw_l2": "C&W"}
 METHOD_NAMES |= {"nes": "NES", "random_groups": "random groups", "square": "Square", "universal": "a universal perturbation"}
 ATTACK_NAMES = {"clean": "Clean", "basic": "Basic", "apd": "APD", "aod": "AOD", "farthest": "Farthest codes"}
 ATTACK_NAMES |= {"nes": "NES", "random_groups": "Random groups", "square": "Square", "universal": "Universal"}
-ATTACK_NAMES |= {"margin": "Margin", "hag": "HAG", "centre": "Centre code", "p2p": "P2P", "dhta": "DHTA"}
+ATTACK_NAMES |= {"margin": "Margin", "cw_l2": "C&W", "hag": "HAG", "centre": "Centre code", "p2p": "P2P", "dhta": "DHTA"}
 
 
 def model_name(name: str) -> str:

@@ -51,7 +51,7 @@ FAULTS = {
         ("(self.codewords**2).sum(2) / 2", "(self.codewords**2).sum(2)", "Euclidean assignment without the half"),
         ("scores / self.temperature", "scores * self.temperature", "multiplied by the temperature"),
         ("mask = kept > -0.5", "mask = kept > 0.5", "HAG drops what has not changed yet"),
-        ("(_others(scores, codes).amax(2)", "(scores.amax(2)", "a margin to the best codeword, be it the clean one"),
+        ("return _others(scores, codes).amax(2)", "return scores.amax(2)", "a margin to the best codeword, be it the clean one"),
     ],
     "goals": [
         (" - _shares(codes[~relevant], distances)", "", "the centre code ignores the items of other classes"),

@@ -138,6 +138,7 @@ INSTEAD = {
     "evaluate_farthest",
     "attack_shard",
     "train_attack",
+    "distortion",
     "extract_shard",
 }
 #: What the page calls the jobs: by their rule, but tables by their name, in the order of the workflow.

@@ -154,6 +154,7 @@ def test_every_attack_stays_in_the_ball(data):
     adversarial, _, health = attacks.attack(Quarters(), codebook, images, np.arange(3), chosen, 0)
     assert np.abs(adversarial.astype(int) - images).max() <= epsilon
     looks = {"fgsm": 1, "apgd": iterations + 1, "square": iterations + 1, "nes": 4 * iterations, "random_groups": 4 * iterations}
+    looks["cw_l2"] = 6 * iterations
     assert len(health["loss"]) == looks.get(method, iterations) + 1
 
 

@@ -232,6 +232,7 @@ HEX = "must be a sha256: 64 hexadecimal digits in lower case"
 NAMES = "a name may hold only a-z, 0-9 and _ and begins with a letter"
 NETWORKS = "allowed are alexnet, vgg11, vgg13, vgg16, resnet18, resnet34, resnet50"
 APGD = {"loss": "aod", "method": "apgd", "iterations": 20}
+CW = {"loss": "clipped_margin", "method": "cw_l2", "iterations": 100}
 P2P = {"loss": "p2p"}
 NES = {"loss": "ranks", "method": "nes"}
 UNIVERSAL = {"loss": "basic", "method": "universal"}
@@ -395,6 +396,12 @@ WRONG = [
     ("attacks.basic", UNIVERSAL, ["attacks.basic.method: universal is trained for one strength; set models: [] in figures.sweep"]),
     ("attacks.basic", UNIVERSAL | {"loss": "centre"}, ["attacks.basic.loss is centre, but the method universal has one change for all"]),
     ("attacks.basic", UNIVERSAL | {"loss": "hag"}, ["loss is hag, but the method universal cannot go by a loss that changes"]),
+    ("attacks.basic", CW | {"iterations": 99}, ["attacks.basic.iterations is 99", "hardly any image; allowed are at least 100"]),
+    ("attacks.basic", CW | {"epsilon": 8}, ["attacks.basic.epsilon: the method cw_l2 begins at the clean image, and keeps no ball"]),
+    ("attacks.basic", CW | {"random_start": True}, ["attacks.basic.random_start: the method cw_l2 begins at the clean image"]),
+    ("attacks.basic", CW | {"restarts": 2}, ["attacks.basic.restarts: cw_l2 always begins at the clean image; leave the key out"]),
+    ("attacks.basic", CW | {"loss": "margin"}, ["attacks.basic.loss is margin, but the method cw_l2 stops where the loss is 0"]),
+    ("attacks.basic", CW, ["attacks.basic.method: cw_l2 keeps no ball, so only the figure beside Table 6", "models: [] in tables.table1"]),
     ("attacks.basic", UNIVERSAL | {"restarts": 2}, ["attacks.basic.restarts: the method universal is trained once"]),
     ("tables.table6.transfer", "vgg61", ["tables.table6.transfer: 'vgg61' is not known: did you mean vgg16?"]),
     ("attacks.basic.restarts", 0, ["attacks.basic.restarts is 0", "at least 1"]),

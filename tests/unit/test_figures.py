@@ -97,6 +97,12 @@ def costs_rows(names):
     return pd.DataFrame(lines, columns=["distance", "target_model", "attack", "passes", "map"])
 
 
+def distortion_rows(names):
+    keys = itertools.product(("SDC", "ADC"), names, ("cw_l2", "mine"), range(20))
+    lines = [(*key[:3], 0.1 * key[3], 80.0 - key[3]) for key in keys]
+    return pd.DataFrame(lines, columns=["distance", "model", "attack", "l2_mean", "map"])
+
+
 KINDS = {
     "precision_recall, hostile": lambda: figures.precision_recall(curves([*ATTACKS, *HOSTILE]), RECALL, LONG + " and more words", 0.1),
     "centroid_distributions, one": lambda: distributions(["aod"], codewords=256),
@@ -109,6 +115,8 @@ KINDS = {
     "systems, hostile": lambda: figures.systems(systems_rows(HOSTILE), LONG),
     "costs": lambda: figures.costs(costs_rows(ATTACKS), "A title"),
     "costs, hostile": lambda: figures.costs(costs_rows(HOSTILE), LONG),
+    "distortion": lambda: figures.distortion(distortion_rows(["alexnet", "x"]), "A title"),
+    "distortion, hostile": lambda: figures.distortion(distortion_rows(HOSTILE), LONG),
     "differences": lambda: figures.differences({f"Table {i}": differences_of(NETWORKS[:count]) for i, count in enumerate((4, 3, 7))}),
     "differences, hostile": lambda: figures.differences({LONG[:60]: differences_of(HOSTILE[:4])}),
     "differences, none": lambda: figures.differences({}),

@@ -57,9 +57,10 @@ def scalar_loss(name, x, y, goals, head):
     if name in ("apd", "centre", "p2p", "dhta"):
         towards = sum(math.log(p[m][k]) for m, k in enumerate(codes if name == "apd" else goals))
         return -towards if name in ("apd", "centre") else towards
-    if name == "margin":
+    if name in ("margin", "clipped_margin"):
         scores = [[head.temperature * math.log(p[m][k]) for k in range(K)] for m in range(M)]  # but for a constant of each sub-space
-        return sum(max(s for k, s in enumerate(scores[m]) if k != codes[m]) - scores[m][codes[m]] for m in range(M))
+        margins = [max(s for k, s in enumerate(scores[m]) if k != codes[m]) - scores[m][codes[m]] for m in range(M)]
+        return sum(margins if name == "margin" else (min(one, 0) for one in margins))
     cosines, kept = [], []
     for m, code in enumerate(codes):
         soft = [sum(p[m][k] * codewords[m][k][i] for k in range(K)) for i in range(D // M)]

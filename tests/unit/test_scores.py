@@ -4,7 +4,7 @@ import pytest
 
 from pqag.names import PRETRAINED, kind_of
 from pqag.study.rules import jobs
-from pqag.study.scores import Score, counterpart, scores, tables, transfers, victims
+from pqag.study.scores import Score, counterpart, rows_of, scores, tables, transfers, victims
 
 MODEL = {"width": 1, "like": None, "weights": None, "training": {"epochs": 4}, "quantizer": {"method": "pq", "subspaces": 4}}
 STUDY = {
@@ -50,6 +50,11 @@ def test_scores_of_table_6_by_hand():
     found = scores(without("table1", "table3", "table4") | {"tables": table})
     own = [scored(attack, model, 16) for model in ("vgg16", "alexnet") for attack in ("clean", "apd", "aod")]
     assert found == own[:4] + [scored(attack, "vgg16", 16, "alexnet") for attack in ("apd", "aod")] + own[4:]
+    # An attack that keeps no ball has a score on each victim for its figure, but no row.
+    study = without("table1", "table3", "table4") | {"tables": table, "attacks": STUDY["attacks"] | {"least": {"method": "cw_l2"}}}
+    assert rows_of(study, "table6") == found
+    assert scores(study) == found + [scored("least", model, 16) for model in ("vgg16", "alexnet")]
+    assert needed(study, "distortion", {}) and not needed(without() | {"tables": table}, "distortion", {})
 
 
 def needed(study, rule, wildcards):

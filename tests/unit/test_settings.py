@@ -143,6 +143,7 @@ BY_HAND = [
     ("drops", {"table": "table4"}, DROPS),
     ("heat_map", {"table": "table4", "panel": "cifar10"}, {}),
     ("beside_paper", {}, {}),
+    ("distortion", {"dataset": "cifar10"}, {"attacked": [], "bits": 16, "seed": 5}),
     ("claims", {}, CLAIMS),
     ("ambiguity", {}, {}),
     ("perturbation", VICTIM, {"attack": "strong", "bits": 24, "seed": 5}),

@@ -25,8 +25,9 @@ def made(tmp_path_factory):
     study |= {key: tiny[key] for key in ("datasets", "training", "threads")} | {"joint": {"epochs": 1}}
     for model in ("pq", "vgg11"):
         study["models"][model]["training"] = {"epochs": 2}
-    study["attacks"] = {name: study["attacks"][name] for name in ("basic", "basic_from_clean", "universal", "square_by_ids")}
+    study["attacks"] = {name: study["attacks"][name] for name in ("basic", "basic_from_clean", "universal", "square_by_ids", "cw_l2")}
     study["attacks"]["square_by_ids"] |= {"budget": 30, "queries": 25, "items": 50}
+    study["attacks"]["cw_l2"] |= {"queries": 25}
     write_config(folder / "config.yaml", study)
     done = snakemake(folder, "--configfile", folder / "config.yaml", "--cores", 2, "all")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -38,9 +39,10 @@ def test_table_6_has_every_attack_on_both_victims_and_on_another_network(made):
     with (folder / "results/attacks/tables/table6.csv").open() as file:
         rows = {(one["source_model"], one["target_model"], one["distance"], one["attack"]): one for one in csv.DictReader(file)}
     pairs = [(of, on) for of in ("pq", "csq") for on in (of, "vgg11")]
-    wanted = {(*pair, distance, attack) for pair in pairs for distance in ("SDC", "ADC") for attack in study["attacks"]}
+    shown = [name for name in study["attacks"] if name != "cw_l2"]
+    wanted = {(*pair, distance, attack) for pair in pairs for distance in ("SDC", "ADC") for attack in shown}
     assert set(rows) == wanted | {(one, one, distance, "clean") for one in ("pq", "csq", "vgg11") for distance in ("SDC", "ADC")}
-    own = {attack: rows["pq", "pq", "ADC", attack] for attack in study["attacks"]}
+    own = {attack: rows["pq", "pq", "ADC", attack] for attack in shown}
     assert own["basic_from_clean"]["verdict"] == "starved of gradient" and own["basic"]["verdict"] == "sound"
     assert [float(one["passes"]) for one in own.values()] == [15, 15, 1, 30] and own["square_by_ids"]["requests"] == "30.0"
     assert [one["queries"] for one in own.values()] == ["60", "60", "60", "25"]
@@ -49,6 +51,18 @@ def test_table_6_has_every_attack_on_both_victims_and_on_another_network(made):
     assert (folder / "results/attacks/figures/table6_synthetic.png").exists()
     done = subprocess.run([sys.executable, ROOT / "scripts/audit.py", "verify", "attacks"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_figure_of_smallest_changes_begins_and_ends_with_what_was_scored(made):
+    folder, _ = made
+    with (folder / "results/attacks/figures/distortion_synthetic.csv").open() as file:
+        rows = [one for one in csv.DictReader(file) if (one["model"], one["distance"]) == ("pq", "SDC")]
+    clean, attacked = (files.read_json(folder / MADE / f"../metrics/{name}.json") for name in ("clean", "cw_l2.pq-pretrained-16bits"))
+    begin = np.mean(clean["SDC"]["average_precision"][:25])
+    assert [float(rows[i]["map"]) for i in (0, -1)] == pytest.approx([100 * begin, 100 * attacked["SDC"]["map"]])
+    assert len(rows) == 26 and float(rows[-1]["l2_mean"]) > 0 and float(rows[-1]["map"]) < 100 * begin
+    health = files.read_json(folder / MADE / "cw_l2.health.json")
+    assert health["codes_changed"] == 1 and health["change_max"] > 8
 
 
 def test_every_query_is_changed_by_what_was_trained_on_training_images(made):

@@ -455,6 +455,28 @@ def costs(rows: pd.DataFrame, title: str) -> Figure:
 
 
 @_styled
+def distortion(rows: pd.DataFrame, title: str) -> Figure:
+    """mAP against the mean l2 norm of the changes, a line an attack and victim, a panel a distance.
+
+    ``rows``: curves of ``pqag.show.distortion``, at least one, with the columns model, attack, distance, l2_mean and map (percent).
+    """
+    if rows.empty:
+        raise ValueError("rows must not be empty")
+    figure, grid = _panels(title, 1, len(DISTANCES), PAGE, 3.0, sharey=True)
+    lines = {key: f"{attack_name(key[1])} on {model_name(key[0])}" for key in dict.fromkeys(zip(rows["model"], rows["attack"]))}
+    styles = attack_style(lines.values())
+    for axes, distance in zip(grid[0], DISTANCES):
+        for (model, attack), label in lines.items():
+            chosen = rows[(rows["model"] == model) & (rows["attack"] == attack) & (rows["distance"] == distance)]
+            axes.plot(chosen["l2_mean"], chosen["map"], **styles[label], label=label, markevery=0.1, gid=f"{model}/{attack}")
+        axes.set(title=distance, xlabel="Mean l2 norm of the change (pixels of 0 to 1)", xlim=(0, None))
+    grid[0, 0].set_ylabel("mAP (%)")
+    grid[0, 0].set_ylim(bottom=0)
+    _legend(figure, grid[0, 0].lines)
+    return _laid_out(figure)
+
+
+@_styled
 def differences(panels: Mapping[str, pd.DataFrame]) -> Figure:
     """How far mAP lies from the paper's, in points: a panel each, with its title, of cells float (R, C) between their heads.
 

@@ -29,7 +29,7 @@ from pqag.names import (
     HASHING,
     HYPERCUBE,
     KINDS,
-    LEAST_OF_APGD,
+    LEAST,
     LOSSES,
     METHODS,
     NETWORKS,
@@ -39,6 +39,7 @@ from pqag.names import (
     TARGETED,
     TRAINED,
     TRIPLET_LOSSES,
+    UNBOUNDED,
     codewords,
     feature_size,
     is_entry_point,
@@ -54,9 +55,9 @@ from pqag.study.settings import maker_of
 #: Keys of an attack that only some losses, or some methods, use.
 USED_BY = {
     "feature": ("loss", ("basic", "hag")),
-    "assignment": ("loss", ("apd", "margin", "hag")),
+    "assignment": ("loss", ("apd", "margin", "clipped_margin", "hag")),
     "temperature": ("loss", ("apd", "aod", "hag", "centre", "p2p", "dhta")),
-    "distribution": ("loss", ("apd", "aod", "margin", "hag", "centre", "p2p", "dhta")),
+    "distribution": ("loss", ("apd", "aod", "margin", "clipped_margin", "hag", "centre", "p2p", "dhta")),
     "decay": ("method", ("momentum_pgd",)),
     "target": ("loss", TARGETED),
     "items": ("loss", ANSWERS),
@@ -238,7 +239,9 @@ class Attack(_Section):
     def implied(self) -> dict[str, Any]:
         """What ``step`` and ``iterations`` are for methods that choose them: FGSM is one step as long as the radius, and APGD begins with
         steps of twice that. Square changes pixels from one end of the ball to the other, and methods for a black box take as many steps as
-        their budget allows. Nothing for other methods."""
+        their budget allows. C&W begins at the clean image and keeps no ball. Nothing for other methods."""
+        if self.method in UNBOUNDED:
+            return {"epsilon": 255, "random_start": False}
         of_methods = {"fgsm": {"step": self.epsilon, "iterations": 1}, "apgd": {"step": min(2 * self.epsilon, 255)}}
         of_methods |= {"square": of_methods["apgd"]}
         if self.method in BLACK_BOX:
@@ -497,6 +500,7 @@ class Study(_Section):
                 if key in attack.model_fields_set and getattr(attack, key) != value:
                     words = {"fgsm": "is one step as long as epsilon", "apgd": "begins with steps of twice epsilon"}
                     words |= {"square": "changes pixels by twice epsilon"} if key == "step" else {}
+                    words |= {"cw_l2": "begins at the clean image, and keeps no ball"}
                     words = words.get(attack.method, "takes as many steps as its budget allows")
                     raise ValueError(f"attacks.{name}.{key}: the method {attack.method} {words}; leave the key out")
             if attack.loss in ANSWERS or attack.method in BLACK_BOX:
@@ -505,9 +509,13 @@ class Study(_Section):
                 _check_trained(name, attack)
             if attack.loss in TARGETED:
                 self._check_target(name, attack.target)
-            if attack.method == "apgd" and attack.iterations < LEAST_OF_APGD:
-                words = f"apgd halves its steps by what it gained at checkpoints; allowed are at least {LEAST_OF_APGD}, published are 100"
+            if attack.iterations < (least := LEAST.get(attack.method, 1)):
+                words = {"apgd": "halves its steps by what it gained at checkpoints", "cw_l2": "would find hardly any image"}[attack.method]
+                published = {"apgd": "100", "cw_l2": "10,000"}[attack.method]
+                words = f"{attack.method} {words}; allowed are at least {least}, published are {published}"
                 raise ValueError(f"attacks.{name}.iterations is {attack.iterations}, but {words}")
+            if attack.method in UNBOUNDED:
+                _check_unbounded(name, attack)
             if attack.method == "apgd" and attack.loss in SCHEDULED:
                 words = f"compares the losses of its steps, but that of {attack.loss} changes from step to step; choose another"
                 raise ValueError(f"attacks.{name}.method: apgd {words}")
@@ -638,12 +646,16 @@ class Study(_Section):
                 words = f"{name} is not trained with its codebook, as Table 2 shows; set models.{name}.quantizer.method to one of {methods}"
                 raise ValueError(f"tables.table2.models: {words}, or leave it out")
         shown = {name: table["models"] for name, table in self.shown()["tables"].items()} | {"figures": self.shown()["figures"]["models"]}
-        for name in (name for name, attack in self.attacks.items() if attack.queries):
+        for name, attack in ((name, attack) for name, attack in self.attacks.items() if attack.queries or attack.method in UNBOUNDED):
             if others := [
                 f"tables.{where}" if where != "figures" else where for where, models in shown.items() if models and where != "table6"
             ]:
+                others = f"set models: [] in {', '.join(others)}"
+                if attack.method in UNBOUNDED:
+                    words = "keeps no ball, so only the figure beside Table 6 shows it"
+                    raise ValueError(f"attacks.{name}.method: {attack.method} {words}; choose another, or {others}")
                 words = "only Table 6 says how many queries an attack had"
-                raise ValueError(f"attacks.{name}.queries: {words}; leave the key out, or set models: [] in {', '.join(others)}")
+                raise ValueError(f"attacks.{name}.queries: {words}; leave the key out, or {others}")
         for name in (
             name for name, attack in self.attacks.items() if attack.method in TRAINED and self.shown()["figures"]["sweep"]["models"]
         ):
@@ -901,6 +913,15 @@ def _check_black_box(name: str, attack: Attack) -> None:
     if not own and attack.budget < (least := requests(attack.method, 1, attack.directions)):
         words = f"but one step of {attack.method} takes {least} requests, that of the clean image included; allowed are at least {least}"
         raise ValueError(f"{key}.budget is {attack.budget}, {words}")
+
+
+def _check_unbounded(name: str, attack: Attack) -> None:
+    """That a method without a ball has a loss that says when to stop, and one start."""
+    if attack.loss != "clipped_margin" and not is_entry_point(attack.loss):
+        words = "stops where the loss is 0, which means something for clipped_margin, or for a function of yours as module:function"
+        raise ValueError(f"attacks.{name}.loss is {attack.loss}, but the method {attack.method} {words}")
+    if attack.restarts > 1:
+        raise ValueError(f"attacks.{name}.restarts: {attack.method} always begins at the clean image; leave the key out")
 
 
 def _check_trained(name: str, attack: Attack) -> None:

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from pqag.names import CLEAN, FARTHEST
-from pqag.study.scores import TABLES, Score, all_attacks, rows_of, systems, training_of, transfers, victims
+from pqag.study.scores import TABLES, Score, all_attacks, rows_of, smallest_changes, systems, training_of, transfers, victims
 
 #: The folder of a victim below that of the study, its logs or its benchmarks.
 VICTIM = "{dataset}/{model}-{training}/seed{seed}"
@@ -48,6 +48,20 @@ def histories(study: Mapping[str, Any], table: str) -> list[str]:
     """How the networks of a table were trained, for every data set, victim and seed."""
     each = product(study["datasets"], victims(study, table), study["seeds"])
     return [f"{results(study)}/{dataset}/{model}-{training}/seed{seed}/training.csv" for dataset, (model, training), seed in each]
+
+
+def distortion(study: Mapping[str, Any], wildcards: Mapping[str, str]) -> dict[str, list[str]]:
+    """What the figure of attacks that keep no ball is of, on one data set and of the first seed: the ``attacked`` queries, their
+    ``metrics``, and those of the ``clean`` queries on each victim."""
+    of_first = {**study, "datasets": [wildcards["dataset"]], "seeds": study["seeds"][:1]}
+    found = smallest_changes(study)
+    pattern = f"{victim(study)}/{{bits}}bits/adversarial/{{attack}}.h5"
+    each = {"dataset": wildcards["dataset"], "seed": study["seeds"][0]}
+    return {
+        "attacked": [pattern.format(**each, **score._asdict()) for score in found],
+        "metrics": metrics(of_first, found),
+        "clean": metrics(of_first, dict.fromkeys(score._replace(attack=CLEAN) for score in found)),
+    }
 
 
 def transferred_queries(study: Mapping[str, Any], wildcards: Mapping[str, str]) -> list[str]:

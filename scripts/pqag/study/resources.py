@@ -25,6 +25,8 @@ from pqag.names import (
     NETWORKS,
     PQN,
     RELEASED,
+    SEARCHES,
+    UNBOUNDED,
     codewords,
     feature_size,
     is_name_of_weights,
@@ -297,7 +299,8 @@ def _passes(own: Mapping[str, Any], steps: int, runs: int) -> float:
     """Passes of a query through the network in so many steps of so many ``runs`` of an attack."""
     if own["loss"] in ANSWERS:
         return runs * (own["budget"] + 3)
-    return own.get("restarts", 1) * (3 * steps + 2 * runs) + 2 * runs
+    times = SEARCHES if own["method"] in UNBOUNDED else own.get("restarts", 1)
+    return times * (3 * steps + 2 * runs) + 2 * runs
 
 
 def _attacking(wildcards, study, queries: int, passes: float) -> Work:

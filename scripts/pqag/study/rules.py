@@ -17,7 +17,18 @@ from pqag.names import CLEAN, FARTHEST, PAPER_DATASETS, TRAINED, is_entry_point
 from pqag.study import resources as asks
 from pqag.study import settings as needs
 from pqag.study.resources import Work
-from pqag.study.scores import CONCLUSIONS, Score, heat_maps, is_fine_tuned, is_joint, scores, tables, training_of, with_lender
+from pqag.study.scores import (
+    CONCLUSIONS,
+    Score,
+    heat_maps,
+    is_fine_tuned,
+    is_joint,
+    scores,
+    smallest_changes,
+    tables,
+    training_of,
+    with_lender,
+)
 from pqag.study.settings import maker_of
 
 #: The wildcards that tell the jobs of a rule apart, by what there is one job for. Most have a dataset and a seed besides.
@@ -119,6 +130,7 @@ RULES = {
         Rule("reading", "reading", _reading, _work_of_reading, network=True),
         Rule("ambiguity", "study", needs.nothing, asks.drawing, group="paper"),
         Rule("heat_map", "heat map", needs.nothing, asks.drawing, group="paper"),
+        Rule("distortion", "data set", needs.distortion, asks.drawing, group="paper"),
         Rule("perturbation", "figure", needs.one_query, asks.figure, group="paper"),
         Rule("centroid_distributions", "figure", needs.chosen_queries, asks.figure, group="paper"),
         Rule("retrieval_sheet", "figure", needs.chosen_queries, asks.figure, group="paper"),
@@ -201,6 +213,8 @@ def jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
         yield job("ambiguity")
     for table, panel in heat_maps(study):
         yield job("heat_map", table=table, panel=panel)
+    if smallest_changes(study):
+        yield job("distortion")
     if study["figures"]["models"]:
         yield job("gallery")
     bits = study["figures"]["bits"]

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pqag.names import CLEAN, FARTHEST, FINE_TUNED, JOINT, PQN, PRETRAINED
+from pqag.names import CLEAN, FARTHEST, FINE_TUNED, JOINT, PQN, PRETRAINED, UNBOUNDED
 
 
 class Score(NamedTuple):
@@ -105,9 +105,21 @@ def all_attacks(study: Mapping[str, Any], table: str) -> Iterator[Score]:
     bits, others = study["tables"][table]["bits"], study["tables"][table]["transfer"]
     pairs = [(model, target) for model in table_models(study, table) for target in dict.fromkeys((model, others or model))]
     found = (
-        [score(study, CLEAN, on, bits, on, bits), *(score(study, one, of, bits, on, bits) for one in study["attacks"])] for of, on in pairs
+        [score(study, CLEAN, on, bits, on, bits), *(score(study, one, of, bits, on, bits) for one in bounded(study))] for of, on in pairs
     )
     yield from dict.fromkeys(itertools.chain.from_iterable(found))
+
+
+def bounded(study: Mapping[str, Any]) -> list[str]:
+    """The attacks that keep a ball, which a table can show side by side."""
+    return [name for name, attack in study["attacks"].items() if attack.get("method") not in UNBOUNDED]
+
+
+def smallest_changes(study: Mapping[str, Any]) -> list[Score]:
+    """The other attacks, on each victim of Table 6: its figure of mAP against the size of changes shows them."""
+    others = [name for name in study["attacks"] if name not in bounded(study)]
+    pairs = itertools.product(table_models(study, "table6"), others)
+    return [score(study, one, model, bits, model, bits) for model, one in pairs for bits in [study["tables"]["table6"]["bits"]]]
 
 
 def bits_transfer(study: Mapping[str, Any], table: str) -> Iterator[Score]:
@@ -168,7 +180,7 @@ def tables(study: Mapping[str, Any]) -> list[str]:
 
 def scores(study: Mapping[str, Any]) -> list[Score]:
     """Every score that some table or figure of the study shows, once each."""
-    shown = [*(scores_of(study, table) for table in tables(study)), figure_scores(study)]
+    shown = [*(scores_of(study, table) for table in tables(study)), smallest_changes(study), figure_scores(study)]
     return list(dict.fromkeys(s for part in shown for s in part))
 
 

@@ -8,7 +8,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from pqag.names import DATASETS, PQN, codewords, is_entry_point, is_torchvision
-from pqag.study.scores import CONCLUSIONS, TABLES, counterpart, is_fine_tuned, rows_of, table_models, tables, transfers, victims, white_box
+from pqag.study.scores import (
+    CONCLUSIONS,
+    TABLES,
+    bounded,
+    counterpart,
+    is_fine_tuned,
+    rows_of,
+    smallest_changes,
+    table_models,
+    tables,
+    transfers,
+    victims,
+    white_box,
+)
 
 
 def as_config(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,7 +161,8 @@ def nothing(wildcards, study):
 
 def _attacks_of_table(table, study):
     shown = study["tables"][table]
-    return {shown["attack"]: study["attacks"][shown["attack"]]} if "attack" in shown else study["attacks"]
+    chosen = [shown["attack"]] if "attack" in shown else bounded(study)
+    return {name: study["attacks"][name] for name in chosen}
 
 
 def _counterparts(table, study):
@@ -192,6 +206,13 @@ def claims(wildcards, study):
     """``scores``: how many scores each table has, which are the inputs, one table after the other."""
     counts = {table: len(rows_of(study, table)) * len(study["datasets"]) * len(study["seeds"]) for table in tables(study)}
     return {"datasets": list(study["datasets"]), "scores": counts, "seeds": study["seeds"]}
+
+
+def distortion(wildcards, study):
+    """The figure is of the first seed. ``attacked``: models and attacks, in the order of the inputs."""
+    found = smallest_changes(study)
+    bits = study["tables"]["table6"]["bits"]
+    return {"attacked": [[one.model, one.attack] for one in found], "bits": bits, "seed": study["seeds"][0]}
 
 
 def figure(wildcards, study):
