@@ -39,7 +39,7 @@ sys.path.extend(OWN)
 from pqag.job import records
 from pqag.job.shards import is_shard
 from pqag.job.step import superseded
-from pqag_snakemake import EXPECTED, replace, unsupported, within_the_memory
+from pqag_snakemake import EXPECTED, replace, unsupported, within_the_memory, without_a_rate_limit
 
 for folder in OWN:
     sys.path.remove(folder)
@@ -51,6 +51,7 @@ if unsupported():
 # Not before: another version may lack one of them, and would end in a stack trace.
 from snakemake.jobs import Job
 from snakemake.persistence import PersistenceBase
+from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.spawn_jobs import SpawnedJobArgsFactory
 from snakemake.workflow import Workflow
 
@@ -147,6 +148,7 @@ def keep_going(every):
 
 
 replace(Workflow, "execute", within_the_memory, "the memory of the machine as the limit of local runs")
+replace(JobScheduler, "schedule", without_a_rate_limit, "one look at the queue when a job ends, not one a second for each job that ended")
 replace(PersistenceBase, "lock", lambda every: only_run, "a lock that ends with the process that holds it")
 replace(PersistenceBase, "_input", input_but_shards, "inputs that make nothing stale")
 replace(Job, "cleanup", clean_up_but_results, "finished steps of a failed group that stay")

@@ -9,6 +9,8 @@ import types
 import pqag_snakemake
 import pytest
 import snakemake
+from snakemake.cli import get_argument_parser
+from snakemake.settings.types import MaxJobsPerTimespan
 
 from ..workflow.conftest import ROOT
 
@@ -76,6 +78,19 @@ def test_the_library_of_another_clone_on_pythonpath_is_refused_by_its_path(tmp_p
         done = run(tmp_path, "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(ROOT / "config/tiny.yaml"), "-n", "study")
         assert (done.returncode == 0) == fine, done.stderr
         assert fine or f"PYTHONPATH has {path}, whose library pqag would compute" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("limit", "holds"), [("100/1s", False), ("5/1s", True), ("100/1m", True)])
+def test_only_the_usual_limit_of_jobs_a_second_is_dropped(limit, holds):
+    settings = types.SimpleNamespace(max_jobs_per_timespan=MaxJobsPerTimespan.parse_choice(limit))
+    scheduler = types.SimpleNamespace(workflow=types.SimpleNamespace(scheduling_settings=settings), job_rate_limiter="limiter")
+    assert pqag_snakemake.without_a_rate_limit(lambda one: one.job_rate_limiter)(scheduler) == ("limiter" if holds else None)
+
+
+def test_the_usual_limit_is_the_one_that_snakemake_has():
+    limit = get_argument_parser().parse_args(["--cores", "1"]).max_jobs_per_timespan
+    limit = limit if isinstance(limit, MaxJobsPerTimespan) else MaxJobsPerTimespan.parse_choice(limit)
+    assert (limit.max_jobs, limit.timespan) == (100, 1)
 
 
 def test_nothing_else_changes_snakemake():
