@@ -77,6 +77,7 @@ def _imports(node: ast.AST) -> Iterator[tuple[str, _Target]]:
             yield alias.asname or alias.name, target
 
 
+@functools.cache
 def _packages_around(module: Path) -> list[Path]:
     """The ``__init__.py`` of the packages that Python runs before ``module``."""
     folders = [folder for folder in module.parents if folder == LIBRARY or LIBRARY in folder.parents]
@@ -95,9 +96,10 @@ def code_digest(script: Path, chosen: frozenset[tuple[str, str]] = frozenset()) 
     """
     digest = hashlib.sha256()
     data = sorted([*LIBRARY.rglob("*.csv"), *LIBRARY.rglob("*.html")])
+    read = functools.cache(_contents)
     for path, name in sorted(reached(script, chosen)):
         where = path.relative_to(LIBRARY).as_posix() if path.is_relative_to(LIBRARY) else path.name
-        meaning = _meaning(_contents(path), name)
+        meaning = _meaning(read(path), name)
         named = [file.read_bytes() for file in data if file.name in meaning]
         for content in (where.encode(), name.encode(), meaning.encode(), *named):
             digest.update(f"{len(content)}\n".encode() + content)
@@ -112,11 +114,12 @@ def reached(script: Path, chosen: Iterable[tuple[str, str]] = ()) -> set[tuple[P
     """
     found: set[tuple[Path, str]] = set()
     pending = [*_whole(script), *((LIBRARY / f"{module}.py", name) for module, name in chosen)]
+    read = functools.cache(_contents)
     while pending:
         path, name = pending.pop()
         if (path, name) not in found and not _is_harness(path):
             found.add((path, name))
-            pending += [(path, ""), *((package, "") for package in _packages_around(path)), *_references(path, name, _contents(path))]
+            pending += [(path, ""), *((package, "") for package in _packages_around(path)), *_references(path, name, read(path))]
     return found
 
 
