@@ -16,6 +16,8 @@ rule attack:
         "<logs>/attack/<of_victim>/{bits}bits/{attack}.log",
     benchmark:
         "<benchmarks>/attack/<of_victim>/{bits}bits/{attack}.jsonl"
+    wildcard_constraints:
+        attack=attacks_by_generator(False),
     conda:
         "../envs/steps.yaml"
     threads: STUDY.threads.attack
@@ -64,6 +66,8 @@ rule train_attack:
         "<logs>/train_attack/<of_victim>/{bits}bits/{attack}.log",
     benchmark:
         "<benchmarks>/train_attack/<of_victim>/{bits}bits/{attack}.jsonl"
+    wildcard_constraints:
+        attack=attacks_by_generator(False),
     conda:
         "../envs/steps.yaml"
     threads: STUDY.threads.attack
@@ -75,6 +79,64 @@ rule train_attack:
         "Training {wildcards.attack} on {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} (seed {wildcards.seed})"
     script:
         "../scripts/train_attack.py"
+
+
+# The same for a generator, which changes each query in a way of its own. It has rules of its own, so that a change of it makes no other
+# attack stale.
+rule train_generator:
+    input:
+        images="<results>/{dataset}/images.h5",
+        weights="<victim>/weights.pt",
+        codebook="<victim>/{bits}bits/codebook.h5",
+    output:
+        "<victim>/{bits}bits/adversarial/{attack}.trained.h5",
+        record="<victim>/{bits}bits/adversarial/{attack}.trained.prov.json",
+    log:
+        "<logs>/train_generator/<of_victim>/{bits}bits/{attack}.log",
+    benchmark:
+        "<benchmarks>/train_generator/<of_victim>/{bits}bits/{attack}.jsonl"
+    wildcard_constraints:
+        attack=attacks_by_generator(True),
+    conda:
+        "../envs/steps.yaml"
+    threads: STUDY.threads.attack
+    resources:
+        **needs("train_generator"),
+    params:
+        settings=settings_of("train_generator"),
+    message:
+        "Training the generator of {wildcards.attack} on {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} (seed {wildcards.seed})"
+    script:
+        "../scripts/train_generator.py"
+
+
+rule generate:
+    input:
+        images="<results>/{dataset}/images.h5",
+        weights="<victim>/weights.pt",
+        codebook="<victim>/{bits}bits/codebook.h5",
+        trained="<victim>/{bits}bits/adversarial/{attack}.trained.h5",
+    output:
+        images="<victim>/{bits}bits/adversarial/{attack}.h5",
+        health="<victim>/{bits}bits/adversarial/{attack}.health.json",
+        record="<victim>/{bits}bits/adversarial/{attack}.prov.json",
+    log:
+        "<logs>/generate/<of_victim>/{bits}bits/{attack}.log",
+    benchmark:
+        "<benchmarks>/generate/<of_victim>/{bits}bits/{attack}.jsonl"
+    wildcard_constraints:
+        attack=attacks_by_generator(True),
+    conda:
+        "../envs/steps.yaml"
+    threads: STUDY.threads.attack
+    resources:
+        **needs("generate"),
+    params:
+        settings=settings_of("generate"),
+    message:
+        "Generating queries against {wildcards.model} at {wildcards.bits} bits on {wildcards.dataset} with {wildcards.attack} (seed {wildcards.seed})"
+    script:
+        "../scripts/generate.py"
 
 
 rule extract_transfer:

@@ -10,7 +10,7 @@ sys.path.append(str(Path(workflow.basedir, "scripts")))  # for the imports below
 from pqag import content, files
 from pqag.errors import UserError
 from pqag.job.shards import number
-from pqag.names import AIMED, DATASETS, JOINT, PRETRAINED, TRAINED
+from pqag.names import AIMED, DATASETS, GENERATED, JOINT, PRETRAINED, TRAINED
 from pqag.study import paths
 from pqag.study.model import parse_study, read_config
 from pqag.study.resources import START_SECONDS
@@ -202,6 +202,12 @@ def models_made_by(rule):
     """The models whose weights ``rule`` makes, as a constraint of its wildcard."""
     made = {name: [maker_of(model), *["train_joint"] * is_fine_tuned(model)] for name, model in RESOLVED["models"].items()}
     return "|".join(name for name, makers in made.items() if rule in makers) or "none, since names have no blanks"
+
+
+def attacks_by_generator(wanted):
+    """The attacks whose images a generator makes, or all others, as a constraint of their wildcard."""
+    made = [name for name, attack in STUDY.attacks.items() if (attack.method in GENERATED) == wanted]
+    return "|".join(made) or "none, since names have no blanks"
 
 
 def start_of_joint(wildcards):

@@ -22,6 +22,8 @@ ANSWERS = ("ranks", "distances")
 BLACK_BOX = ("nes", "random_groups", "square")
 #: Methods that are trained on the training images, see ``pqag.universal``.
 TRAINED = ("universal",)
+#: Methods by a generator that is trained on the training images, see ``pqag.uaa_gan``.
+GENERATED = ("uaa_gan",)
 FITTED = ("pq", "opq")
 #: Iterations that APGD needs, so that its checkpoints are more than a step apart.
 LEAST_OF_APGD = 20
@@ -172,8 +174,9 @@ QUANTIZER_NAMES = {
 }
 METHOD_NAMES = {"fgsm": "FGSM", "momentum_pgd": "momentum PGD", "apgd": "APGD"}
 METHOD_NAMES |= {"nes": "NES", "random_groups": "random groups", "square": "Square", "universal": "a universal perturbation"}
+METHOD_NAMES |= {"uaa_gan": "UAA-GAN"}
 ATTACK_NAMES = {"clean": "Clean", "basic": "Basic", "apd": "APD", "aod": "AOD", "farthest": "Farthest codes"}
-ATTACK_NAMES |= {"nes": "NES", "random_groups": "Random groups", "square": "Square", "universal": "Universal"}
+ATTACK_NAMES |= {"nes": "NES", "random_groups": "Random groups", "square": "Square", "universal": "Universal", "uaa_gan": "UAA-GAN"}
 ATTACK_NAMES |= {"margin": "Margin", "hag": "HAG", "centre": "Centre code", "p2p": "P2P", "dhta": "DHTA"}
 
 

@@ -84,7 +84,7 @@ CHANGES: dict[str, Any] = {
 }
 
 #: Keys that only some attacks use.
-OF_SOME = ("decay", "queries", "target.class", "target.items", "items", "distance", "budget", "directions", "probe")
+OF_SOME = ("decay", "queries", "target.class", "target.items", "items", "distance", "budget", "directions", "probe", "discriminator")
 #: Keys that a generated data set does not have, and keys that need files. The source counts if no hash pins the content. The other
 #: keys belong to victims that the tiny study does not have.
 UNTRIED = {
@@ -138,6 +138,8 @@ INSTEAD = {
     "evaluate_farthest",
     "attack_shard",
     "train_attack",
+    "train_generator",
+    "generate",
     "extract_shard",
 }
 #: What the page calls the jobs: by their rule, but tables by their name, in the order of the workflow.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pqag.names import METHOD_NAMES, QUANTIZER_NAMES, TRAINED, attack_name, family, family_name, model_name
+from pqag.names import GENERATED, METHOD_NAMES, QUANTIZER_NAMES, TRAINED, attack_name, family, family_name, model_name
 from pqag.retrieval import DISTANCES, bootstrap_interval
 from pqag.show import verdicts
 from pqag.show.cells import MACRO, Cells, escape_latex, standard_deviation
@@ -456,8 +456,8 @@ def systems_in_words(rows: pd.DataFrame, marked: pd.DataFrame, settings: Mapping
 
 def passes(attack: Mapping[str, Any], health: Mapping[str, Any]) -> int:
     """What an attack costs: passes of an image through the network. A look at a loss with its gradient is three, a request one, and
-    what was trained costs one pass of a query."""
-    if attack["method"] in TRAINED:
+    what was trained costs one pass of a query: that of a generator itself does not count."""
+    if attack["method"] in (*TRAINED, *GENERATED):
         return 1
     return health.get("requests") or attack.get("restarts", 1) * 3 * (len(health["loss"]) - 1)
 
@@ -626,7 +626,7 @@ def caption(
         sentences.append(f"Channels of the networks as a share of the original's: {', '.join(narrow)}.")
     balls: dict[tuple, list[str]] = {}
     for name, attack in settings["attacks"].items():
-        keys = ("epsilon", "iterations", "step", "method", "restarts", "budget", "items", "distance")
+        keys = ("epsilon", "iterations", "step", "method", "restarts", "budget", "items", "distance", "discriminator")
         balls.setdefault((*map(attack.get, keys), "budget" in attack and attack["loss"]), []).append(name)
     for values, names in balls.items():
         shown = zip(("epsilon", "iterations", "step"), values)
@@ -637,6 +637,9 @@ def caption(
         steps = f"{iterations} step{'s' * (values[1] > 1)} of {step}{method}{best}"
         if values[3] in TRAINED:
             steps = f"one change for all, trained in {iterations} passes of training images with steps from {step}"
+        if values[3] in GENERATED:
+            judge = ", with a discriminator" if attack["discriminator"] else ""
+            steps = f"one step of {step}{method}, whose generator was trained in {iterations} passes of training images{judge}"
         if values[5]:
             budget, items = (setting(f"{key}/{names[0]}", attack[key], "attacks", names[0], key) for key in ("budget", "items"))
             unseen = ", without their distances" if attack["loss"] == "ranks" else ""

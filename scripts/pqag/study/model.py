@@ -25,6 +25,7 @@ from pqag.names import (
     DEEP,
     FARTHEST,
     FINE_TUNED,
+    GENERATED,
     HADAMARD,
     HASHING,
     HYPERCUBE,
@@ -64,11 +65,12 @@ USED_BY = {
     "budget": ("loss", ANSWERS),
     "directions": ("method", ("nes", "random_groups")),
     "probe": ("method", ("nes", "random_groups")),
+    "discriminator": ("method", GENERATED),
 }
 #: Those that a loss of the user's does not use: it is given all else that losses use.
 NOT_OWN = ("target", "items", "distance", "budget")
 #: Keys of an attack that its settings only have where they are set or used, so that adding them made no attack stale.
-ADDED = ("restarts", "queries", "target", "items", "distance", "budget", "directions", "probe")
+ADDED = ("restarts", "queries", "target", "items", "distance", "budget", "directions", "probe", "discriminator")
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]  # a part of file names
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -229,6 +231,7 @@ class Attack(_Section):
     budget: Annotated[int, Field(ge=1)] = 1000
     directions: Annotated[int, Field(ge=1)] = 25
     probe: Annotated[float, Field(gt=0, le=255)] = 4.0
+    discriminator: bool = False
 
     def uses(self, key: str) -> bool:
         """Whether its loss or its method is one of those of ours that a key of ``USED_BY`` is for."""
@@ -238,9 +241,9 @@ class Attack(_Section):
     def implied(self) -> dict[str, Any]:
         """What ``step`` and ``iterations`` are for methods that choose them: FGSM is one step as long as the radius, and APGD begins with
         steps of twice that. Square changes pixels from one end of the ball to the other, and methods for a black box take as many steps as
-        their budget allows. Nothing for other methods."""
+        their budget allows. A generator changes an image once, by up to the radius. Nothing for other methods."""
         of_methods = {"fgsm": {"step": self.epsilon, "iterations": 1}, "apgd": {"step": min(2 * self.epsilon, 255)}}
-        of_methods |= {"square": of_methods["apgd"]}
+        of_methods |= {"square": of_methods["apgd"], "uaa_gan": {"step": self.epsilon}}
         if self.method in BLACK_BOX:
             return of_methods.get(self.method, {}) | {"iterations": max(1, steps_within(self.method, self.budget, self.directions))}
         return {key: value or self.step for key, value in of_methods.get(self.method, {}).items()}
@@ -484,7 +487,7 @@ class Study(_Section):
             if name == "all":
                 raise ValueError('attacks.all: "all" stands for all attacks together in Table 2; give the attack another name')
             _check_known_or_own(f"attacks.{name}.loss", attack.loss, (*LOSSES, *ANSWERS))
-            _check_known_or_own(f"attacks.{name}.method", attack.method, (*METHODS, *BLACK_BOX, *TRAINED))
+            _check_known_or_own(f"attacks.{name}.method", attack.method, (*METHODS, *BLACK_BOX, *TRAINED, *GENERATED))
             for key, (kind, users) in USED_BY.items():
                 user = getattr(attack, kind)
                 own = kind == "loss" and is_entry_point(user) and key not in NOT_OWN
@@ -497,12 +500,15 @@ class Study(_Section):
                 if key in attack.model_fields_set and getattr(attack, key) != value:
                     words = {"fgsm": "is one step as long as epsilon", "apgd": "begins with steps of twice epsilon"}
                     words |= {"square": "changes pixels by twice epsilon"} if key == "step" else {}
+                    words |= {"uaa_gan": "changes an image once, by up to epsilon"}
                     words = words.get(attack.method, "takes as many steps as its budget allows")
                     raise ValueError(f"attacks.{name}.{key}: the method {attack.method} {words}; leave the key out")
             if attack.loss in ANSWERS or attack.method in BLACK_BOX:
                 _check_black_box(name, attack)
-            if attack.method in TRAINED:
+            if attack.method in (*TRAINED, *GENERATED):
                 _check_trained(name, attack)
+            if attack.method in GENERATED:
+                self._check_generated(name, attack)
             if attack.loss in TARGETED:
                 self._check_target(name, attack.target)
             if attack.method == "apgd" and attack.iterations < LEAST_OF_APGD:
@@ -517,6 +523,15 @@ class Study(_Section):
             if 0 < attack.epsilon < 1:
                 raise ValueError(f"attacks.{name}.epsilon is {attack.epsilon:g}, but pixels are whole numbers: allowed are 0 and 1 to 255")
         return self
+
+    def _check_generated(self, name: str, attack: Attack) -> None:
+        """That a generator is asked for no random start, and has images that it can compare with one another."""
+        if not attack.random_start:
+            words = f"the method {attack.method} begins at the clean image anyway"
+            raise ValueError(f"attacks.{name}.random_start: {words}; leave the key out")
+        for dataset in (key for key, one in self.datasets.items() if one.train == 1):
+            words = f"the method {attack.method} compares a training image with another; allowed are at least 2"
+            raise ValueError(f"datasets.{dataset}.train is 1, but for attacks.{name} {words}")
 
     def _check_target(self, attack: str, target: Any) -> None:
         """That a targeted attack has a target, and that known data sets have its class."""
@@ -645,7 +660,9 @@ class Study(_Section):
                 words = "only Table 6 says how many queries an attack had"
                 raise ValueError(f"attacks.{name}.queries: {words}; leave the key out, or set models: [] in {', '.join(others)}")
         for name in (
-            name for name, attack in self.attacks.items() if attack.method in TRAINED and self.shown()["figures"]["sweep"]["models"]
+            name
+            for name, attack in self.attacks.items()
+            if attack.method in (*TRAINED, *GENERATED) and self.shown()["figures"]["sweep"]["models"]
         ):
             method = self.attacks[name].method
             raise ValueError(
@@ -906,7 +923,8 @@ def _check_black_box(name: str, attack: Attack) -> None:
 def _check_trained(name: str, attack: Attack) -> None:
     """That a method that is trained has a loss which needs no codes of the queries, and one start."""
     if attack.loss in (*AIMED, *SCHEDULED):
-        words = "has one change for all images" if attack.loss in AIMED else "cannot go by a loss that changes from step to step"
+        words = "has one change for all images" if attack.method in TRAINED else "aims at no code"
+        words = words if attack.loss in AIMED else "cannot go by a loss that changes from step to step"
         raise ValueError(f"attacks.{name}.loss is {attack.loss}, but the method {attack.method} {words}; choose another")
     if attack.restarts > 1:
         raise ValueError(f"attacks.{name}.restarts: the method {attack.method} is trained once; leave the key out")

@@ -293,6 +293,12 @@ def train_attack(wildcards, study):
     return found._replace(mb=found.mb + there.fetched_mb(count))
 
 
+def generate(wildcards, study):
+    """A query goes through the network four times, without a gradient; its job is never split."""
+    own, there = study["attacks"][wildcards["attack"]], images(wildcards, study)
+    return _attacking(wildcards, study, min(there.queries, own.get("queries", there.queries)), 4)
+
+
 def _passes(own: Mapping[str, Any], steps: int, runs: int) -> float:
     """Passes of a query through the network in so many steps of so many ``runs`` of an attack."""
     if own["loss"] in ANSWERS:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pqag.job.provenance import LIBRARY, code_digest
-from pqag.names import CLEAN, FARTHEST, PAPER_DATASETS, TRAINED, is_entry_point
+from pqag.names import CLEAN, FARTHEST, GENERATED, PAPER_DATASETS, TRAINED, is_entry_point
 from pqag.study import resources as asks
 from pqag.study import settings as needs
 from pqag.study.resources import Work
@@ -107,6 +107,8 @@ RULES = {
         Rule("attack", "attack", needs.attack, asks.attack, network=True, group="attacks", looks_up=OF_ATTACK),
         Rule("attack_shard", "attack", needs.attack, asks.attack, script="attack", network=True, looks_up=OF_ATTACK),
         Rule("train_attack", "attack", needs.attack, asks.train_attack, network=True, looks_up=OF_ATTACK),
+        Rule("train_generator", "attack", needs.attack, asks.train_attack, network=True, looks_up=OF_ATTACK),
+        Rule("generate", "attack", needs.attack, asks.generate, network=True, looks_up=OF_ATTACK),
         Rule("extract_transfer", "source", needs.extract_transfer, asks.extract_transfer, network=True, group="transfers"),
         Rule("evaluate", "score", needs.nothing, asks.evaluate, group="scores"),
         Rule("evaluate_clean", "codebook", needs.nothing, asks.evaluate, script="evaluate", group="scores"),
@@ -219,9 +221,11 @@ def jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
             yield job(f"evaluate_{score.attack}", **its)
             continue
         source = {"model": score.source_model, "training": score.source_training, "bits": score.source_bits}
-        yield job("attack", **its | source)
-        if study["attacks"][score.attack].get("method") in TRAINED:
-            yield job("train_attack", **its | source)
+        method = study["attacks"][score.attack].get("method")
+        yield job("generate" if method in GENERATED else "attack", **its | source)
+        for methods, maker in ((TRAINED, "train_attack"), (GENERATED, "train_generator")):
+            if method in methods:
+                yield job(maker, **its | source)
         yield job("evaluate", **its)
         if score.transferred:
             yield job("extract_transfer", **its)
