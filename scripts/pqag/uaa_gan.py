@@ -134,9 +134,7 @@ def attack_batches(
     batch_size: int = BATCH_SIZES["attack"],
     on_step: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, Any]]]:
-    """As ``attacks.attack_batches``, by the generator with these ``weights``. Raises UserError if they are not finite."""
-    if not all(np.isfinite(array).all() for array in weights.values()):
-        raise UserError(f"the training of {settings.method} diverged: some weights of its generator are NaN or infinite")
+    """As ``attacks.attack_batches``, by the generator with these ``weights``. Raises UserError if what it gives is not finite."""
     device = attacks.prepared(network, codebook, settings)[1]
     generator = Generator().to(device)
     generator.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})

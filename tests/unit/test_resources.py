@@ -98,6 +98,8 @@ def test_scoring_by_hand():
         ("attack", {"attacks__aod__restarts": 10}, "time"),
         ("attack", {"attacks__aod__loss": "ranks", "attacks__aod__method": "square"}, "memory time"),
         ("attack", {"datasets__photos__queries": 400_000}, "memory time"),
+        ("generate", {"datasets__photos__queries": 400_000}, "memory time"),
+        ("train_generator", {"attacks__aod__iterations": 50}, "time"),
         ("sweep", {"figures__sweep__iterations": [1, 2, 5, 10, 20, 200]}, "time"),
         ("sweep", {"figures__sweep__queries": 90_000}, "memory time"),
         ("sweep", {"attacks__aod__restarts": 10}, "time"),

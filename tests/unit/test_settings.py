@@ -125,6 +125,8 @@ BY_HAND = [
     ("attack", VICTIM | {"bits": "24", "attack": "basic"}, BASIC | RUNS),
     ("attack_shard", VICTIM | {"bits": "24", "attack": "basic", "shard": "3", "shards": "3"}, BASIC | RUNS),
     ("train_attack", VICTIM | {"bits": "24", "attack": "basic"}, BASIC | RUNS),
+    ("train_generator", VICTIM | {"bits": "24", "attack": "basic"}, BASIC | RUNS),
+    ("generate", VICTIM | {"bits": "24", "attack": "basic"}, BASIC | RUNS),
     ("evaluate", VICTIM | SOURCE | {"bits": "24", "attack": "strong"}, {}),
     ("evaluate_clean", VICTIM | {"bits": "24"}, {}),
     ("evaluate_farthest", VICTIM | {"bits": "24"}, {}),
@@ -168,11 +170,16 @@ def test_settings_by_hand(study, rule, wildcards, by_hand):
     got = settings(rule, wildcards, study)
     assert list(got) == [*sorted(by_hand), "code"]
     looked_up = {("additive", "pq")} if rule == "quantize" else set()
-    if rule in ("attack", "attack_shard", "train_attack", "sweep"):
+    if rule in ("attack", "attack_shard", "train_attack", "train_generator", "generate", "sweep"):
         looked_up = {(module, got["loss"]) for module in ("losses", "goals", "black_box")} | {("methods", "pgd"), ("black_box", "pgd")}
     own = frozenset(looked_up)
     assert got.pop("code") == provenance.code_digest(RULES[rule].path, own)
     assert got == by_hand
+
+
+def test_only_a_generator_depends_on_its_own_code():
+    of_generator = {name for name, one in RULES.items() if any(path.name == "uaa_gan.py" for path, _ in provenance.reached(one.path))}
+    assert of_generator == {"train_generator", "generate"}
 
 
 def test_an_attack_depends_on_its_own_loss_and_method_and_on_no_other(study, monkeypatch):

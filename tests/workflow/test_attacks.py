@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pqag import files, universal
+from pqag import attacks, checkpoints, codebooks, files, storage, uaa_gan, universal
 from pqag.job import records
 
 from .conftest import ROOT, plan, snakemake, write_config
@@ -25,7 +25,9 @@ def made(tmp_path_factory):
     study |= {key: tiny[key] for key in ("datasets", "training", "threads")} | {"joint": {"epochs": 1}}
     for model in ("pq", "vgg11"):
         study["models"][model]["training"] = {"epochs": 2}
-    study["attacks"] = {name: study["attacks"][name] for name in ("basic", "basic_from_clean", "universal", "square_by_ids")}
+    study["attacks"] = {name: study["attacks"][name] for name in ("basic", "basic_from_clean", "universal", "uaa_gan", "square_by_ids")}
+    study["attacks"]["uaa_gan"]["iterations"] = 1
+    study["shards"] = {"attack": 2}
     study["attacks"]["square_by_ids"] |= {"budget": 30, "queries": 25, "items": 50}
     write_config(folder / "config.yaml", study)
     done = snakemake(folder, "--configfile", folder / "config.yaml", "--cores", 2, "all")
@@ -42,8 +44,8 @@ def test_table_6_has_every_attack_on_both_victims_and_on_another_network(made):
     assert set(rows) == wanted | {(one, one, distance, "clean") for one in ("pq", "csq", "vgg11") for distance in ("SDC", "ADC")}
     own = {attack: rows["pq", "pq", "ADC", attack] for attack in study["attacks"]}
     assert own["basic_from_clean"]["verdict"] == "starved of gradient" and own["basic"]["verdict"] == "sound"
-    assert [float(one["passes"]) for one in own.values()] == [15, 15, 1, 30] and own["square_by_ids"]["requests"] == "30.0"
-    assert [one["queries"] for one in own.values()] == ["60", "60", "60", "25"]
+    assert [float(one["passes"]) for one in own.values()] == [15, 15, 1, 1, 30] and own["square_by_ids"]["requests"] == "30.0"
+    assert [one["queries"] for one in own.values()] == ["60", "60", "60", "60", "25"]
     assert own["basic_from_clean"]["map"] == rows["pq", "pq", "ADC", "clean"]["map"]
     assert float(own["basic"]["map"]) < float(own["basic_from_clean"]["map"])
     assert (folder / "results/attacks/figures/table6_synthetic.png").exists()
@@ -61,6 +63,27 @@ def test_every_query_is_changed_by_what_was_trained_on_training_images(made):
     assert np.array_equal(images, np.clip(queries + np.rint(255 * change).astype(int), 0, 255))
     used = records.dependencies(records.read(folder / MADE / "universal.prov.json"), "input")
     assert used[f"{MADE}/universal.trained.h5"] == files.sha256(folder / MADE / "universal.trained.h5")
+
+
+def test_a_generator_is_made_of_training_images_alone_and_makes_the_queries(made):
+    """Both are what the library makes, bit for bit: the first never receives a query."""
+    folder, study = made
+    victim = folder / MADE.removesuffix("/adversarial")
+    network, codebook = checkpoints.load_network(victim.parent / "weights.pt"), codebooks.read(victim / "codebook.h5")
+    images, queries, ids = storage.read_hdf5(folder / "results/attacks/synthetic/images.h5", "train/images", "query/images", "query/ids")
+    attack = attacks.Attack("basic", 8, 8, 1, method="uaa_gan", options={"discriminator": False})
+    weights, losses = uaa_gan.fit(network, codebook, images[universal.some(len(images), 0)], attack, 0, 32)
+    with h5py.File(folder / MADE / "uaa_gan.trained.h5") as trained:
+        assert trained.attrs["loss"].tolist() == losses and len(losses) == 1
+        assert all(np.array_equal(trained[name], array) for name, array in weights.items())
+    [(adversarial, features, _)] = uaa_gan.attack_batches(network, codebook, queries, ids, attack, 0, weights)
+    stored = storage.read_hdf5(folder / MADE / "uaa_gan.h5", "query/images", "query/features", "query/ids")
+    assert all(np.array_equal(*pair) for pair in zip(stored, (adversarial, features, ids)))
+    used = records.dependencies(records.read(folder / MADE / "uaa_gan.prov.json"), "input")
+    assert used[f"{MADE}/uaa_gan.trained.h5"] == files.sha256(folder / MADE / "uaa_gan.trained.h5")
+    jobs = plan(folder, study | {"attacks": study["attacks"] | {"uaa_gan": study["attacks"]["uaa_gan"] | {"discriminator": True}}})
+    makers = ("attack", "attack_shard", "train_attack", "train_generator", "generate")
+    assert {(rule, its["attack"]) for rule, its in jobs if rule in makers} == {("train_generator", "uaa_gan"), ("generate", "uaa_gan")}
 
 
 def test_another_loss_trains_it_again_and_no_other_attack(made):
