@@ -8,7 +8,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 
-from pqag import attacks, checkpoints, codebooks, files, networks, split, storage
+from pqag import attacks, checkpoints, codebooks, files, networks, split, storage, trained
 from pqag.devices import torch_device
 from pqag.goals import Goals, Known
 from pqag.job.shards import in_words
@@ -23,8 +23,11 @@ def attacked(images: np.ndarray, ids: np.ndarray, aim: Goals | None, settings: d
     device = torch_device(settings)
     codebook = codebooks.read(snakemake.input.codebook)
     network = checkpoints.load_network(snakemake.input.weights, settings.get("brought")).to(device)
-    trained = storage.read_hdf5(snakemake.input.trained, "change") if snakemake.input.get("trained") else [None]
-    attack = replace(attacks.from_settings(settings), goals=aim and aim.codes, change=trained[0])
+    attack = replace(attacks.from_settings(settings), goals=aim and aim.codes)
+    if path := snakemake.input.get("trained"):
+        names = storage.dataset_names(path)
+        arrays = dict(zip(names, storage.read_hdf5(path, *names)))
+        attack = replace(attack, changes=getattr(trained, attack.method).changes(arrays, attack, device))
     steps = -(-len(images) // BATCH) * attack.looks
     with progress(steps, f"{snakemake.wildcards.attack} on {snakemake.wildcards.model}{in_words(snakemake.wildcards)}") as bar:
         seed = int(snakemake.wildcards.seed)

@@ -37,7 +37,7 @@ class Attack:
     point with the largest loss is kept. items, distance: how many items a retrieval system returns, and by which distance, "ADC" or "SDC",
     for the losses of ``pqag.black_box``. budget: how many requests it answers for each query, that of the clean image included. options:
     what only this method uses, see ``options_of``. entry_points: functions of the user's, by their names. goals: the codes that the loss
-    aims at, int64 (N, M), in the order of the images. change: what a trained method begins with, float32 (3, H, W) in units of [0, 1].
+    aims at, int64 (N, M), in the order of the images. changes: what a trained method does to images, see ``pqag.trained``.
     """
 
     loss: str
@@ -57,7 +57,7 @@ class Attack:
     options: Mapping[str, Any] = field(default_factory=dict)
     entry_points: Mapping[str, Callable] = field(default_factory=dict)
     goals: np.ndarray | None = None
-    change: np.ndarray | None = None
+    changes: Callable[[Tensor], Tensor] | None = None
 
     @property
     def looks(self) -> int:
@@ -73,7 +73,7 @@ class Attack:
 
 def from_settings(settings: Mapping[str, Any]) -> Attack:
     """The attack that the settings of a job describe; runs the files of its entry points, whose sha256 stand in ``brought``."""
-    keys = [one.name for one in fields(Attack) if one.name not in ("options", "entry_points", "goals", "change")]
+    keys = [one.name for one in fields(Attack) if one.name not in ("options", "entry_points", "goals", "changes")]
     own = [settings[key] for key in ("loss", "method") if names.is_entry_point(settings[key])]
     functions = {name: user_code.function(name, settings["brought"][name]) for name in own}
     options = {key: settings[key] for key in options_of(settings["method"])}
@@ -311,8 +311,8 @@ def attack_batches(
         aimed = head if settings.goals is None else replace(head, goals=torch.as_tensor(settings.goals[batch], device=device))
         for restart in range(settings.restarts):
             start = random_starts(ids[batch], images.shape[1:], epsilon, seed, restart).to(device)
-            if settings.change is not None:
-                start = torch.from_numpy(settings.change).to(device).expand_as(start)
+            if settings.changes is not None:
+                start = settings.changes(pixels(clean))
             if settings.loss in names.ANSWERS:
                 draws = [np.random.default_rng([seed, int(i), restart, 1]) for i in ids[batch]]  # apart from those of the starts
                 objective = Requests(network, reference, codebook, settings, on_step, draws)

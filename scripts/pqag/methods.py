@@ -102,6 +102,16 @@ def universal(loss: Loss, images: Tensor, start: Tensor, epsilon: float, step: f
     return images + start
 
 
+def uaa_gan(
+    loss: Loss, images: Tensor, start: Tensor, epsilon: float, step: float, iterations: int, *, discriminator: bool = False
+) -> Tensor:
+    """The change that a trained generator makes to each image, which ``start`` is, added to it, see ``pqag.uaa_gan``.
+
+    Looks at the loss as ``universal`` does. Whether a discriminator took part only matters while the generator is trained.
+    """
+    return universal(loss, images, start, epsilon, step, iterations)
+
+
 def momentum_pgd(loss: Loss, images: Tensor, start: Tensor, epsilon: float, step: float, iterations: int, *, decay: float = 1.0) -> Tensor:
     """MI-FGSM (Dong et al. 2018, Algorithm 1): steps along the sign of a sum of gradients of l1-norm 1, the older ones times ``decay``.
 

@@ -22,8 +22,8 @@ UNBOUNDED = ("cw_l2",)
 #: Losses of what a retrieval system answers, and the methods that do with these, see ``pqag.black_box``.
 ANSWERS = ("ranks", "distances")
 BLACK_BOX = ("nes", "random_groups", "square")
-#: Methods that are trained on the training images, see ``pqag.universal``.
-TRAINED = ("universal",)
+#: Methods that are trained on the training images, see ``pqag.trained``.
+TRAINED = ("universal", "uaa_gan")
 FITTED = ("pq", "opq")
 #: How often C&W tries a weight of its loss for a query.
 SEARCHES = 6
@@ -176,8 +176,10 @@ QUANTIZER_NAMES = {
 }
 METHOD_NAMES = {"fgsm": "FGSM", "momentum_pgd": "momentum PGD", "apgd": "APGD", "cw_l2": "C&W"}
 METHOD_NAMES |= {"nes": "NES", "random_groups": "random groups", "square": "Square", "universal": "a universal perturbation"}
+METHOD_NAMES |= {"uaa_gan": "UAA-GAN"}
 ATTACK_NAMES = {"clean": "Clean", "basic": "Basic", "apd": "APD", "aod": "AOD", "farthest": "Farthest codes"}
 ATTACK_NAMES |= {"nes": "NES", "random_groups": "Random groups", "square": "Square", "universal": "Universal"}
+ATTACK_NAMES |= {"uaa_gan": "UAA-GAN"}
 ATTACK_NAMES |= {"margin": "Margin", "cw_l2": "C&W", "hag": "HAG", "centre": "Centre code", "p2p": "P2P", "dhta": "DHTA"}
 
 

@@ -4,23 +4,19 @@ Instead of DeepFool's steps towards another class it takes steps along the sign 
 batches of training images; so it needs neither classes nor labels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pqag import attacks
 from pqag.codebooks import Codebook
 from pqag.names import BATCH_SIZES
 from pqag.networks import Backbone, features, pixels
 
-#: As many training images at the most, drawn by the seed.
-IMAGES = 10_000
-
-
-def some(count: int, seed: int) -> np.ndarray:
-    """Which of ``count`` training images the change is fitted to, int64 (n,), in ascending order."""
-    return np.sort(np.random.default_rng([seed, 0, 0, 3]).permutation(count)[:IMAGES])
+#: Training images at once.
+BATCH = BATCH_SIZES["attack"]
 
 
 def fit(
@@ -31,9 +27,9 @@ def fit(
     seed: int,
     size: int,
     on_step: Callable[[], None] = lambda: None,
-    batch_size: int = BATCH_SIZES["attack"],
-) -> tuple[np.ndarray, list[float]]:
-    """The change, float32 (3, size, size) in units of [0, 1] and within the ball, and the mean loss of each batch.
+    batch_size: int = BATCH,
+) -> tuple[dict[str, np.ndarray], list[float]]:
+    """The ``change``, float32 (3, size, size) in units of [0, 1] and within the ball, and the mean loss of each batch.
 
     images: uint8 (N, 3, H, W), enlarged to ``size`` pixels where they are smaller. All pass ``settings.iterations`` times, in an order of
     its own each time. The step falls from ``settings.step`` to 0 in equal parts. The change begins at a random point of the ball, or at
@@ -57,4 +53,10 @@ def fit(
             length = step * (1 - len(trace) / steps)
             change = (change.detach() + length * gradient.sign()).clamp(-epsilon, epsilon)
             trace.append(float(values.detach().mean()))
-    return change.cpu().numpy(), trace
+    return {"change": change.cpu().numpy()}, trace
+
+
+def changes(arrays: Mapping[str, np.ndarray], settings: attacks.Attack, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The same change for all images, see ``pqag.trained``."""
+    change = torch.from_numpy(arrays["change"]).to(device)
+    return lambda images: change.expand_as(images)

@@ -15,6 +15,7 @@ from planning import ROOT  # noqa: E402
 from rulegraph import arrows  # noqa: E402
 
 from pqag.job import provenance  # noqa: E402
+from pqag.names import TRAINED  # noqa: E402
 from pqag.study import model as config  # noqa: E402
 from pqag.study import rules  # noqa: E402
 from pqag.study.rules import FIGURES, RULES  # noqa: E402
@@ -84,7 +85,7 @@ CHANGES: dict[str, Any] = {
 }
 
 #: Keys that only some attacks use.
-OF_SOME = ("decay", "queries", "target.class", "target.items", "items", "distance", "budget", "directions", "probe")
+OF_SOME = ("decay", "queries", "target.class", "target.items", "items", "distance", "budget", "directions", "probe", "discriminator")
 #: Keys that a generated data set does not have, and keys that need files. The source counts if no hash pins the content. The other
 #: keys belong to victims that the tiny study does not have.
 UNTRIED = {
@@ -264,8 +265,9 @@ def of_module(name: str) -> set[str]:
 
 
 def reaches(step: str, module: Path) -> bool:
-    """Whether results of ``step`` depend on something in ``module``."""
-    return any(path == module for path, _ in provenance.reached(RULES[rule_of(step)].path))
+    """Whether results of ``step`` depend on something in ``module``; of the step that trains attacks, with any of the methods."""
+    chosen = [("trained", method) for method in TRAINED] if step == "train_attack" else []
+    return any(path == module for path, _ in provenance.reached(RULES[rule_of(step)].path, chosen))
 
 
 def in_words(rules: set[str]) -> str:

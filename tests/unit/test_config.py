@@ -72,6 +72,7 @@ SWEEP = {"queries": 250, "epsilon": [0, 1, 2, 4, 8, 12, 16], "iterations": [1, 2
 ATTACK = {"loss": "aod", "method": "pgd", "epsilon": 8, "step": 2.55, "iterations": 5, "random_start": True, "feature": "normalised"}
 ATTACK |= {"assignment": "inner_product", "temperature": 1.0, "decay": 1.0}
 ADDED = {"queries": None, "restarts": 1, "items": 1000, "distance": "ADC", "budget": 1000, "directions": 25, "probe": 4}
+ADDED |= {"discriminator": False}
 
 
 #: A study with nothing but what is needed, and what is the same in it as checked and as resolved.
@@ -236,6 +237,7 @@ CW = {"loss": "clipped_margin", "method": "cw_l2", "iterations": 100}
 P2P = {"loss": "p2p"}
 NES = {"loss": "ranks", "method": "nes"}
 UNIVERSAL = {"loss": "basic", "method": "universal"}
+UAA_GAN = {"loss": "basic", "method": "uaa_gan"}
 
 WRONG = [
     # (key, value, what the sentence must hold: the key, what stands there, the nearest or the allowed)
@@ -364,7 +366,7 @@ WRONG = [
     ("attacks.basic.assignment", "euclidean", ["attacks.basic.assignment: ", "the loss basic does not use it", "allowed with apd"]),
     ("attacks.basic.decay", 0.5, ["attacks.basic.decay: ", "the method pgd does not use it", "allowed with momentum_pgd"]),
     ("attacks.basic.decay", -1, ["attacks.basic.decay is -1", "at least 0"]),
-    ("attacks.basic.method", "fsgm", ["attacks.basic.method: 'fsgm'", "did you mean fgsm?", "universal, or a function"]),
+    ("attacks.basic.method", "fsgm", ["attacks.basic.method: 'fsgm'", "did you mean fgsm?", "universal, uaa_gan, or a function"]),
     ("attacks.basic.method", "mine.py:run:x", ["attacks.basic.method: 'mine.py:run:x' is not known", "as module:function"]),
     ("attacks.basic.loss", "mine:", ["attacks.basic.loss: 'mine:' is not known", "distances, or a function of yours as module:function"]),
     ("attacks.basic", {"loss": "apd", "method": "fgsm", "step": 1}, ["attacks.basic.step", "as long as epsilon; leave the key out"]),
@@ -403,6 +405,14 @@ WRONG = [
     ("attacks.basic", CW | {"loss": "margin"}, ["attacks.basic.loss is margin, but the method cw_l2 stops where the loss is 0"]),
     ("attacks.basic", CW, ["attacks.basic.method: cw_l2 keeps no ball, so only the figure beside Table 6", "models: [] in tables.table1"]),
     ("attacks.basic", UNIVERSAL | {"restarts": 2}, ["attacks.basic.restarts: the method universal is trained once"]),
+    ("attacks.basic", UAA_GAN, ["attacks.basic.method: uaa_gan is trained for one strength; set models: [] in figures.sweep"]),
+    ("attacks.basic", UAA_GAN | {"loss": "p2p"}, ["attacks.basic.loss is p2p, but the method uaa_gan aims at no code; choose another"]),
+    ("attacks.basic", UAA_GAN | {"loss": "hag"}, ["loss is hag, but the method uaa_gan cannot go by a loss that changes"]),
+    ("attacks.basic", UAA_GAN | {"loss": "ranks"}, ["attacks.basic.method is uaa_gan, but the loss ranks is of what", "no gradient"]),
+    ("attacks.basic", UAA_GAN | {"restarts": 2}, ["attacks.basic.restarts: the method uaa_gan is trained once"]),
+    ("attacks.basic", UAA_GAN | {"random_start": True}, ["attacks.basic.random_start: the method uaa_gan changes an image once"]),
+    ("attacks.basic", UAA_GAN | {"step": 2}, ["attacks.basic.step: the method uaa_gan changes an image once, by up to epsilon"]),
+    ("attacks.basic", UNIVERSAL | {"discriminator": True}, ["attacks.basic.discriminator: the method universal does not use it"]),
     ("tables.table6.transfer", "vgg61", ["tables.table6.transfer: 'vgg61' is not known: did you mean vgg16?"]),
     ("attacks.basic.restarts", 0, ["attacks.basic.restarts is 0", "at least 1"]),
     ("attacks.strong.feature", "raw", ["attacks.strong.feature: ", "the loss apd does not use it", "allowed with basic, hag"]),
@@ -424,7 +434,9 @@ WRONG = [
 )
 def test_an_attack_on_a_black_box_has_all_keys_that_it_uses_and_the_steps_of_its_budget(changes, wanted):
     """Of 999 requests besides that of the clean image; other attacks have none of these keys."""
-    unused = {"restarts", "queries"} | ({"directions", "probe"} if changes["method"] not in ("nes", "random_groups") else set())
+    unused = {"restarts", "queries", "discriminator"} | (
+        {"directions", "probe"} if changes["method"] not in ("nes", "random_groups") else set()
+    )
     wanted = ATTACK | {key: value for key, value in wanted.items() if key not in unused} | {"loss": "ranks", "method": changes["method"]}
     assert parse_study(LEAST | {"attacks": {"x": {"loss": "ranks"} | changes}}).resolved()["attacks"]["x"] == wanted
 
@@ -436,6 +448,12 @@ def test_a_mistake_is_reported_with_its_key_and_what_is_allowed(path, value, fra
     words = sentence(changed(path, value))
     for fragment in fragments:
         assert fragment in words, words
+
+
+def test_only_the_settings_of_a_generator_have_its_key():
+    study = LEAST | {"attacks": {"basic": {"loss": "basic"}, "x": UAA_GAN | {"epsilon": 4}}, "figures": {"sweep": {"models": []}}}
+    basic, own = parse_study(study).resolved()["attacks"].values()
+    assert "discriminator" not in basic and own["discriminator"] is False and own["step"] == 4 and not own["random_start"]
 
 
 def test_the_first_mistake_is_reported_and_the_others_counted():
@@ -586,12 +604,12 @@ def test_whatever_the_file_holds_it_is_valid_or_a_user_error(path, value):
 def test_keys_of_an_attack_and_of_training_are_the_fields_of_their_classes():
     """But for the functions, which the names of an attack stand for, and the options of its method."""
     options = {key: users for key, (kind, users) in config.USED_BY.items() if kind == "method"}
-    of_methods = {method: attacks.options_of(method) for method in (*names.METHODS, *names.BLACK_BOX)}
+    of_methods = {method: attacks.options_of(method) for method in (*names.METHODS, *names.BLACK_BOX, *names.TRAINED)}
     assert {method: set(found) for method, found in of_methods.items()} == {
         method: {key for key, users in options.items() if method in users} for method in of_methods
     }
     assert all(config.Attack.model_fields[key].default == value for found in of_methods.values() for key, value in found.items())
-    assert {*config.Attack.model_fields, "entry_points", "options", "goals", "change"} - options.keys() - {"target", "queries"} == {
+    assert {*config.Attack.model_fields, "entry_points", "options", "goals", "changes"} - options.keys() - {"target", "queries"} == {
         field.name for field in dataclasses.fields(attacks.Attack)
     }
     assert set(config.Training.model_fields) == {field.name for field in dataclasses.fields(training.Recipe)}

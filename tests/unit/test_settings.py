@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pqag import additive, black_box, goals, losses, methods, names
+from pqag import additive, black_box, goals, losses, methods, names, trained
 from pqag.job import provenance
 from pqag.study.model import parse_study
 from pqag.study.rules import RULES, settings
@@ -170,10 +170,21 @@ def test_settings_by_hand(study, rule, wildcards, by_hand):
     assert list(got) == [*sorted(by_hand), "code"]
     looked_up = {("additive", "pq")} if rule == "quantize" else set()
     if rule in ("attack", "attack_shard", "train_attack", "sweep"):
-        looked_up = {(module, got["loss"]) for module in ("losses", "goals", "black_box")} | {("methods", "pgd"), ("black_box", "pgd")}
+        looked_up = {(module, got["loss"]) for module in ("losses", "goals", "black_box")}
+        looked_up |= {(module, "pgd") for module in ("methods", "black_box", *["trained"] * (rule != "sweep"))}
     own = frozenset(looked_up)
     assert got.pop("code") == provenance.code_digest(RULES[rule].path, own)
     assert got == by_hand
+
+
+@pytest.mark.parametrize("rule", ["attack", "train_attack"])
+def test_only_a_generator_depends_on_its_own_code(rule):
+    for method in ("pgd", "universal", "uaa_gan"):
+        found = provenance.reached(RULES[rule].path, RULES[rule].chosen({"loss": "basic", "method": method}))
+        assert [any(path.name == f"{one}.py" and name for path, name in found) for one in ("universal", "uaa_gan")] == [
+            method == "universal",
+            method == "uaa_gan",
+        ]
 
 
 def test_an_attack_depends_on_its_own_loss_and_method_and_on_no_other(study, monkeypatch):
@@ -290,6 +301,10 @@ def rules_with_a_script() -> dict[str, str]:
     return found | {rule: found[other] for rule, other in used.items()}
 
 
+#: What a rule looks up to find others: a method that is trained looks up its loss.
+THROUGH = {"train_attack": [("trained", "universal")]}
+
+
 def test_rules_and_scripts_are_those_of_the_workflow():
     scripts = rules_with_a_script()
     assert set(RULES) == set(scripts) == {"study", "reading"} | {rule for rule, _, _ in BY_HAND}
@@ -300,11 +315,12 @@ def test_rules_and_scripts_are_those_of_the_workflow():
     assert asked == {rule for rule in RULES if not RULES[rule].script} | {"adopt_joint"}
     study = parse_study(STUDY).resolved()
     for name in provenance.CHOSEN:  # a script that looks functions up says by which settings
-        users = {rule for rule in RULES if any(path.name == name for path, _ in provenance.reached(RULES[rule].path))}
+        reached = {rule: provenance.reached(one.path, THROUGH.get(rule, ())) for rule, one in RULES.items()}
+        users = {rule for rule, found in reached.items() if any(path.name == name for path, _ in found)}
         assert users == {rule for rule in RULES if name.removesuffix(".py") in {module for _, module in RULES[rule].looks_up}}
     assert all(hasattr(goals, name) == (name in names.AIMED) for name in names.LOSSES)
     assert all(hasattr(losses, name) for name in names.LOSSES) and all(hasattr(methods, name) for name in names.METHODS)
-    assert all(hasattr(additive, name) for name in names.ADDITIVE)
+    assert all(hasattr(additive, name) for name in names.ADDITIVE) and all(hasattr(trained, name) for name in names.TRAINED)
     assert all(hasattr(black_box, name) for name in (*names.ANSWERS, *names.BLACK_BOX))
     everything = VICTIM | SOURCE | {"bits": "24", "attack": "strong"}
     for rule, other in ((rule, RULES[rule].script) for rule in RULES.keys() - asked):

@@ -290,6 +290,8 @@ def test_caption_tells_of_other_networks_quantizers_and_methods():
     attacks["dhta"] = ATTACKS["aod"] | {"loss": "dhta", "target": {"class": 3, "items": None}}
     attacks["thorough"] = ATTACKS["aod"] | {"method": "apgd", "iterations": 100, "step": 16, "restarts": 3}
     attacks["for_all"] = ATTACKS["basic"] | {"method": "universal"}
+    attacks["generated"] = ATTACKS["basic"] | {"method": "uaa_gan", "step": 8, "discriminator": False}
+    attacks["judged"] = attacks["generated"] | {"discriminator": True}
     attacks["asks"] = ATTACKS["basic"] | {"method": "square", "loss": "ranks", "iterations": 98, "step": 16, "items": 7, "distance": "SDC"}
     attacks["asks"] |= {"budget": 100}
     networks = {"vgg16": "vgg16", "fine": "vgg16", "mine": "a.b:net", "alexnet_opq": "alexnet"}
@@ -302,6 +304,9 @@ def test_caption_tells_of_other_networks_quantizers_and_methods():
         "2.55 by momentum PGD. own: pixels within 8 grey levels, 5 steps of 2.55 by mine:run. "
         "thorough: pixels within 8 grey levels, 100 steps of 16 by APGD, the best of 3 starts. "
         "for_all: pixels within 8 grey levels, one change for all, trained in 5 passes of training images with steps from 2.55. "
+        "generated: pixels within 8 grey levels, one step of 8 by UAA-GAN, whose generator was trained in 5 passes of training images. "
+        "judged: pixels within 8 grey levels, one step of 8 by UAA-GAN, whose generator was trained in 5 passes of training images, with a "
+        "discriminator. "
         "asks: pixels within 8 grey levels, 98 steps of 16 by Square, in up to 100 requests, which return the first 7 items by SDC, "
         "without their distances. "
         "DHTA is targeted: it leads queries to the class 3. Seed 0."

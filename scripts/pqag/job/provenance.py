@@ -20,7 +20,7 @@ LIBRARY = Path(__file__).parents[1]
 HARNESS = ("job", "errors.py", "light.py", "sources.py")
 #: Modules with functions that scripts look up by a name in a job's settings: ``getattr(losses, settings["loss"])``. A digest covers
 #: those that the job chooses (``Rule.chosen`` in study/rules.py) and those that are named in the code, not all that the modules define.
-CHOSEN = ("losses.py", "goals.py", "methods.py", "black_box.py", "additive.py")
+CHOSEN = ("losses.py", "goals.py", "methods.py", "black_box.py", "trained.py", "additive.py")
 
 # ------------------------------------------------------------------------------------------------------------------------- modules
 

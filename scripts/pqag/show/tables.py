@@ -456,7 +456,7 @@ def systems_in_words(rows: pd.DataFrame, marked: pd.DataFrame, settings: Mapping
 
 def passes(attack: Mapping[str, Any], health: Mapping[str, Any]) -> int:
     """What an attack costs: passes of an image through the network. A look at a loss with its gradient is three, a request one, and
-    what was trained costs one pass of a query."""
+    what was trained costs one pass of a query: that of a generator itself does not count."""
     if attack["method"] in TRAINED:
         return 1
     return health.get("requests") or attack.get("restarts", 1) * 3 * (len(health["loss"]) - 1)
@@ -626,7 +626,7 @@ def caption(
         sentences.append(f"Channels of the networks as a share of the original's: {', '.join(narrow)}.")
     balls: dict[tuple, list[str]] = {}
     for name, attack in settings["attacks"].items():
-        keys = ("epsilon", "iterations", "step", "method", "restarts", "budget", "items", "distance")
+        keys = ("epsilon", "iterations", "step", "method", "restarts", "budget", "items", "distance", "discriminator")
         balls.setdefault((*map(attack.get, keys), "budget" in attack and attack["loss"]), []).append(name)
     for values, names in balls.items():
         shown = zip(("epsilon", "iterations", "step"), values)
@@ -635,8 +635,11 @@ def caption(
         method = "" if values[3] == "pgd" else f" by {METHOD_NAMES.get(values[3], values[3])}"
         best = f", the best of {setting(f'restarts/{names[0]}', values[4], 'attacks', names[0], 'restarts')} starts" if values[4] else ""
         steps = f"{iterations} step{'s' * (values[1] > 1)} of {step}{method}{best}"
-        if values[3] in TRAINED:
+        if values[3] == "universal":
             steps = f"one change for all, trained in {iterations} passes of training images with steps from {step}"
+        if values[3] == "uaa_gan":
+            judge = ", with a discriminator" if attack["discriminator"] else ""
+            steps = f"one step of {step}{method}, whose generator was trained in {iterations} passes of training images{judge}"
         if values[5]:
             budget, items = (setting(f"{key}/{names[0]}", attack[key], "attacks", names[0], key) for key in ("budget", "items"))
             unseen = ", without their distances" if attack["loss"] == "ranks" else ""

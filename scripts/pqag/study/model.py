@@ -65,11 +65,12 @@ USED_BY = {
     "budget": ("loss", ANSWERS),
     "directions": ("method", ("nes", "random_groups")),
     "probe": ("method", ("nes", "random_groups")),
+    "discriminator": ("method", ("uaa_gan",)),
 }
 #: Those that a loss of the user's does not use: it is given all else that losses use.
 NOT_OWN = ("target", "items", "distance", "budget")
 #: Keys of an attack that its settings only have where they are set or used, so that adding them made no attack stale.
-ADDED = ("restarts", "queries", "target", "items", "distance", "budget", "directions", "probe")
+ADDED = ("restarts", "queries", "target", "items", "distance", "budget", "directions", "probe", "discriminator")
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]  # a part of file names
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -230,6 +231,7 @@ class Attack(_Section):
     budget: Annotated[int, Field(ge=1)] = 1000
     directions: Annotated[int, Field(ge=1)] = 25
     probe: Annotated[float, Field(gt=0, le=255)] = 4.0
+    discriminator: bool = False
 
     def uses(self, key: str) -> bool:
         """Whether its loss or its method is one of those of ours that a key of ``USED_BY`` is for."""
@@ -239,9 +241,12 @@ class Attack(_Section):
     def implied(self) -> dict[str, Any]:
         """What ``step`` and ``iterations`` are for methods that choose them: FGSM is one step as long as the radius, and APGD begins with
         steps of twice that. Square changes pixels from one end of the ball to the other, and methods for a black box take as many steps as
-        their budget allows. C&W begins at the clean image and keeps no ball. Nothing for other methods."""
+        their budget allows. C&W begins at the clean image and keeps no ball. A generator changes an image once, by up to the radius.
+        Nothing for other methods."""
         if self.method in UNBOUNDED:
             return {"epsilon": 255, "random_start": False}
+        if self.method == "uaa_gan":
+            return {"step": self.epsilon or self.step, "random_start": False}
         of_methods = {"fgsm": {"step": self.epsilon, "iterations": 1}, "apgd": {"step": min(2 * self.epsilon, 255)}}
         of_methods |= {"square": of_methods["apgd"]}
         if self.method in BLACK_BOX:
@@ -501,6 +506,7 @@ class Study(_Section):
                     words = {"fgsm": "is one step as long as epsilon", "apgd": "begins with steps of twice epsilon"}
                     words |= {"square": "changes pixels by twice epsilon"} if key == "step" else {}
                     words |= {"cw_l2": "begins at the clean image, and keeps no ball"}
+                    words |= {"uaa_gan": "changes an image once, by up to epsilon"}
                     words = words.get(attack.method, "takes as many steps as its budget allows")
                     raise ValueError(f"attacks.{name}.{key}: the method {attack.method} {words}; leave the key out")
             if attack.loss in ANSWERS or attack.method in BLACK_BOX:
@@ -927,7 +933,8 @@ def _check_unbounded(name: str, attack: Attack) -> None:
 def _check_trained(name: str, attack: Attack) -> None:
     """That a method that is trained has a loss which needs no codes of the queries, and one start."""
     if attack.loss in (*AIMED, *SCHEDULED):
-        words = "has one change for all images" if attack.loss in AIMED else "cannot go by a loss that changes from step to step"
+        words = "has one change for all images" if attack.method == "universal" else "aims at no code"
+        words = words if attack.loss in AIMED else "cannot go by a loss that changes from step to step"
         raise ValueError(f"attacks.{name}.loss is {attack.loss}, but the method {attack.method} {words}; choose another")
     if attack.restarts > 1:
         raise ValueError(f"attacks.{name}.restarts: the method {attack.method} is trained once; leave the key out")

@@ -52,6 +52,7 @@ WILDCARDS = {
 
 #: What an attack, and the fit of a codebook, look up by name, see ``Rule``.
 OF_ATTACK = (("loss", "losses"), ("loss", "goals"), ("method", "methods"), ("loss", "black_box"), ("method", "black_box"))
+OF_TRAINED = (*OF_ATTACK, ("method", "trained"))
 OF_QUANTIZER = (("method", "additive"),)
 
 
@@ -115,9 +116,9 @@ RULES = {
         Rule("extract_shard", "victim", needs.extract, asks.extract, script="extract", network=True),
         Rule("quantize", "codebook", needs.quantize, asks.quantize, group="codebooks", looks_up=OF_QUANTIZER),
         Rule("encode", "codebook", needs.nothing, asks.quantize, group="codebooks"),
-        Rule("attack", "attack", needs.attack, asks.attack, network=True, group="attacks", looks_up=OF_ATTACK),
-        Rule("attack_shard", "attack", needs.attack, asks.attack, script="attack", network=True, looks_up=OF_ATTACK),
-        Rule("train_attack", "attack", needs.attack, asks.train_attack, network=True, looks_up=OF_ATTACK),
+        Rule("attack", "attack", needs.attack, asks.attack, network=True, group="attacks", looks_up=OF_TRAINED),
+        Rule("attack_shard", "attack", needs.attack, asks.attack, script="attack", network=True, looks_up=OF_TRAINED),
+        Rule("train_attack", "attack", needs.attack, asks.train_attack, network=True, looks_up=OF_TRAINED),
         Rule("extract_transfer", "source", needs.extract_transfer, asks.extract_transfer, network=True, group="transfers"),
         Rule("evaluate", "score", needs.nothing, asks.evaluate, group="scores"),
         Rule("evaluate_clean", "codebook", needs.nothing, asks.evaluate, script="evaluate", group="scores"),
