@@ -20,7 +20,7 @@ with step(snakemake) as settings:
             before = clean[one["target_model"]][kind]["average_precision"][: len(own)]
             curve = distortion.curve(sizes, before, one[kind]["average_precision"])
             curves.append(curve.assign(model=one["target_model"], attack=one["attack"], distance=kind))
-    rows = pd.concat(curves, ignore_index=True)[["model", "attack", "distance", "attacked", "l2_max", "l2_mean", "map"]]
+    rows = pd.concat(curves, ignore_index=True)[["model", "attack", "distance", "attacked", "queries", "l2_max", "l2_mean", "map"]]
     files.write_text(snakemake.output.csv, rows.to_csv(index=False, lineterminator="\n"))
     title = f"Smallest changes, {storage.titles([given.images])[snakemake.wildcards.dataset]}, {settings['bits']} bits"
     figures.save(figures.distortion(rows, title), snakemake.output.pdf, snakemake.output.png)

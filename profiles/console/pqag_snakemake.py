@@ -51,15 +51,15 @@ def within_the_memory(every: Callable) -> Callable:
 
 
 def without_a_rate_limit(every: Callable) -> Callable:
-    """Drop Snakemake's usual limit of 100 jobs a second; one that the user sets holds. It is here for the reason above.
+    """Drop Snakemake's usual limit of 100 jobs a second for local runs; another one holds. It is here for the reason above.
 
-    No run comes near it, and it costs: while jobs wait for a core, each look at the queue orders another one a second later, and so does
-    each job that ends. After N jobs Snakemake looks N times a second at all jobs that wait.
+    No local run comes near it, and it costs: while jobs wait for a core, each look at the queue orders another one a second later, and so
+    does each job that ends. After N jobs Snakemake looks N times a second at all jobs that wait.
     """
 
     def schedule(scheduler):
         limit = scheduler.workflow.scheduling_settings.max_jobs_per_timespan
-        if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+        if scheduler.workflow.local_exec and limit and (limit.max_jobs, limit.timespan) == (100, 1):
             scheduler.job_rate_limiter = None
         return every(scheduler)
 

@@ -33,7 +33,9 @@ METHODS = (*names.METHODS, *BLACK_BOX)
 #: What ``attack`` accepts besides its own parameters, with the values of a study that does not name them; the last only some methods use.
 OF_METHODS = {name: default for method in METHODS for name, default in attacks.options_of(method).items()}
 OPTIONS = {"step": 2.55, "iterations": 5} | {
-    one.name: one.default for one in fields(attacks.Attack) if one.default is not MISSING and one.name not in ("feature", "goals")
+    one.name: one.default
+    for one in fields(attacks.Attack)
+    if one.default is not MISSING and one.name not in ("feature", "goals", "changes")
 }
 OPTIONS |= OF_METHODS
 
@@ -271,7 +273,7 @@ def _settings(victim: Victim, loss: str | Callable, epsilon: float, options: dic
     if values["method"] in names.UNBOUNDED:
         if values["loss"] != "clipped_margin" and values["loss"] not in own or values["restarts"] != 1:
             raise UserError(f"{values['method']} needs the loss clipped_margin, or a function that is 0 at success, and no restarts")
-        epsilon, values["random_start"] = 255, False
+        epsilon, values["random_start"], values["distribution"] = 255, False, "own"
     _number("restarts", values["restarts"], 1, whole=True)
     _number("temperature", values["temperature"], np.finfo(float).tiny)
     _number("decay", values["decay"], 0)

@@ -66,9 +66,7 @@ class Attack:
             return names.requests(self.method, self.iterations, self.options.get("directions", 0)) - 1
         if self.method in names.TRAINED:
             return 1
-        if self.method == "cw_l2":
-            return names.SEARCHES * self.iterations
-        return self.restarts * (self.iterations + (self.method == "apgd"))
+        return self.options.get("searches", self.restarts) * (self.iterations + (self.method == "apgd"))
 
 
 def from_settings(settings: Mapping[str, Any]) -> Attack:

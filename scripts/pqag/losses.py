@@ -116,7 +116,8 @@ def margin(z: Tensor, clean: Tensor, head: Head) -> Tensor:
 
 
 def clipped_margin(z: Tensor, clean: Tensor, head: Head) -> Tensor:
-    """The same, but no sub-space counts above 0, so it is 0 once the codes of all have changed: what ``methods.cw_l2`` wants."""
+    """The same, but no sub-space counts above 0, so it is 0 once the codes of all have changed: what ``methods.cw_l2`` wants.
+    Equal codewords count as different ones."""
     return _margins(z, clean, head).clamp(max=0).sum(1)
 
 

@@ -13,8 +13,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pqag.names import SEARCHES
-
 log = logging.getLogger("pqag")
 
 #: What took the steps of ``pgd`` in this process, for the record: AdverTorch, or pqag where that cannot be imported; None before any step.
@@ -177,22 +175,22 @@ def apgd_checkpoints(iterations: int) -> list[int]:
 ENDS = 0.99
 
 
-def cw_l2(loss: Loss, images: Tensor, start: Tensor, epsilon: float, step: float, iterations: int) -> Tensor:
+def cw_l2(loss: Loss, images: Tensor, start: Tensor, epsilon: float, step: float, iterations: int, *, searches: int = 6) -> Tensor:
     """The smallest change by its l2 norm for which ``loss`` is at least 0, in no ball (Carlini and Wagner 2017, their L2 attack).
 
     Adam minimises ||change||^2 - c ``loss`` for ``iterations`` steps over w, where images are (tanh w + 1) / 2, at a rate that moves a grey
-    pixel by about ``step``. Each query tries ``SEARCHES`` values of c: the first is 1, the next ten times as much until the loss gets to 0,
-    and from then on the middle of the interval that is left. The loss is that of 8-bit images, as they are stored, and the gradient
-    ignores the rounding. Returns the clean image of a query for which it found nothing. ``start`` and ``epsilon`` have no effect.
+    pixel by about ``step``. Each query tries as many values of c as ``searches`` says: the first is 1, the next ten times as much until the
+    loss gets to 0, and from then on the middle of the interval that is left. The loss is that of 8-bit images, as they are stored, and the
+    gradient ignores the rounding. Returns the clean image of a query for which it found nothing. ``start`` and ``epsilon`` have no effect.
     """
     found, least = images, torch.full_like(images[:, 0, 0, 0], torch.inf)
     c, low, high = torch.full_like(least, 1.0), torch.zeros_like(least), torch.full_like(least, torch.inf)
-    for _ in range(SEARCHES):
+    for _ in range(searches):
         w = (ENDS * (2 * images - 1)).atanh().requires_grad_()
         adam, reached = torch.optim.Adam([w], lr=2 * step), torch.zeros_like(least, dtype=torch.bool)
         for _ in range(iterations):
-            x = ((w.tanh() / ENDS + 1) / 2).clamp(0, 1)
-            x = (255 * x.detach()).round() / 255 + (x - x.detach())
+            x = (w.tanh() / ENDS + 1) / 2
+            x = (255 * x.detach()).round().clamp(0, 255) / 255 + (x - x.detach())  # clamp has no gradient at its ends
             values, sizes = loss(x), ((x - images) ** 2).sum((1, 2, 3))
             better = (values.detach() >= 0) & (sizes.detach() < least)
             reached |= values.detach() >= 0

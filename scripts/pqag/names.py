@@ -25,8 +25,6 @@ BLACK_BOX = ("nes", "random_groups", "square")
 #: Methods that are trained on the training images, see ``pqag.trained``.
 TRAINED = ("universal", "uaa_gan")
 FITTED = ("pq", "opq")
-#: How often C&W tries a weight of its loss for a query.
-SEARCHES = 6
 #: Iterations that a method needs: APGD, so that its checkpoints are more than a step apart; C&W, so that most of its searches get there.
 LEAST = {"apgd": 20, "cw_l2": 100}
 #: Quantizers whose codewords have the full length of a feature and are added up, see ``pqag.additive``.

@@ -85,7 +85,7 @@ CHANGES: dict[str, Any] = {
 }
 
 #: Keys that only some attacks use.
-OF_SOME = ("decay", "queries", "target.class", "target.items", "items", "distance", "budget", "directions", "probe", "discriminator")
+OF_SOME = ("decay", "queries", "target.class", "target.items", "items", "distance", "budget", "directions", "probe")
 #: Keys that a generated data set does not have, and keys that need files. The source counts if no hash pins the content. The other
 #: keys belong to victims that the tiny study does not have.
 UNTRIED = {
@@ -108,6 +108,8 @@ UNTRIED = {
     "tables.table5.models": ("table5", "table5, and what it lacks"),
     **{f"tables.table6.{key}": ("table6", "table6, and what it lacks") for key in ("models", "bits", "transfer")},
     **{f"attacks.*.{key}": ("attack, sweep", "the same as `attacks.*.step`") for key in OF_SOME},
+    "attacks.*.searches": ("attack", "the same as `attacks.*.step`"),
+    "attacks.*.discriminator": ("train_attack, attack", "these and what follows from them"),
     "tables.table4.bits": ("drops, table4", "drops and table4, and what they lack at that code length"),
     "figures.bits": (
         "perturbation, centroid_distributions, retrieval_sheet, precision_recall, figure_sweep, gallery",

@@ -100,10 +100,11 @@ class Trained:
         return found
 
     def _attacked(self, victim: api.Victim, queries: np.ndarray, ids: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        """The queries after every attack of ours in the study."""
+        """The queries after every attack of ours in the study that needs nothing but its victim, and keeps a ball."""
         for attack in self.study["attacks"]:
             settings = settings_of_attack({"attack": attack, "model": self.model}, self.study)
-            if names.is_entry_point(settings["loss"]) or names.is_entry_point(settings["method"]):
+            loss, method = settings["loss"], settings["method"]
+            if loss not in api.LOSSES or method not in api.METHODS or method in names.UNBOUNDED:
                 continue
             options = {key: settings[key] for key in ("loss", "epsilon", *api.OPTIONS) if key in settings}
             yield attack, api.attack(victim, queries, seed=self.seed, ids=ids, **options)

@@ -80,10 +80,14 @@ def test_the_library_of_another_clone_on_pythonpath_is_refused_by_its_path(tmp_p
         assert fine or f"PYTHONPATH has {path}, whose library pqag would compute" in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("limit", "holds"), [("100/1s", False), ("5/1s", True), ("100/1m", True)])
-def test_only_the_usual_limit_of_jobs_a_second_is_dropped(limit, holds):
+@pytest.mark.parametrize(
+    ("limit", "local", "holds"), [("100/1s", True, False), ("100/1s", False, True), ("5/1s", True, True), ("100/1m", True, True)]
+)
+def test_only_the_usual_limit_of_jobs_a_second_is_dropped_and_only_here(limit, local, holds):
     settings = types.SimpleNamespace(max_jobs_per_timespan=MaxJobsPerTimespan.parse_choice(limit))
-    scheduler = types.SimpleNamespace(workflow=types.SimpleNamespace(scheduling_settings=settings), job_rate_limiter="limiter")
+    scheduler = types.SimpleNamespace(
+        workflow=types.SimpleNamespace(scheduling_settings=settings, local_exec=local), job_rate_limiter="limiter"
+    )
     assert pqag_snakemake.without_a_rate_limit(lambda one: one.job_rate_limiter)(scheduler) == ("limiter" if holds else None)
 
 

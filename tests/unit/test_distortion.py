@@ -13,9 +13,10 @@ def test_the_norm_of_a_change_by_hand():
 
 
 def test_a_curve_by_hand():
-    """Queries in the order of their changes, 1, 2 and 5; the one without relevant items is left out."""
-    found = distortion.curve(np.array([5.0, 1, 9, 2]), [0.9, 0.6, None, 0.3], [0.0, 0.3, None, 0.6])
-    assert found["attacked"].tolist() == [0, 1, 2, 3]
+    """Queries in the order of their changes, 1, 2 and 5; the one without relevant items is left out. Of one nothing was found: it is never
+    attacked, but counts among all."""
+    found = distortion.curve(np.array([5.0, 1, 9, 0, 2]), [0.9, 0.6, None, 0.2, 0.3], [0.0, 0.3, None, 0.2, 0.6])
+    assert found["attacked"].tolist() == [0, 1, 2, 3] and set(found["queries"]) == {4}
     assert found["l2_max"].tolist() == [0, 1, 2, 5]
-    assert found["l2_mean"].tolist() == pytest.approx([0, 1 / 3, 1, 8 / 3])
-    assert found["map"].tolist() == pytest.approx([60, 50, 60, 30])
+    assert found["l2_mean"].tolist() == pytest.approx([0, 1 / 4, 3 / 4, 8 / 4])
+    assert found["map"].tolist() == pytest.approx([50, 42.5, 50, 27.5])

@@ -99,8 +99,8 @@ def costs_rows(names):
 
 def distortion_rows(names):
     keys = itertools.product(("SDC", "ADC"), names, ("cw_l2", "mine"), range(20))
-    lines = [(*key[:3], 0.1 * key[3], 80.0 - key[3]) for key in keys]
-    return pd.DataFrame(lines, columns=["distance", "model", "attack", "l2_mean", "map"])
+    lines = [(*key, 20, 0.1 * key[3], 80.0 - key[3]) for key in keys]
+    return pd.DataFrame(lines, columns=["distance", "model", "attack", "attacked", "queries", "l2_mean", "map"])
 
 
 KINDS = {

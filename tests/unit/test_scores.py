@@ -4,7 +4,7 @@ import pytest
 
 from pqag.names import PRETRAINED, kind_of
 from pqag.study.rules import jobs
-from pqag.study.scores import Score, counterpart, rows_of, scores, tables, transfers, victims
+from pqag.study.scores import Score, counterpart, rows_of, scores, smallest_changes, tables, transfers, victims
 
 MODEL = {"width": 1, "like": None, "weights": None, "training": {"epochs": 4}, "quantizer": {"method": "pq", "subspaces": 4}}
 STUDY = {
@@ -53,7 +53,10 @@ def test_scores_of_table_6_by_hand():
     # An attack that keeps no ball has a score on each victim for its figure, but no row.
     study = without("table1", "table3", "table4") | {"tables": table, "attacks": STUDY["attacks"] | {"least": {"method": "cw_l2"}}}
     assert rows_of(study, "table6") == found
-    assert scores(study) == found + [scored("least", model, 16) for model in ("vgg16", "alexnet")]
+    assert scores(study) == found
+    assert smallest_changes(study) == [scored("least", model, 16) for model in ("vgg16", "alexnet")]
+    several = [its for rule, its in jobs(study | {"seeds": [3, 4]}) if rule in ("attack", "evaluate") and its["attack"] == "least"]
+    assert len(several) == 4 and all(its["seed"] == "3" for its in several)
     assert needed(study, "distortion", {}) and not needed(without() | {"tables": table}, "distortion", {})
 
 

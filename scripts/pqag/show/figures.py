@@ -458,12 +458,16 @@ def costs(rows: pd.DataFrame, title: str) -> Figure:
 def distortion(rows: pd.DataFrame, title: str) -> Figure:
     """mAP against the mean l2 norm of the changes, a line an attack and victim, a panel a distance.
 
-    ``rows``: curves of ``pqag.show.distortion``, at least one, with the columns model, attack, distance, l2_mean and map (percent).
+    ``rows``: curves of ``pqag.show.distortion``, at least one, with the columns model, attack, distance, attacked, queries, l2_mean and map
+    (percent).
     """
     if rows.empty:
         raise ValueError("rows must not be empty")
     figure, grid = _panels(title, 1, len(DISTANCES), PAGE, 3.0, sharey=True)
-    lines = {key: f"{attack_name(key[1])} on {model_name(key[0])}" for key in dict.fromkeys(zip(rows["model"], rows["attack"]))}
+    lines = {}
+    for (model, attack), curve in rows.groupby(["model", "attack"], sort=False):
+        found = f"{curve['attacked'].max()} of {curve['queries'].max()} queries"
+        lines[model, attack] = f"{attack_name(attack)} on {model_name(model)} ({found})"
     styles = attack_style(lines.values())
     for axes, distance in zip(grid[0], DISTANCES):
         for (model, attack), label in lines.items():

@@ -18,6 +18,7 @@ CAPTIONS = {
     "figure4": "The paper's Figure 4: the first ten images retrieved by ADC, clean and after each attack.",
     "figure5": "The paper's Figure 5: precision-recall curves, means over the queries, relevant items of a tie spread evenly over it.",
     "sweep": "mAP against the strength of each attack.",
+    "distortion": "mAP against the mean l2 norm of the change, as more queries are attacked, those with the smallest change first.",
     "table": "Table {number} as a heat map.",
     "table6": "mAP against the cost of attacks: passes of an image through the network, of which a look with its gradient counts three.",
     "table5": "Clean mAP against the mAP under the strongest attack; a line goes down to the mAP of the farthest codes.",

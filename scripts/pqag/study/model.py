@@ -65,12 +65,13 @@ USED_BY = {
     "budget": ("loss", ANSWERS),
     "directions": ("method", ("nes", "random_groups")),
     "probe": ("method", ("nes", "random_groups")),
+    "searches": ("method", UNBOUNDED),
     "discriminator": ("method", ("uaa_gan",)),
 }
 #: Those that a loss of the user's does not use: it is given all else that losses use.
 NOT_OWN = ("target", "items", "distance", "budget")
 #: Keys of an attack that its settings only have where they are set or used, so that adding them made no attack stale.
-ADDED = ("restarts", "queries", "target", "items", "distance", "budget", "directions", "probe", "discriminator")
+ADDED = ("restarts", "queries", "target", "items", "distance", "budget", "directions", "probe", "searches", "discriminator")
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]  # a part of file names
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -231,6 +232,7 @@ class Attack(_Section):
     budget: Annotated[int, Field(ge=1)] = 1000
     directions: Annotated[int, Field(ge=1)] = 25
     probe: Annotated[float, Field(gt=0, le=255)] = 4.0
+    searches: Annotated[int, Field(ge=1)] = 6
     discriminator: bool = False
 
     def uses(self, key: str) -> bool:
@@ -239,12 +241,14 @@ class Attack(_Section):
         return getattr(self, kind) in users
 
     def implied(self) -> dict[str, Any]:
-        """What ``step`` and ``iterations`` are for methods that choose them: FGSM is one step as long as the radius, and APGD begins with
-        steps of twice that. Square changes pixels from one end of the ball to the other, and methods for a black box take as many steps as
-        their budget allows. C&W begins at the clean image and keeps no ball. A generator changes an image once, by up to the radius.
-        Nothing for other methods."""
+        """What keys are for methods that choose them; nothing for other methods.
+
+        FGSM is one step as long as the radius, and APGD begins with steps of twice that. Square changes pixels from one end of the ball to
+        the other, and methods for a black box take as many steps as their budget allows. C&W begins at the clean image, keeps no ball, and
+        goes by the codes of retrieval. A generator changes an image once, by up to the radius.
+        """
         if self.method in UNBOUNDED:
-            return {"epsilon": 255, "random_start": False}
+            return {"epsilon": 255, "random_start": False, "distribution": "own"}
         if self.method == "uaa_gan":
             return {"step": self.epsilon or self.step, "random_start": False}
         of_methods = {"fgsm": {"step": self.epsilon, "iterations": 1}, "apgd": {"step": min(2 * self.epsilon, 255)}}
@@ -387,6 +391,7 @@ class Study(_Section):
         for name, attack in self.attacks.items():
             study["attacks"][name] |= attack.implied()
             unused = ["distribution", *(key for key in ADDED if not attack.uses(key))]
+            unused = [key for key in unused if key not in attack.implied()]
             for key in (key for key in unused if getattr(attack, key) == Attack.model_fields[key].default):
                 del study["attacks"][name][key]
         for dataset in study["datasets"].values():
@@ -505,7 +510,7 @@ class Study(_Section):
                 if key in attack.model_fields_set and getattr(attack, key) != value:
                     words = {"fgsm": "is one step as long as epsilon", "apgd": "begins with steps of twice epsilon"}
                     words |= {"square": "changes pixels by twice epsilon"} if key == "step" else {}
-                    words |= {"cw_l2": "begins at the clean image, and keeps no ball"}
+                    words |= {"cw_l2": "begins at the clean image, keeps no ball, and goes by the codes of retrieval"}
                     words |= {"uaa_gan": "changes an image once, by up to epsilon"}
                     words = words.get(attack.method, "takes as many steps as its budget allows")
                     raise ValueError(f"attacks.{name}.{key}: the method {attack.method} {words}; leave the key out")
@@ -651,11 +656,13 @@ class Study(_Section):
                 methods = f"{PQN}, {', '.join(FINE_TUNED)}"
                 words = f"{name} is not trained with its codebook, as Table 2 shows; set models.{name}.quantizer.method to one of {methods}"
                 raise ValueError(f"tables.table2.models: {words}, or leave it out")
-        shown = {name: table["models"] for name, table in self.shown()["tables"].items()} | {"figures": self.shown()["figures"]["models"]}
+        if all(attack.method in UNBOUNDED for attack in self.attacks.values()):
+            raise ValueError("attacks: none keeps a ball, so Table 6 would have no row; add one, for example basic: {loss: basic}")
+        tables, figures = (self.shown()[part] for part in ("tables", "figures"))
+        shown = {f"tables.{name}": table["models"] for name, table in tables.items() if name != "table6"}
+        shown |= {"figures": figures["models"], "figures.sweep": figures["sweep"]["models"]}
         for name, attack in ((name, attack) for name, attack in self.attacks.items() if attack.queries or attack.method in UNBOUNDED):
-            if others := [
-                f"tables.{where}" if where != "figures" else where for where, models in shown.items() if models and where != "table6"
-            ]:
+            if others := [where for where, models in shown.items() if models]:
                 others = f"set models: [] in {', '.join(others)}"
                 if attack.method in UNBOUNDED:
                     words = "keeps no ball, so only the figure beside Table 6 shows it"
@@ -926,6 +933,8 @@ def _check_unbounded(name: str, attack: Attack) -> None:
     if attack.loss != "clipped_margin" and not is_entry_point(attack.loss):
         words = "stops where the loss is 0, which means something for clipped_margin, or for a function of yours as module:function"
         raise ValueError(f"attacks.{name}.loss is {attack.loss}, but the method {attack.method} {words}")
+    if attack.assignment != Attack.model_fields["assignment"].default:
+        raise ValueError(f"attacks.{name}.assignment: {attack.method} goes by the codes of retrieval; leave the key out")
     if attack.restarts > 1:
         raise ValueError(f"attacks.{name}.restarts: {attack.method} always begins at the clean image; leave the key out")
 

@@ -25,8 +25,6 @@ from pqag.names import (
     NETWORKS,
     PQN,
     RELEASED,
-    SEARCHES,
-    UNBOUNDED,
     codewords,
     feature_size,
     is_name_of_weights,
@@ -299,7 +297,7 @@ def _passes(own: Mapping[str, Any], steps: int, runs: int) -> float:
     """Passes of a query through the network in so many steps of so many ``runs`` of an attack."""
     if own["loss"] in ANSWERS:
         return runs * (own["budget"] + 3)
-    times = SEARCHES if own["method"] in UNBOUNDED else own.get("restarts", 1)
+    times = own.get("searches", own.get("restarts", 1))
     return times * (3 * steps + 2 * runs) + 2 * runs
 
 
@@ -348,6 +346,12 @@ def figure(wildcards, study):
     """Figures of a victim: the images, and what its queries are after each attack."""
     there = images(wildcards, study)
     return Work(DRAWING_MB + there.mb(1.5 * there.database + 3 * (1 + len(study["attacks"])) * there.queries))
+
+
+def distortion(wildcards, study):
+    """The queries, and those of an attack."""
+    there = images(wildcards, study)
+    return Work(DRAWING_MB + there.mb(3 * there.queries))
 
 
 def gallery(wildcards, study):

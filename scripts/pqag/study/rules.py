@@ -131,7 +131,7 @@ RULES = {
         Rule("reading", "reading", _reading, _work_of_reading, network=True),
         Rule("ambiguity", "study", needs.nothing, asks.drawing, group="paper"),
         Rule("heat_map", "heat map", needs.nothing, asks.drawing, group="paper"),
-        Rule("distortion", "data set", needs.distortion, asks.drawing, group="paper"),
+        Rule("distortion", "data set", needs.distortion, asks.distortion, group="paper"),
         Rule("perturbation", "figure", needs.one_query, asks.figure, group="paper"),
         Rule("centroid_distributions", "figure", needs.chosen_queries, asks.figure, group="paper"),
         Rule("retrieval_sheet", "figure", needs.chosen_queries, asks.figure, group="paper"),
@@ -218,15 +218,19 @@ def jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
         yield job("distortion")
     if study["figures"]["models"]:
         yield job("gallery")
-    bits = study["figures"]["bits"]
+    bits, first = study["figures"]["bits"], {"seed": str(study["seeds"][0])}
     for rule in FIGURES:
         for model in figure_models(study, rule):
-            its, first = {"model": model, "training": training_of(study, model, bits), "bits": bits}, {"seed": str(study["seeds"][0])}
+            its = {"model": model, "training": training_of(study, model, bits), "bits": bits}
             yield from ((maker, wildcards | first) for maker, wildcards in victim(its))
             if RULES[rule].per == "figure":
                 yield job(rule, **its)
             else:
                 yield from ((rule, job(rule, **its, attack=attack)[1] | first) for attack in study["attacks"])
+    for score in smallest_changes(study):
+        its = score._asdict()
+        of_score = (*victim(its), job("attack", **its), job("evaluate_clean", **its), job("evaluate", **its))
+        yield from ((rule, wildcards | first) for rule, wildcards in of_score)
     for score in scores(study):
         its = score._asdict()
         yield from victim(its)
