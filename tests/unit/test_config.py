@@ -72,7 +72,7 @@ SWEEP = {"queries": 250, "epsilon": [0, 1, 2, 4, 8, 12, 16], "iterations": [1, 2
 ATTACK = {"loss": "aod", "method": "pgd", "epsilon": 8, "step": 2.55, "iterations": 5, "random_start": True, "feature": "normalised"}
 ATTACK |= {"assignment": "inner_product", "temperature": 1.0, "decay": 1.0}
 ADDED = {"queries": None, "restarts": 1, "items": 1000, "distance": "ADC", "budget": 1000, "directions": 25, "probe": 4}
-ADDED |= {"discriminator": False}
+ADDED |= {"discriminator": False, "searches": 6}
 
 
 #: A study with nothing but what is needed, and what is the same in it as checked and as resolved.

@@ -1,12 +1,16 @@
 """The document of all tables and figures."""
 
 import os
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 
 from pqag.errors import UserError
 from pqag.show import paper
+
+ROOT = Path(__file__).parents[2]
 
 
 def needs_pdflatex():
@@ -22,6 +26,14 @@ def test_tables_keep_the_papers_numbers_and_figures_are_named_as_its():
     first, second = (line for line in text.splitlines() if "includegraphics" in line)
     assert "{figure5_a_vgg16_SDC.pdf}" in first and "The paper's Figure 5" in first
     assert "{sweep_a_vgg16.pdf}" in second and "strength" in second
+
+
+def test_every_figure_of_the_workflow_has_a_caption():
+    rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    stems = set(re.findall(r"<results>/figures/(\w+?)_\{", rules)) | {f"table{number}" for number in (3, 4, 5, 6)}
+    assert {"figure1", "sweep", "distortion"} < stems
+    for stem in stems:
+        assert r"\caption{}" not in paper.document("s", ["vgg16"], [], [f"{stem}_a_vgg16.pdf"])
 
 
 def test_the_same_text_is_the_same_pdf_in_any_folder(tmp_path):

@@ -402,17 +402,19 @@ def systems(rows: pd.DataFrame, title: str) -> Figure:
         raise ValueError("rows must not be empty")
     figure, grid = _panels(title, 1, len(DISTANCES), PAGE, 3.2, sharey=True)
     models, bits = (list(dict.fromkeys(rows[key])) for key in ("target_model", "target_bits"))
-    colours, markers = [*PALETTE.values()], ["o", "s", "^", *_MARKERS]
+    colours, markers, fills = [*PALETTE.values()], ["o", "s", "^", *_MARKERS], ["full", "none", "left", "right"]
+    # Seven colours; the models after these have them again with points that are not full.
+    looks = {model: {"color": colours[i % 7], "fillstyle": fills[i // 7 % 4]} for i, model in enumerate(models)}
     for axes, distance in zip(grid[0], DISTANCES):
         for row in rows[rows["distance"] == distance].itertuples():
-            colour = colours[models.index(row.target_model) % len(colours)]
-            axes.plot([row.clean] * 2, [row.floor, row.attacked], color=colour, linewidth=0.5, alpha=0.5)
+            look = looks[row.target_model]
+            axes.plot([row.clean] * 2, [row.floor, row.attacked], color=look["color"], linewidth=0.5, alpha=0.5)
             marker = markers[bits.index(row.target_bits) % len(markers)]
-            axes.plot(row.clean, row.attacked, marker=marker, color=colour, linestyle="none", gid=f"{row.target_model}/{row.target_bits}")
+            axes.plot(row.clean, row.attacked, marker=marker, **look, linestyle="none", gid=f"{row.target_model}/{row.target_bits}")
         axes.set(title=distance, xlabel="mAP of clean queries (%)")
     grid[0, 0].set_ylabel("mAP under the strongest attack (%)")
     grid[0, 0].set_ylim(bottom=0)
-    named = [Line2D([], [], color=colours[i % len(colours)], label=model_name(model)) for i, model in enumerate(models)]
+    named = [Line2D([], [], **looks[model], marker="o", linewidth=0.5, label=model_name(model)) for model in models]
     named += [
         Line2D([], [], color="0.3", marker=markers[i % len(markers)], linestyle="none", label=f"{count} bits")
         for i, count in enumerate(bits)
