@@ -61,6 +61,9 @@ FAULTS = {
         ("decay * momentum + gradient / norm", "decay * momentum + gradient", "gradients of momentum PGD without their norm"),
         ("0.25 * (x - previous)", "0.25 * (previous - x)", "the momentum of APGD goes back"),
         ("_where(halved, best, x), _where(", "x, _where(", "APGD does not return to its best point"),
+        ("(low + high) / 2, 10 * c", "(low + high) / 2, c", "C&W never tries a larger weight"),
+        (" & (sizes.detach() < least)", "", "C&W keeps the last change instead of the smallest"),
+        ("x = (w.tanh() / ENDS + 1) / 2", "x = ((w.tanh() / ENDS + 1) / 2).clamp(0, 1)", "C&W never moves a black pixel"),
     ],
     "black_box": [
         ("better = found > values", "better = found < values", "Square keeps what lowers the loss"),
