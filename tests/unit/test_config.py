@@ -436,7 +436,7 @@ WRONG = [
 )
 def test_an_attack_on_a_black_box_has_all_keys_that_it_uses_and_the_steps_of_its_budget(changes, wanted):
     """Of 999 requests besides that of the clean image; other attacks have none of these keys."""
-    unused = {"restarts", "queries", "discriminator"} | (
+    unused = {"restarts", "queries", "searches", "discriminator"} | (
         {"directions", "probe"} if changes["method"] not in ("nes", "random_groups") else set()
     )
     wanted = ATTACK | {key: value for key, value in wanted.items() if key not in unused} | {"loss": "ranks", "method": changes["method"]}
