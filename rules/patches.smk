@@ -148,7 +148,7 @@ def keep_going(every):
 
 
 replace(Workflow, "execute", within_the_memory, "the memory of the machine as the limit of local runs")
-replace(JobScheduler, "schedule", without_a_rate_limit, "one look at the queue when a job ends, not one a second for each job that ended")
+replace(JobScheduler, "schedule", without_a_rate_limit, "a limit of jobs that does not look at the queue again and again")
 replace(PersistenceBase, "lock", lambda every: only_run, "a lock that ends with the process that holds it")
 replace(PersistenceBase, "_input", input_but_shards, "inputs that make nothing stale")
 replace(Job, "cleanup", clean_up_but_results, "finished steps of a failed group that stay")

@@ -51,10 +51,11 @@ def within_the_memory(every: Callable) -> Callable:
 
 
 def without_a_rate_limit(every: Callable) -> Callable:
-    """Drop Snakemake's usual limit of 100 jobs a second for local runs; another one holds. It is here for the reason above.
+    """Drop Snakemake's default limit of 100 jobs a second from local runs; keep any other limit, and that of runs on a cluster.
 
-    No local run comes near it, and it costs: while jobs wait for a core, each look at the queue orders another one a second later, and so
-    does each job that ends. After N jobs Snakemake looks N times a second at all jobs that wait.
+    No local run reaches the limit, but it takes time: while jobs wait for a core, each look at the queue orders the next one a second
+    later, and each job that ends adds a look. After N jobs Snakemake looks at all waiting jobs N times a second. Here for the same reason
+    as ``within_the_memory``.
     """
 
     def schedule(scheduler):

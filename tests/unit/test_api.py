@@ -105,6 +105,7 @@ MISTAKES = [
     (lambda v: api.attack(v, IMAGES, method=["pgd"]), "method is ['pgd'], but must be pgd, fgsm, momentum_pgd, apgd, cw_l2,"),
     (lambda v: api.attack(v, IMAGES, steps=2), "attack has no option steps: known are step, iterations,"),
     (lambda v: api.attack(v, IMAGES, goals=[[0, 0]]), "attack has no option goals: known are"),
+    (lambda v: api.attack(v, IMAGES, changes=torch.sign), "attack has no option changes: known are"),
     (
         lambda v: api.attack(v, IMAGES, "dhta"),
         "loss is 'dhta', but must be basic, apd, aod, margin, clipped_margin, hag, ranks, distances, or a function",

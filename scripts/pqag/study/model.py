@@ -390,8 +390,7 @@ class Study(_Section):
                 del resolved["pqn"]
         for name, attack in self.attacks.items():
             study["attacks"][name] |= attack.implied()
-            unused = ["distribution", *(key for key in ADDED if not attack.uses(key))]
-            unused = [key for key in unused if key not in attack.implied()]
+            unused = {"distribution", *(key for key in ADDED if not attack.uses(key))} - attack.implied().keys()
             for key in (key for key in unused if getattr(attack, key) == Attack.model_fields[key].default):
                 del study["attacks"][name][key]
         for dataset in study["datasets"].values():
