@@ -65,7 +65,7 @@ def measured(config: Path, folder: Path = Path()) -> list[Job]:
     for rule, benchmark, *asked in requests(config.absolute(), folder):
         if (folder / benchmark).exists():
             used = json.loads((folder / benchmark).read_text().splitlines()[-1])
-            found.append(Job(rule, benchmark, *asked, used["max_rss"] + SNAKEMAKE_MB if used["s"] >= 1 else None, used["s"] / 60))
+            found.append(Job(rule, benchmark, *asked, used["max_pss"] + SNAKEMAKE_MB if used["s"] >= 1 else None, used["s"] / 60))
     return found
 
 
