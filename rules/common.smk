@@ -102,6 +102,12 @@ WORKLOAD = RESOLVED | {"shards": STUDY.shards.model_dump()}
 GPUS = int(os.environ.get("PQAG_GPUS") or shutil.which("nvidia-smi") is not None) if STUDY.device == "auto" else int(STUDY.device == "cuda")
 
 
+# How long threads of torch that wait for each other keep a core busy before they sleep, in rounds; the usual 300,000 take milliseconds, in
+# which the thread that they wait for cannot run if other programs have its core. Results are the same. OMP_WAIT_POLICY would set it as well.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+
+
 pathvars:
     results=paths.results(RESOLVED),
     victim=paths.victim(RESOLVED),
