@@ -559,7 +559,7 @@ def test_drops_of_the_papers_table_are_those_of_its_text():
     sdc = drops[drops["distance"] == "SDC"].set_index(["source_family", "target_family"])["drop"]
     assert sdc["resnet", "resnet"] == pytest.approx(68.5, abs=0.05)
     assert sdc["vgg", "vgg"] == pytest.approx(51.6, abs=0.05)
-    assert sdc["other", "other"] == pytest.approx(24.9, abs=0.06)
+    assert sdc["between-families", "between-families"] == pytest.approx(24.9, abs=0.06)
     assert set(drops["distance"]) == {"SDC", "ADC"} and len(drops) == 10
     rows = tables.paper().query("table == 4")
     settings = {"aod": {"loss": "aod", "method": "pgd", "epsilon": 8.0, "step": 2.55, "iterations": 5}}
@@ -582,16 +582,20 @@ def block(source, target, value, attack="aod"):
 
 def test_drops_by_hand():
     # Clean VGG: (80 + 60)/2 = 70. Its block: (10 + 20 + 30 + 40)/4 = 25, a drop of 1 - 25/70; without the diagonal (20 + 30)/2 = 25.
-    # AlexNet has but itself. Between: VGG on AlexNet (45 + 55)/2 = 50 of 50, no drop; AlexNet on VGG (35 + 35)/2 = 35 of 70, half.
-    clean = [block(*[name] * 2, value, "clean") for name, value in (("vgg11", 80), ("vgg16", 60), ("alexnet", 50))]
+    # A network that is called "other" has only itself. Between: VGG on it (45 + 55)/2 = 50 of 50, no drop; it on VGG 35 of 70, half.
+    clean = [block(*[name] * 2, value, "clean") for name, value in (("vgg11", 80), ("vgg16", 60), ("other", 50))]
     own = [block("vgg11", "vgg11", 10), block("vgg11", "vgg16", 20), block("vgg16", "vgg11", 30), block("vgg16", "vgg16", 40)]
-    rest = [block("alexnet", "alexnet", 5), block("vgg11", "alexnet", 45), block("vgg16", "alexnet", 55)]
-    rest += [block("alexnet", "vgg11", 35), block("alexnet", "vgg16", 35)]
-    drops = tables.family_drops(pd.DataFrame(clean + own + rest)).set_index(["source_family", "target_family"])
-    by_hand = {("vgg", "vgg"): 100 * (1 - 25 / 70), ("alexnet", "alexnet"): 90, ("vgg", "alexnet"): 0, ("alexnet", "vgg"): 50}
-    assert drops["drop"].to_dict() == pytest.approx(by_hand | {("other", "other"): 25})
+    rest = [block("other", "other", 5), block("vgg11", "other", 45), block("vgg16", "other", 55)]
+    rest += [block("other", "vgg11", 35), block("other", "vgg16", 35)]
+    rows = pd.DataFrame(clean + own + rest)
+    drops = tables.family_drops(rows).set_index(["source_family", "target_family"])
+    by_hand = {("vgg", "vgg"): 100 * (1 - 25 / 70), ("other", "other"): 90, ("vgg", "other"): 0, ("other", "vgg"): 50}
+    assert drops["drop"].to_dict() == pytest.approx(by_hand | {("between-families", "between-families"): 25})
     assert drops.loc[("vgg", "vgg"), "others_drop"] == pytest.approx(100 * (1 - 25 / 70))
-    assert math.isnan(drops.loc[("alexnet", "alexnet"), "others_drop"])
+    assert math.isnan(drops.loc[("other", "other"), "others_drop"])
+    cells = Cells("table4", {"drops.csv": as_read(tables.family_drops(rows).assign(paper=math.nan))})
+    words = cells.plain(tables.drops_in_words("drops.csv", cells, TITLES))
+    assert words.endswith("SDC: VGG on VGG 64.3 (64.3 without a victim's own queries), other on other 90.0, between families 25.0.")
 
 
 def test_table_6_by_hand():

@@ -247,13 +247,16 @@ def transfer_grid(rows: pd.DataFrame, panel: str) -> tuple[pd.DataFrame, dict[st
 #: How a reader is told what queries were made for, or are scored on.
 _ENDS = {"bits": "{} bits".format, "model": model_name}
 
+#: In the place of a family, for the mean between all different ones; no name of a model has a hyphen.
+_BETWEEN = "between-families"
+
 
 def family_drops(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean relative drop of mAP in percent, 100 (1 - attacked / clean), for each family of Table 4's sources against each of its victims.
 
     As the text of the paper averages (section Black-Box Attack: 68.5, 51.6 and 24.9): ``attacked`` is the mean over the block, with the
     victims' own queries in it (``others_attacked`` and ``others_drop`` leave those out: NaN where nothing is left), ``clean`` the mean over
-    the victims. A row a data set, distance and block, then the mean of all blocks between different families ("other", "other").
+    the victims. A row a data set, distance and block, then the mean of all blocks between different families (``_BETWEEN`` twice).
     """
     rows = rows.assign(source=rows["source_model"].map(family), target=rows["target_model"].map(family))
     clean, attacked = rows[rows["attack"] == "clean"], rows[rows["attack"] != "clean"]
@@ -268,7 +271,7 @@ def family_drops(rows: pd.DataFrame) -> pd.DataFrame:
         blocks[f"{name}drop"] = 100 * (1 - blocks[f"{name}attacked"] / blocks["clean"])
     between = blocks[blocks["source_family"] != blocks["target_family"]]
     means = between.groupby(["dataset", "distance"], sort=False).mean(numeric_only=True).reset_index()
-    return pd.concat([blocks, means.assign(source_family="other", target_family="other")], ignore_index=True)[list(blocks.columns)]
+    return pd.concat([blocks, means.assign(source_family=_BETWEEN, target_family=_BETWEEN)], ignore_index=True)[list(blocks.columns)]
 
 
 def drops_beside_paper(rows: pd.DataFrame, attacks: dict[str, dict]) -> pd.DataFrame:
@@ -293,9 +296,9 @@ def drops_in_words(path: str, cells: Cells, titles: Mapping[str, str]) -> str:
         name = f"drop/{row['dataset']}/{row['distance']}/{source}/{target}"
         text = cells.put(name, [(path, f"{place}/drop")], ".1f")
         extra = [f"paper {cells.put(f'{name}/paper', [(path, f'{place}/paper')], '.1f')}"] if row["paper"] else []
-        if source != "other" and row["others_drop"]:
+        if source != _BETWEEN and row["others_drop"]:
             extra.append(f"{cells.put(f'{name}/others', [(path, f'{place}/others_drop')], '.1f')} without a victim's own queries")
-        what = "between families" if source == "other" else f"{family_name(source)} on {family_name(target)}"
+        what = "between families" if source == _BETWEEN else f"{family_name(source)} on {family_name(target)}"
         block = blocks.setdefault((row["dataset"], row["distance"]), [])
         block.append(f"{what} {text}" + (f" ({', '.join(extra)})" if extra else ""))
     return " ".join(
