@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -102,10 +103,16 @@ WORKLOAD = RESOLVED | {"shards": STUDY.shards.model_dump()}
 GPUS = int(os.environ.get("PQAG_GPUS") or shutil.which("nvidia-smi") is not None) if STUDY.device == "auto" else int(STUDY.device == "cuda")
 
 
+# Two settings of the C library for the processes of steps, which change no result; both can be set outside as well.
 # How long threads of torch that wait for each other keep a core busy before they sleep, in rounds; the usual 300,000 take milliseconds, in
-# which the thread that they wait for cannot run if other programs have its core. Results are the same. OMP_WAIT_POLICY would set it as well.
+# which the thread that they wait for cannot run if other programs have its core.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+# Memory that a network frees is kept for its next batch, up to 512 MiB: glibc usually gives arrays of more than 32 MiB back to the kernel,
+# which then fills every new one with zeros. Old versions of glibc cannot be told otherwise.
+if platform.libc_ver() >= ("glibc", "2.36"):
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(256 * 2**20))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(512 * 2**20))
 
 
 pathvars:
