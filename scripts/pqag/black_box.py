@@ -17,6 +17,9 @@ from pqag.codebooks import Codebook
 from pqag.quantizer import decode, encode, split, squared_distances
 from pqag.retrieval import DISTANCE_BITS, fixed_point
 
+#: Queries that a loss looks at together.
+PART = 32
+
 
 class System:
     """A retrieval system as its users see it: it returns the first ``items`` of its database by ``distance``, "ADC" or "SDC"."""
@@ -58,10 +61,10 @@ def ranks(clean: Tensor, codebook: Codebook, items: int, distance: str) -> Calla
     own = torch.zeros(len(clean), system.size, dtype=torch.bool, device=clean.device).scatter(1, system(clean)[0], True)
     weights = torch.arange(system.items, 0, -1, dtype=torch.float64, device=clean.device)
 
-    def loss(z: Tensor) -> Tensor:
+    def fallen(z: Tensor, own: Tensor) -> Tensor:
         return 1 - (own.gather(1, system(z)[0]) * weights).sum(1) / weights.sum()
 
-    return loss
+    return _in_parts(fallen, own)
 
 
 def distances(clean: Tensor, codebook: Codebook, items: int, distance: str) -> Callable[[Tensor], Tensor]:
@@ -72,11 +75,17 @@ def distances(clean: Tensor, codebook: Codebook, items: int, distance: str) -> C
     system = System(codebook, items, distance)
     own, _ = system(clean)
 
-    def loss(z: Tensor) -> Tensor:
+    def mean_distance(z: Tensor, own: Tensor) -> Tensor:
         first, far = system(z)
         return far[:, -1:].repeat(1, system.size).scatter(1, first, far).gather(1, own).mean(1)
 
-    return loss
+    return _in_parts(mean_distance, own)
+
+
+def _in_parts(loss: Callable[[Tensor, Tensor], Tensor], own: Tensor) -> Callable[[Tensor], Tensor]:
+    """A loss of features and what each query owns, as one of the features alone: of ``PART`` queries at a time, since a row of numbers for
+    the whole database is held for each."""
+    return lambda z: torch.cat([loss(*pair) for pair in zip(z.split(PART), own.split(PART))])
 
 
 def nes(
