@@ -16,10 +16,10 @@ from hypothesis import settings
 from .audit.browser import Browser
 from .workflow.conftest import ROOT, snakemake, write_config
 
-# Two processes of tests share the cores with the studies that they run: threads wait as in rules/common.smk, and tests have one each.
+# Tests share the cores with the studies that they run: threads wait as in rules/common.smk, and a test has one, as the attacks have with
+# which it is compared bit for bit.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("pqag", deadline=None)  # a busy machine is no failure
 settings.load_profile("pqag")
