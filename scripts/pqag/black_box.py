@@ -17,7 +17,7 @@ from pqag.codebooks import Codebook
 from pqag.quantizer import decode, encode, split, squared_distances
 from pqag.retrieval import DISTANCE_BITS, fixed_point
 
-#: Queries that a loss looks at together.
+#: Queries whose answers a loss holds in memory at a time.
 PART = 32
 
 
@@ -83,9 +83,12 @@ def distances(clean: Tensor, codebook: Codebook, items: int, distance: str) -> C
 
 
 def _in_parts(loss: Callable[[Tensor, Tensor], Tensor], own: Tensor) -> Callable[[Tensor], Tensor]:
-    """A loss of features and what each query owns, as one of the features alone: of ``PART`` queries at a time, since a row of numbers for
-    the whole database is held for each."""
-    return lambda z: torch.cat([loss(*pair) for pair in zip(z.split(PART), own.split(PART))])
+    """Return ``loss(z, own)`` as a function of z alone: features, float64 (N, D), to one number per query, (N,).
+
+    ``own`` (N, ...) has a row for each query. The loss sees ``PART`` queries at a time, because each takes several rows of numbers, one for
+    each item of the database.
+    """
+    return lambda z: torch.cat([loss(*part) for part in zip(z.split(PART), own.split(PART), strict=True)])
 
 
 def nes(

@@ -55,10 +55,11 @@ CLEAN, MOVED = torch.tensor([[0.1]], dtype=torch.float64), torch.tensor([[2.9]],
         (4, "ADC", 0, (2.9 + 1.9 + 1.9 + 1.1) / 4),
     ],
 )
-def test_losses_of_answers_by_hand(items, distance, ranks, distances):
+def test_losses_of_answers_by_hand(items, distance, ranks, distances, monkeypatch):
+    monkeypatch.setattr(black_box, "PART", 1)
     for loss, wanted in ((black_box.ranks, ranks), (black_box.distances, distances)):
-        of = loss(CLEAN, LINE, items, distance)
-        assert of(MOVED).tolist() == pytest.approx([wanted])
+        of = loss(torch.cat([MOVED, CLEAN]), LINE, items, distance)  # of two parts, the second by hand
+        assert of(torch.cat([MOVED, MOVED]))[1].tolist() == pytest.approx(wanted)
     assert black_box.ranks(CLEAN, LINE, items, distance)(CLEAN).tolist() == [0]
 
 
