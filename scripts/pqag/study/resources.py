@@ -310,7 +310,8 @@ def _attacking(wildcards, study, queries: int, passes: float) -> Work:
     own, heads = study["attacks"][wildcards["attack"]], 1.6e-10 * words * it.features
     if own["loss"] in ANSWERS:  # the database is ranked for every request
         heads += 3e-8 * there.database
-        found = found._replace(mb=found.mb + 40 * min(queries, BATCH_SIZES["attack"]) * there.database / MIB)
+        # For each item a byte a query of the batch, and ten numbers for 32 queries at a time; and gaps that requests leave in the heap.
+        found = found._replace(mb=found.mb + 300 + (min(queries, BATCH_SIZES["attack"]) + 32 * 80) * there.database / MIB)
     return found._replace(seconds=found.seconds + queries * passes * heads)
 
 
