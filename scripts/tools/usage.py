@@ -1,11 +1,10 @@
 """Print the requested and used resources of a finished study: `.venv/bin/python scripts/tools/usage.py [CONFIG]`, in its folder.
 
 For each rule it prints the number of jobs, the range of requested MiB divided by the peak in the benchmark files, and the range of
-requested minutes divided by the minutes taken. Memory that processes share is divided among them (PSS): a step that is being started would
-otherwise count the memory of the process that starts it. The memory of a step includes the Snakemake processes above it in a cluster job,
-although a run without a cluster has one process for all steps. Exits with 1 if a job requested less than 1.2 times or more than 4 times its
-use. More than 4 times is no fault if a job requests the minimum for its kind: 1 minute, or 3 if it runs a network. Memory only counts if
-the job took at least a second: benchmarks measure every half second, and in a shorter job they only measure the start.
+requested minutes divided by the minutes taken. The memory of a step includes the Snakemake processes above it in a cluster job, although a
+run without a cluster has one process for all steps. Exits with 1 if a job requested less than 1.2 times or more than 4 times its use. More
+than 4 times is no fault if a job requests the minimum for its kind: 1 minute, or 3 if it runs a network. Memory only counts if the job took
+at least a second: benchmarks measure every half second, and in a shorter job they only measure the start.
 """
 
 import json
@@ -66,7 +65,7 @@ def measured(config: Path, folder: Path = Path()) -> list[Job]:
     for rule, benchmark, *asked in requests(config.absolute(), folder):
         if (folder / benchmark).exists():
             used = json.loads((folder / benchmark).read_text().splitlines()[-1])
-            found.append(Job(rule, benchmark, *asked, used["max_pss"] + SNAKEMAKE_MB if used["s"] >= 1 else None, used["s"] / 60))
+            found.append(Job(rule, benchmark, *asked, used["max_rss"] + SNAKEMAKE_MB if used["s"] >= 1 else None, used["s"] / 60))
     return found
 
 

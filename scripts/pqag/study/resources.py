@@ -183,10 +183,10 @@ def light(wildcards, study):
 
 
 def fetch(wildcards, study):
-    """Known data are decoded in memory, images of the user's a few at a time, some hundred files a second."""
+    """Known data are decoded in memory, synthetic ones drawn in float64, images of the user's read a few at a time, a hundred a second."""
     there = images(wildcards, study)
     known = study["datasets"][wildcards["dataset"]]["kind"] in DATASETS
-    return Work(80 + 2 * there.fetched_mb(there.every), 15) if known else Work(200, there.every / 100)
+    return Work(130 + 2 * there.fetched_mb(there.every), 15) if known else Work(200, there.every / 100)
 
 
 def prepare(wildcards, study):
