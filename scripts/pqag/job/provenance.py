@@ -9,7 +9,7 @@ Needs only the standard library.
 import ast
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -98,7 +98,7 @@ def code_digest(script: Path, chosen: frozenset[tuple[str, str]] = frozenset()) 
     data = sorted([*LIBRARY.rglob("*.csv"), *LIBRARY.rglob("*.html")])
     read = functools.cache(_contents)
     for path, name in sorted(reached(script, chosen)):
-        where = path.relative_to(LIBRARY).as_posix() if path.is_relative_to(LIBRARY) else path.name
+        where = _below(path, LIBRARY) or path.name
         meaning = _meaning(read(path), name)
         named = [file.read_bytes() for file in data if file.name in meaning]
         for content in (where.encode(), name.encode(), meaning.encode(), *named):
@@ -123,8 +123,14 @@ def reached(script: Path, chosen: Iterable[tuple[str, str]] = ()) -> set[tuple[P
     return found
 
 
+@functools.cache
+def _below(path: Path, library: Path) -> str:
+    """A path below the library, with slashes; empty for one outside it."""
+    return path.relative_to(library).as_posix() if path.is_relative_to(library) else ""
+
+
 def _is_harness(path: Path) -> bool:
-    return path.is_relative_to(LIBRARY) and path.relative_to(LIBRARY).parts[0] in HARNESS
+    return _below(path, LIBRARY).split("/")[0] in HARNESS
 
 
 def _whole(path: Path) -> Iterator[tuple[Path, str]]:
@@ -179,9 +185,13 @@ def _contents(path: Path) -> _Contents:
 def _read_contents(source: str, library: Path) -> _Contents:
     """The top level of a module, without what decides nothing. ``library`` decides which imports are our own."""
     tree = ast.parse(source)
-    harness = {bound for node in ast.walk(tree) for bound, target in _imports(node) if _is_harness(target.path)}
+    # Without the kinds of node that are most frequent, which neither import nor leave out anything.
+    nodes = [node for node in ast.walk(tree) if not isinstance(node, ast.Name | ast.Attribute | ast.Constant | ast.expr_context)]
+    harness = {bound for node in nodes for bound, target in _imports(node) if _is_harness(target.path)}
+    for node in nodes:
+        _leave_out(node, harness)
     contents = _Contents()
-    for node in _Decisive(harness).visit(tree).body:
+    for node in tree.body:
         for part in _single_imports(node):
             contents.imports |= dict(_imports(part))
             names = _defined(part)
@@ -247,45 +257,41 @@ class _Finder(ast.NodeVisitor):
             self.found |= set(_whole(target.path))
 
 
-class _Decisive(ast.NodeTransformer):
-    """Leaves out of a syntax tree what cannot change a bit of a result: docstrings, log lines, texts of errors and for the harness.
+def _leave_out(node: ast.AST, harness: Container[str]) -> None:
+    """Leave out of a node what cannot change a bit of a result: its docstring, log lines, texts of errors and for the harness.
 
     harness: names that the module imports from the harness.
     """
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
+        del node.body[0]
+    for name in ("body", "orelse", "finalbody"):
+        if isinstance(statements := getattr(node, name, None), list):
+            setattr(node, name, _without_words(statements))
+    if isinstance(node, ast.Assert):
+        node.msg = None
+    if isinstance(node, ast.Call) and _leads_to(harness, node.func):
+        node.args = [one for one in node.args if not _is_text(one)]
+        node.keywords = [one for one in node.keywords if not _is_text(one.value)]
 
-    def __init__(self, harness: Iterable[str]):
-        self.harness = frozenset(harness)
 
-    def visit(self, node: ast.AST) -> ast.AST:
-        super().generic_visit(node)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
-            del node.body[0]
-        for name in ("body", "orelse", "finalbody"):
-            if isinstance(statements := getattr(node, name, None), list):
-                setattr(node, name, self._without_words(statements))
-        if isinstance(node, ast.Assert):
-            node.msg = None
-        if isinstance(node, ast.Call) and self._leads_to_harness(node.func):
-            node.args = [one for one in node.args if not _is_text(one)]
-            node.keywords = [one for one in node.keywords if not _is_text(one.value)]
-        return node
+def _without_words(statements: list[ast.stmt]) -> list[ast.stmt]:
+    """Statements without log lines, and without the text of an error that they raise, nor what is assigned right before for it."""
+    kept: list[ast.stmt] = []
+    for node in statements:
+        if isinstance(node, ast.Raise):
+            while kept and isinstance(kept[-1], ast.Assign) and _defined(kept[-1]):
+                kept.pop()
+            node = ast.Raise(node.exc.func if isinstance(node.exc, ast.Call) else node.exc, None)
+        if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and _is_log(node.value.func)):
+            kept.append(node)
+    return kept
 
-    def _without_words(self, statements: list[ast.stmt]) -> list[ast.stmt]:
-        """Statements without log lines, and without the text of an error that they raise, nor what is assigned right before for it."""
-        kept: list[ast.stmt] = []
-        for node in statements:
-            if isinstance(node, ast.Raise):
-                while kept and isinstance(kept[-1], ast.Assign) and _defined(kept[-1]):
-                    kept.pop()
-                node = ast.Raise(node.exc.func if isinstance(node.exc, ast.Call) else node.exc, None)
-            if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and _is_log(node.value.func)):
-                kept.append(node)
-        return kept
 
-    def _leads_to_harness(self, function: ast.expr) -> bool:
-        while isinstance(function, ast.Attribute):
-            function = function.value
-        return isinstance(function, ast.Name) and function.id in self.harness
+def _leads_to(names: Container[str], function: ast.expr) -> bool:
+    """Whether a function is one of ``names`` or an attribute of one."""
+    while isinstance(function, ast.Attribute):
+        function = function.value
+    return isinstance(function, ast.Name) and function.id in names
 
 
 def _is_text(node: ast.expr) -> bool:
