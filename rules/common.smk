@@ -17,7 +17,7 @@ from pqag.study.model import parse_study, read_config
 from pqag.study.resources import START_SECONDS
 from pqag.study.rules import FIGURES, READERS, RULES, jobs, settings, work
 from pqag.study.scores import CONCLUSIONS, TABLES, heat_maps, held_against, is_fine_tuned, rows_of, tables
-from pqag.study.settings import lent, maker_of
+from pqag.study.settings import fitted_to, lent, maker_of
 from pqag.user_code import digests
 
 sys.path.remove(str(Path(workflow.basedir, "scripts")))
@@ -221,6 +221,11 @@ def start_of_joint(wildcards):
     """The weights that a joint training begins with; none for PQN."""
     path = f"{paths.results(RESOLVED)}/{{dataset}}/{{model}}-{PRETRAINED}/seed{{seed}}/weights.pt"
     return path if is_fine_tuned(RESOLVED["models"][wildcards.model]) else []
+
+
+def trained_on(wildcards):
+    """The features of the training images, for a codebook that is fitted to them; nothing for another."""
+    return f"{paths.victim(RESOLVED)}/features/train.h5" if fitted_to(RESOLVED, wildcards.model) == "train" else []
 
 
 def known_to_attack(wildcards):

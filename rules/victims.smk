@@ -201,10 +201,29 @@ use rule extract as extract_shard with:
         "Extracting features of the database and the queries with {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed}), shard {wildcards.shard} of {wildcards.shards}"
 
 
+# The training images, for a codebook that is fitted to them.
+use rule extract as extract_train with:
+    input:
+        images="<results>/{dataset}/images.h5",
+        weights="<victim>/weights.pt",
+    output:
+        train="<victim>/features/train.h5",
+        record="<victim>/features/train.prov.json",
+    log:
+        "<logs>/extract_train/<of_victim>.log",
+    benchmark:
+        "<benchmarks>/extract_train/<of_victim>.jsonl"
+    resources:
+        **needs("extract_train"),
+    message:
+        "Extracting features of the training images with {wildcards.model} on {wildcards.dataset} (seed {wildcards.seed})"
+
+
 # Its output, and that of `encode`, is spelled out: constraints of a rule do not reach wildcards in <victim>.
 rule quantize:
     input:
-        "<victim>/features/database.h5",
+        database="<victim>/features/database.h5",
+        train=trained_on,
     output:
         "<results>/{dataset}/{model}-{training}/seed{seed}/{bits}bits/codebook.h5",
         record="<results>/{dataset}/{model}-{training}/seed{seed}/{bits}bits/codebook.prov.json",

@@ -1,4 +1,5 @@
-"""Extract l2-normalised features of the database and of the clean queries, or of one shard of them, or join the shards."""
+"""Extract l2-normalised features of the database and of the clean queries, or of one shard of them, or join the shards; or extract those
+of the training images."""
 
 import h5py
 import numpy as np
@@ -9,7 +10,7 @@ from pqag.job.shards import in_words
 from pqag.job.step import log, step
 from pqag.names import BATCH_SIZES
 
-PARTS = ("database", "query")
+PARTS = ("train",) if snakemake.rule == "extract_train" else ("database", "query")
 
 
 def extracted(settings: dict) -> dict[str, np.ndarray]:
@@ -18,11 +19,12 @@ def extracted(settings: dict) -> dict[str, np.ndarray]:
     network = checkpoints.load_network(snakemake.input.weights, settings.get("brought"))
     found = {}
     with h5py.File(snakemake.input.images) as file:
+        size = file["query/images"].shape[-1]  # training images are stored as they were fetched
         for part in PARTS:
             images = file[f"{part}/images"]
             share = split.share("extract", len(images), snakemake.wildcards)
             if share.start < share.stop:
-                found[part] = networks.extract(network, images, device, BATCH_SIZES["extract"], share)
+                found[part] = networks.extract(network, images, device, BATCH_SIZES["extract"], share, size)
                 networks.check_finite(found[part], file[f"{part}/ids"][share], f"{part} images{in_words(snakemake.wildcards)}")
     return found
 

@@ -119,11 +119,17 @@ def groups_of(network: nn.Module) -> int:
 
 
 def extract(
-    network: Backbone, images: np.ndarray, device: torch.device, batch_size: int = BATCH_SIZES["extract"], share: slice = slice(None)
+    network: Backbone,
+    images: np.ndarray,
+    device: torch.device,
+    batch_size: int = BATCH_SIZES["extract"],
+    share: slice = slice(None),
+    image_size: int | None = None,
 ) -> np.ndarray:
     """l2-normalised features, float32 (N, D), of ``images``, uint8 (N, 3, H, W), by ``network``, which moves to ``device``.
 
-    ``images`` may be an HDF5 dataset: it is read one batch at a time. ``share`` selects some of the images, at least one.
+    ``images`` may be an HDF5 dataset: it is read one batch at a time. ``share`` selects some of the images, at least one. Images of another
+    ``image_size``, in pixels on a side, are resized to it.
     """
     network = network.to(device, memory_format=torch.channels_last)
     batches = []
@@ -131,7 +137,7 @@ def extract(
         begin, end, _ = share.indices(len(images))
         for start in range(begin, end, batch_size):
             batch = torch.from_numpy(images[start : min(start + batch_size, end)])
-            batches.append(features(network, pixels(batch.to(device))).float().cpu())
+            batches.append(features(network, pixels(batch.to(device), image_size)).float().cpu())
     return torch.cat(batches).numpy()
 
 

@@ -104,6 +104,10 @@ UNTRIED = {
         for prefix in ("", "models.*.")
         for key in section.model_fields
     },
+    **{
+        f"{prefix}quantizer.fitted_to": ("quantize", "extract_train, and the same as `quantizer.iterations`")
+        for prefix in ("", "models.*.")
+    },
     "tables.table2.models": ("table2", "table2, and what it lacks"),
     "tables.table5.models": ("table5", "table5, and what it lacks"),
     **{f"tables.table6.{key}": ("table6", "table6, and what it lacks") for key in ("models", "bits", "transfer")},
@@ -143,6 +147,7 @@ INSTEAD = {
     "train_attack",
     "distortion",
     "extract_shard",
+    "extract_train",
 }
 #: What the page calls the jobs: by their rule, but tables by their name, in the order of the workflow.
 STEPS = [step for rule in RULES for step in (TABLES if rule == "table" else [rule])]

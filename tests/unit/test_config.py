@@ -65,6 +65,7 @@ RECIPE |= {"crop": 4, "flip": True, "precision": "auto"}
 CIFAR10 = {"kind": "cifar10", "source": None, "sha256": None, "train": None, "database": 9000, "database_from": "test"}
 CIFAR10 |= {"queries": 1000, "split_seed": 0, "validation": False, "image_size": None}
 QUANTIZER = {"method": "pq", "subspaces": 4, "iterations": 25}
+OF_STUDY = QUANTIZER | {"fitted_to": "database"}
 PQN = {"alpha": 5, "loss": "sigmoid", "margin": 1, "intra_normalisation": True, "classification": 1, "warm_up": 0.5}
 JOINT = {"epochs": 4, "learning_rate": 0.1, "classification": 1, "quantization": None, "size": 64}
 UNSET = {"network": None, "width": 1.0, "weights": None, "like": None, "pqn": dict.fromkeys(PQN), "joint": dict.fromkeys(JOINT)}
@@ -78,13 +79,13 @@ ADDED |= {"discriminator": False, "searches": 6}
 #: A study with nothing but what is needed, and what is the same in it as checked and as resolved.
 LEAST = {"study": "a", "datasets": {"cifar10": {}}, "models": {"vgg16": {}}, "attacks": {"x": {"loss": "aod"}}}
 FILLED = {"study": "a", "datasets": {"cifar10": CIFAR10}, "attacks": {"x": ATTACK}, "bits": [16, 24, 36], "seeds": [0]}
-FILLED |= {"quantizer": QUANTIZER, "threads": {"pretrain": 2, "attack": 1}, "device": "auto"}
+FILLED |= {"quantizer": OF_STUDY, "threads": {"pretrain": 2, "attack": 1}, "device": "auto"}
 
 
 def test_what_is_left_out_is_filled_in():
     assert parse_study(LEAST).model_dump() == FILLED | {
         "attacks": {"x": ATTACK | ADDED | {"distribution": "codewords", "target": {"class": None, "items": None}}},
-        "models": {"vgg16": UNSET | {"training": dict.fromkeys(config.Training.model_fields), "quantizer": dict.fromkeys(QUANTIZER)}},
+        "models": {"vgg16": UNSET | {"training": dict.fromkeys(config.Training.model_fields), "quantizer": dict.fromkeys(OF_STUDY)}},
         "training": RECIPE,
         "pqn": PQN,
         "joint": JOINT,
@@ -575,6 +576,8 @@ WRONG_VICTIMS = [
     ({"other": {"like": "twin", "quantizer": {"subspaces": 3}}}, ["models.other.quantizer.subspaces: 3 does not divide the 512 numbers"]),
     ({"other": {"like": "mine", "quantizer": {"subspaces": 3}}}, ["bits: 16 is no multiple of models.other.quantizer.subspaces = 3"]),
     ({"other": {"like": "twin", "quantizer": {"subspaces": 1}}}, ["K = 65536", "300 database images"]),
+    ({"other": {"like": "twin", "quantizer": {"subspaces": 1, "fitted_to": "train"}}}, ["K = 65536", "2000 training images"]),
+    ({"other": {"like": "twin", "quantizer": CSQ | {"fitted_to": "train"}}}, ["quantizer.fitted_to: the codebook of csq is trained with"]),
     ({"other": {"like": "twin", "quantizer": {"seed": 1}}}, ["models.other.quantizer.seed is no key", "method, subspaces, iterations"]),
 ]  # fmt: skip
 

@@ -108,6 +108,12 @@ def test_extracted_features_are_those_of_single_images_in_any_batch():
     wanted = alone / alone.pow(2).sum(1, keepdim=True).sqrt()
     assert got.dtype == "float32" and got.shape == (3, network.feature_size)
     torch.testing.assert_close(torch.from_numpy(got).double(), wanted, rtol=1e-4, atol=1e-6)
+    small = images[..., 8:24, 8:24]
+    larger = torch.nn.functional.interpolate(small.float() / 255, (32, 32), mode="bilinear")
+    with torch.no_grad():
+        alone = torch.nn.functional.normalize(network.features(larger))
+    got = networks.extract(network, small.numpy(), torch.device("cpu"), image_size=32)
+    torch.testing.assert_close(torch.from_numpy(got), alone, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("value", "bad"), [(np.nan, True), (np.inf, True), (-np.inf, True), (3e38, False), (0, False)])

@@ -117,6 +117,7 @@ BY_HAND = [
     ("borrow", VICTIM, {"like": None}),
     ("extract", VICTIM, RUNS),
     ("extract_shard", VICTIM | {"shard": "1", "shards": "2"}, RUNS),
+    ("extract_train", VICTIM, RUNS),
     ("extract_transfer", VICTIM | {"attack": "strong", "source_bits": "16"}, RUNS | {"sources": ["alexnet-pretrained"]}),
     ("extract_transfer", VICTIM | {"attack": "basic", "source_bits": "24"}, RUNS | {"sources": []}),
     ("quantize", VICTIM | {"bits": "24"}, QUANTIZER | {"codewords": 8}),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pqag import checkpoints, files, networks
+from pqag import checkpoints, codebooks, files, networks, quantizer, storage
 from pqag.job import records
 
 from ..conftest import run_study
@@ -150,17 +150,26 @@ def make():
 
 
 def test_a_network_of_the_user_is_trained_here(tmp_path, tiny):
-    """Its record names the file; three epochs classify the generated images, of which chance would be a tenth."""
+    """Its record names the file; three epochs classify the generated images, of which chance would be a tenth. Its codebook is fitted to
+    the training images, and encodes the database."""
     (tmp_path / "mine.py").write_text(POOLED)
     models = {"pooled": {"network": "mine:make", "training": {"epochs": 3}}}
     shown = {"tables": {"table3": {"models": []}, "table4": {"models": []}}, "figures": {"models": []}}
-    study = tiny | {"models": models, "attacks": {"apd": {"loss": "apd"}}} | shown
+    study = tiny | {"models": models, "attacks": {"apd": {"loss": "apd"}}, "quantizer": {"fitted_to": "train"}} | shown
     run_study(tmp_path, study)
     folder = tmp_path / "results/tiny/synthetic/pooled-pretrained/seed0"
     epochs = list(csv.DictReader((folder / "training.csv").open()))
     assert len(epochs) == 3 and float(epochs[-1]["test_accuracy"]) > 0.5
     raw = records.dependencies(records.read(folder / "weights.prov.json"), "raw")
     assert raw == {"mine:make": files.sha256(tmp_path / "mine.py")}
+    codebook = codebooks.read(folder / "16bits/codebook.h5")
+    learned, [searched] = (
+        storage.read_hdf5(folder / "features/train.h5", "features", "ids"),
+        storage.read_hdf5(folder / "features/database.h5", "features"),
+    )
+    fit = quantizer.fit(learned[0], 4, 16, 0, 25)
+    assert np.array_equal(codebook.codewords, fit.codewords) and np.array_equal(codebook.codes, quantizer.encode(searched, fit.codewords))
+    assert len(learned[0]) == 1000 and len(codebook.codes) == 300
     assert plan(tmp_path, study) == [("all", {})]
     (tmp_path / "mine.py").write_text(POOLED.replace("32, 5", "16, 5").replace("512", "256"))
     assert ("pretrain_own", "pooled") in [(rule, wildcards.get("model")) for rule, wildcards in plan(tmp_path, study)]

@@ -141,11 +141,12 @@ class Training(_Section):
 
 
 class Quantizer(_Section):
-    """Product quantization: its method, M sub-spaces, iterations of k-means; see ``pqag.quantizer``."""
+    """Product quantization: its method, M sub-spaces, iterations of k-means, the images it is fitted to; see ``pqag.quantizer``."""
 
     method: str = "pq"
     subspaces: Annotated[int, Field(ge=1)] = 4
     iterations: Annotated[int, Field(ge=1)] = 25
+    fitted_to: Literal["database", "train"] = "database"
 
 
 class Pqn(_Section):
@@ -388,6 +389,8 @@ class Study(_Section):
                     del resolved["training"]
             if maker_of(resolved) != "train_joint":
                 del resolved["pqn"]
+            if resolved["quantizer"]["fitted_to"] == "database" or self.is_joint(name):
+                del resolved["quantizer"]["fitted_to"]
         for name, attack in self.attacks.items():
             study["attacks"][name] |= attack.implied()
             unused = {"distribution", *(key for key in ADDED if not attack.uses(key))} - attack.implied().keys()
@@ -592,6 +595,8 @@ class Study(_Section):
             raise ValueError(
                 f"{key}.joint: only a model with the quantizer {users} uses it; leave the key out, or set {key}.quantizer.method"
             )
+        if model.quantizer.fitted_to and self.is_joint(name):
+            raise ValueError(f"{key}.quantizer.fitted_to: the codebook of {method} is trained with the network; leave the key out")
         for unused, methods in UNUSED.items():
             if getattr(model.joint, unused) is not None and method in methods:
                 raise ValueError(f"{key}.joint.{unused}: the quantizer {method} does not use it; leave the key out")
@@ -768,7 +773,7 @@ class Study(_Section):
                 count, images = dataset.database, "database images"
                 if self.models[model].weights and method == PQN:
                     continue
-                if self.is_joint(model):
+                if self.is_joint(model) or self.quantizer_of(model).fitted_to == "train":
                     count, images = dataset.train or (known.train if known else None), "training images"
                 if count is not None and codewords(bits, subspaces) > count:
                     raise ValueError(

@@ -31,6 +31,7 @@ from pqag.names import (
     is_torchvision,
 )
 from pqag.study.scores import is_fine_tuned, transfers
+from pqag.study.settings import fitted_to
 
 #: Minutes that every job asks for at least, and every one that runs a network.
 LEAST_MINUTES, LEAST_NETWORK_MINUTES = 1, 3
@@ -245,6 +246,13 @@ def extract(wildcards, study):
     return _networking(it, it.held * min(count, BATCH_SIZES["extract"]), count, held) if count else Work(TORCH_MB + held)
 
 
+def extract_train(wildcards, study):
+    """Features of the training images, which are all held."""
+    there, it = images(wildcards, study), network(wildcards, study, study["threads"]["attack"])
+    held = 12 * there.train * it.features / MIB
+    return _networking(it, it.held * min(there.train, BATCH_SIZES["extract"]), there.train, held)
+
+
 def extract_transfer(wildcards, study):
     """Features of the queries that were made for every other network; those of all are held together."""
     there, it = images(wildcards, study), network(wildcards, study, study["threads"]["attack"])
@@ -272,7 +280,13 @@ def _fitting(wildcards, study, count: int) -> Work:
 
 
 def quantize(wildcards, study):
-    return _fitting(wildcards, study, images(wildcards, study).database)
+    """With features of the training images, those of the database are held beside them."""
+    there = images(wildcards, study)
+    if fitted_to(study, wildcards["model"]) == "database":
+        return _fitting(wildcards, study, there.database)
+    size = network(wildcards, study, 1).features
+    fitted = _fitting(wildcards, study, there.train)
+    return fitted._replace(mb=fitted.mb + 12 * there.database * size / MIB)
 
 
 def attack(wildcards, study):

@@ -114,6 +114,7 @@ RULES = {
         Rule("borrow", "network", needs.borrow, asks.light, local=True),
         Rule("extract", "victim", needs.extract, asks.extract, network=True, group="features"),
         Rule("extract_shard", "victim", needs.extract, asks.extract, script="extract", network=True),
+        Rule("extract_train", "victim", needs.extract, asks.extract_train, script="extract", network=True, group="features"),
         Rule("quantize", "codebook", needs.quantize, asks.quantize, group="codebooks", looks_up=OF_QUANTIZER),
         Rule("encode", "codebook", needs.nothing, asks.quantize, group="codebooks"),
         Rule("attack", "attack", needs.attack, asks.attack, network=True, group="attacks", looks_up=OF_TRAINED),
@@ -197,6 +198,8 @@ def jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
         if is_fine_tuned(study["models"][its["model"]]):
             yield job("train_joint", **its)
         yield job("extract", **its)
+        if needs.fitted_to(study, its["model"]) == "train":
+            yield job("extract_train", **its)
         yield job("encode" if is_joint(study, its["model"]) else "quantize", **its)
 
     for rule in ("study", "manifest", "paper", "fetch", "prepare"):

@@ -59,6 +59,11 @@ def _split(dataset: Mapping[str, Any]) -> tuple[str, ...]:
     return (*_SPLIT, "image_size") if dataset["kind"] in DATASETS else _SPLIT
 
 
+def fitted_to(study: Mapping[str, Any], model: str) -> str:
+    """The part of the images that the codebook of a model is fitted to; what ``Study.resolved`` leaves out is the default."""
+    return study["models"][model]["quantizer"].get("fitted_to", "database")
+
+
 def _brought(study: Mapping[str, Any], *names: str | None) -> dict[str, Any]:
     """The sha256 of the user's files among ``names`` (see ``pqag.user_code``); nothing where all that is named is ours."""
     known = {name: study["brought"][name] for name in names if name in study.get("brought", {})}
