@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pqag import black_box, goals, losses, methods, names, user_code
+from pqag import black_box, codebooks, goals, losses, methods, names, user_code
 from pqag.codebooks import Codebook
 from pqag.errors import UserError
 from pqag.losses import Head
@@ -298,7 +298,6 @@ def attack_batches(
     gives something else than images in the ball.
     """
     network, device, head = prepared(network, codebook, settings)
-    retrieval_head = replace(head, distribution="own")
     normalised, epsilon = settings.feature == "normalised", settings.epsilon / 255 if settings.random_start else 0.0
 
     for begin in range(0, len(images), batch_size):
@@ -320,7 +319,7 @@ def attack_batches(
             found = another if found is None else found.or_better(another)
         with torch.no_grad():
             unit = [normalise(f, groups_of(network)) for f in (found.z, reference)]
-            codes = [retrieval_head.codes(f) for f in unit]
+            codes = [codebooks.encode(codebook, f.float().cpu().numpy()) for f in unit]
         yield (
             found.images.cpu().numpy(),
             (found.z if normalised else unit[0]).float().cpu().numpy(),

@@ -154,7 +154,8 @@ def by_user(
     Raises UserError, with its ``name``, if it returns anything else."""
     size = features.shape[1]
     result = function(features.copy(), subspaces, codewords, seed, iterations)
-    if (encoder := getattr(result, "encoder", "nearest")) not in ENCODERS:
+    encoder = getattr(result, "encoder", "nearest")
+    if not isinstance(encoder, str) or encoder not in ENCODERS:
         raise UserError(f"the quantizer {name} returned the encoder {encoder!r}, but must return one of {', '.join(ENCODERS)}")
     part = size if encoder in FULL_LENGTH else size // subspaces
     words = quantizer.checked(name, "codewords", getattr(result, "codewords", None), (subspaces, codewords, part))

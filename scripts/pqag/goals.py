@@ -50,7 +50,8 @@ def centre(known: Known) -> Goals:
     """The centre code of the class of each query: near the codes of what shares a label with it, far from all others.
 
     In each sub-space it is the codeword whose mean squared distance to those of relevant items, less that to those of other items, is the
-    smallest. For K = 2 this is the sign formula of CgAT with plain means: its weights by label overlap are 0 or 1.
+    smallest. For K = 2 this is the sign formula of CgAT with plain means: its weights by label overlap are 0 or 1. Full-length codewords
+    are taken table by table too, without what the sum over the tables adds.
     """
     codes, distances = known.codebook.codes, _distances(known.codebook)
     found = np.empty((len(known.labels), codes.shape[1]), np.int64)
@@ -72,7 +73,8 @@ def p2p(known: Known) -> Goals:
 def dhta(known: Known) -> Goals:
     """The anchor code of the target, the same for all queries: of all codes the one with the smallest mean distance to those of its items.
 
-    For K = 2 this is the vote over bits of DHTA; it goes over all items of a class instead of nine that are drawn.
+    For K = 2 this is the vote over bits of DHTA; it goes over all items of a class instead of nine that are drawn. As for ``centre``,
+    full-length codewords are taken table by table.
     """
     rows, distances = _rows_of_target(known), _distances(known.codebook)
     anchor = _nearest(distances, _shares(known.codebook.codes[rows], distances))

@@ -58,8 +58,8 @@ class Head:
 
     def own_scores(self, z: Tensor) -> Tensor:
         """The scores, (N, M, K), whose largest is the code: the logits; otherwise <r, c> - ||c||^2 / 2 of the sub-vector r, of what the
-        tables before leave of z (beam search, with a beam of one), or of what all other tables leave of it (ICM). What is left has the
-        gradient of z, since codes have none."""
+        tables before leave of z (beam search, with a beam of one, so not always the code of retrieval), or of what all other tables leave
+        of it (ICM). What is left has the gradient of z, since codes have none."""
         if self.logits is not None:
             return self._logits(self._turned(z))
         if self.encoder not in FULL_LENGTH:

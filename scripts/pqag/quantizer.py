@@ -119,9 +119,11 @@ def checked(name: str, what: str, array: object, shape: tuple[int, ...]) -> np.n
         got = f"an array {array.shape} of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
         got = "none" if array is None else got
         raise UserError(f"the quantizer {name} must return {what} as a numpy array {shape} of floats, but returned {got}")
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array, np.float32)
     if not np.isfinite(array).all():
-        raise UserError(f"the quantizer {name} returned {what} with NaN or infinite numbers, but must return finite ones")
-    return np.ascontiguousarray(array, np.float32)
+        raise UserError(f"the quantizer {name} returned {what} with NaN or infinite numbers in float32, but must return finite ones")
+    return array
 
 
 def squared_distances(parts: np.ndarray, codewords: np.ndarray) -> np.ndarray:

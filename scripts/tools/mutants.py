@@ -72,7 +72,11 @@ FAULTS = {
     ],
     "attacks": [
         ("(adversarial * 255).round().int()", "(adversarial * 255).int()", "pixels rounded down"),
-        ('replace(head, distribution="own")', "head", "codes that changed counted by the assignment of the attack"),
+        (
+            "codebooks.encode(codebook, f.float().cpu().numpy())",
+            "head.codes(f)",
+            "codes that changed by the assignment of the attack",
+        ),
         ("partial(method, **settings.options)", "partial(method)", "the decay of the settings ignored"),
         ("other.losses[-1] > self.losses[-1]", "other.losses[-1] < self.losses[-1]", "restarts keep the point with the lowest loss"),
     ],
@@ -95,6 +99,8 @@ FAULTS = {
     "learned": [
         ("central(soft) + central(hard)", "2 * central(soft)", "the central loss of DPQ without its hard representation"),
         ("hard = (costs > 0) &", "hard = (costs > margin) &", "triplets that are hard only beyond the margin"),
+        ("if epoch == second_half(", "if epoch >= second_half(", "DPQ discards the codebook that it learned"),
+        ("ROUNDS = 3", "ROUNDS = 1", "DTQ renews codes and codewords once"),
         ("if epoch <= begins:", "if epoch < begins:", "full-length codewords of DTQ begin as zeros"),
     ],
     "joint": [

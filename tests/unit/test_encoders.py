@@ -100,14 +100,14 @@ def test_icm_of_codewords_of_sub_spaces_takes_the_nearest():
     np.testing.assert_array_equal(encoders.encode(z, full, "icm"), quantizer.encode(z, words))
 
 
-@pytest.mark.parametrize("bits", [4, 6])
+@pytest.mark.parametrize("bits", [4, 6, 9])
 def test_codes_of_rq_are_those_of_faiss(bits):
     """So are reconstructions, bit for bit, and the quantizer that is made of the tables alone encodes new features as the trained one."""
-    z = gaussian(300, 16)
+    z = gaussian(600, 16)
     fit = additive.rq(z, 4, 2**bits, seed=3, iterations=5)
     trained = faiss.ResidualQuantizer(16, 4, bits)
     trained.train_type, trained.cp.seed, trained.cp.niter = faiss.ResidualQuantizer.Train_default, 3, 5
-    trained.cp.min_points_per_centroid, trained.cp.max_points_per_centroid = 1, 300
+    trained.cp.min_points_per_centroid, trained.cp.max_points_per_centroid = 1, 600
     trained.train(z)
     packed = trained.compute_codes(z)
     np.testing.assert_array_equal(fit.codes, faiss.unpack_bitstrings(packed, 4, bits))
@@ -238,6 +238,7 @@ def test_farthest_codes_are_far(encoder):
 #: What a quantizer of the user may return, and the message.
 WRONG = {
     "an unknown encoder": ({"encoder": "viterbi"}, "the encoder 'viterbi', but must return one of nearest, argmax, beam, icm"),
+    "an array as encoder": ({"encoder": np.ones(2)}, "returned the encoder array"),
     "short codewords": ({"encoder": "icm"}, r"codewords as a numpy array \(3, 8, 12\)"),
     "no logits": ({"encoder": "argmax"}, r"logits as a numpy array \(3, 8, 5\) of floats, but returned none"),
     "logits of others": ({"logits": np.ones(3)}, "logits, which only the encoder argmax uses, with the encoder nearest"),

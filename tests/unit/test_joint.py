@@ -327,6 +327,9 @@ def test_a_method_and_a_network_of_the_users_are_trained(data, tmp_path, monkeyp
             r"the quantizer a:b must return codewords as a numpy array \(4, 4, 2\)",
         ),
         ({"size": 8, "loss": len, "codewords": np.full((4, 4, 2), np.nan)}, "codewords with NaN or infinite numbers"),
+        ({"size": 8, "loss": len, "codewords": np.full((4, 4, 2), 1e300)}, "infinite numbers in float32"),
+        ({"size": 8, "loss": len, "encoder": "icm"}, "returned encoder, but joint methods of yours only find codes by the nearest"),
+        ({"size": 8, "loss": len, "encoder": "nearest", "logits": np.ones(3)}, "the quantizer a:b returned logits, but"),
     ],
 )
 def test_a_wrong_method_of_the_users_is_refused(returned, words):

@@ -98,6 +98,10 @@ def test_dpq_begins_with_the_nearest_codewords_and_departs(data, start):  # noqa
         list(epochs)
         z = networks.extract(network.eval().backbone, data[0].numpy(), torch.device("cpu"))
     assert shares[0] > 0.95 > shares[1]
+    learned_words, learned_logits = network.codewords().detach().clone(), network.logits
+    for epoch in (2, 3):  # of two, so the first has no k-means any more, nor has the end
+        network.learned.begin(epoch, lambda: z, 5, 5)
+    assert torch.equal(network.codewords(), learned_words) and np.array_equal(network.logits, learned_logits)
 
 
 def test_triplets_are_hard_ones_of_the_batch():
@@ -133,10 +137,15 @@ def test_the_codewords_of_dtq_are_the_least_squares_and_dead_ones_stay():
 def test_the_codewords_of_dtq_are_those_of_sub_spaces_and_then_full_length():
     """In the first epoch there is no quantization term, and later it is the mean squared distance to what ICM finds."""
     z, layer = unit(60), learned.Dtq((M, K, D), 4, 0.3)
-    errors = []
+    errors, before = [], None
     for epoch in range(5):
         layer.begin(epoch, lambda: z, 5, 10)
         words = layer.codewords.numpy()
+        if epoch > 2:  # three rounds of codes and codewords, one after the other
+            for _ in range(3):
+                before = learned.ridge(z, encoders.encode(z, before, "icm").astype(int), before)
+            np.testing.assert_allclose(words, before, atol=1e-5)
+        before = words.astype(float)
         outside = [np.abs(words[m]).sum(0).reshape(M, -1)[1 - m].max() for m in range(M)]
         assert (max(outside) > 0) == (epoch >= 2)
         codes = encoders.encode(z, words, "icm")

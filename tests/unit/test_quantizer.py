@@ -227,7 +227,7 @@ WRONG = {
     "a list": ((WORDS.tolist(),), r"must return codewords as a numpy array \(2, 3, 2\) of floats, but returned a list"),
     "another shape": ((WORDS[:, :2],), r"codewords as a numpy array \(2, 3, 2\) of floats, but returned an array \(2, 2, 2\) of float32"),
     "whole numbers": ((WORDS.astype(int),), r"of floats, but returned an array \(2, 3, 2\) of int64"),
-    "NaN": ((WORDS * np.nan,), r"the quantizer mine:fit returned codewords with NaN or infinite numbers, but must return finite ones"),
+    "NaN": ((WORDS * np.nan,), r"the quantizer mine:fit returned codewords with NaN or infinite numbers in float32, but must"),
     "a rotation of another shape": ((WORDS, np.eye(3)), r"must return rotation as a numpy array \(4, 4\) of floats, but .* \(3, 3\)"),
     "a rotation with NaN": ((WORDS, np.eye(4) * np.nan), r"returned rotation with NaN or infinite numbers"),
     "a rotation that stretches": ((WORDS, 2 * np.eye(4)), r"returned a rotation that is not orthogonal: R R\^T differs from 1 by 3"),

@@ -1,10 +1,12 @@
 """config/joint.yaml at the size of the tiny study: a network that is trained with its codebook is a victim like any other."""
 
 import csv
+import itertools
 import subprocess
 import sys
 from pathlib import Path
 
+import faiss
 import h5py
 import numpy as np
 import pytest
@@ -21,6 +23,19 @@ pytestmark = pytest.mark.slow  # a whole study
 VICTIM = "results/joint/synthetic/alexnet_pqn-joint16/seed0"
 
 
+#: Full-length codewords, each beginning with one of product quantization, whose codes are found by ICM.
+OWN = """
+import types
+
+from pqag import encoders, quantizer
+
+
+def icm(features, subspaces, codewords, seed, iterations):
+    inner = quantizer.fit(features, subspaces, codewords, seed, iterations)
+    return types.SimpleNamespace(codewords=encoders.block_diagonal(inner.codewords), encoder="icm")
+"""
+
+
 @pytest.fixture(scope="module")
 def joint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("joint")
@@ -31,7 +46,13 @@ def joint(tmp_path_factory):
         model["width"] = 0.125
         del model["training"]
     study["models"]["alexnet_csq"] = {"like": "alexnet", "quantizer": {"method": "csq"}, "joint": {"epochs": 1}}
-    study["tables"] |= {"table2": {"models": ["alexnet_pqn"]}, "table5": {"models": ["alexnet", "alexnet_csq"]}}
+    for method in ("rq", "cq", "dpq", "dtq", "mine:icm"):
+        study["models"][method.replace("mine:", "own_")] = {"like": "alexnet", "quantizer": {"method": method}}
+    for name in ("dpq", "dtq"):
+        study["models"][name] |= {"joint": {"epochs": 2}}
+    (folder / "mine.py").write_text(OWN)
+    others = ["alexnet_csq", "rq", "cq", "dpq", "dtq", "own_icm"]
+    study["tables"] |= {"table2": {"models": ["alexnet_pqn"]}, "table5": {"models": ["alexnet", *others]}}
     study["figures"] = {"models": ["alexnet_pqn"], "sweep": {"models": []}}
     study["tables"]["table4"] = {"models": ["alexnet", "alexnet_pqn"]}
     write_config(folder / "config.yaml", study)
@@ -154,8 +175,31 @@ def test_a_hashing_network_stands_in_table_5(joint):
     done = subprocess.run([sys.executable, ROOT / "scripts/audit.py", "verify", "joint"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = plan(folder, study | {"joint": {"learning_rate": 0.01}})
-    assert {wildcards["model"] for rule, wildcards in jobs if rule == "train_joint"} == {"alexnet_csq"}
+    assert {wildcards["model"] for rule, wildcards in jobs if rule == "train_joint"} == {"alexnet_csq", "dpq", "dtq"}
     assert not {"pretrain", "borrow", "quantize"} & {rule for rule, _ in jobs}
+
+
+def test_sums_of_codewords_and_logits_stand_in_table_5(joint):
+    """Sums are ranked by their distances: a cell of RQ by faiss' reconstructions. Codewords of sub-spaces, written in full, are PQ."""
+    folder = joint[0]
+    table = {(row["target_model"], row["target_bits"], row["attack"], row["distance"]): row for row in rows(folder, "table5")}
+    for name in ("rq", "cq", "dpq", "dtq", "own_icm"):
+        for distance in ("SDC", "ADC"):
+            clean, attacked, far = (float(table[name, "24", attack, distance]["map"]) for attack in ("clean", "apd", "farthest"))
+            assert far < attacked < clean, name
+    for attack, distance in itertools.product(("clean", "basic", "farthest"), ("SDC", "ADC")):
+        own, plain = (float(table[name, "16", attack, distance]["map"]) for name in ("own_icm", "alexnet"))
+        assert own == pytest.approx(plain, abs=0.01)
+    victim = folder / "results/joint/synthetic/rq-pretrained/seed0"
+    queries, labels = storage.read_hdf5(victim / "features/query.h5", "features", "labels")
+    [gallery] = storage.read_hdf5(victim / "features/database.h5", "labels")
+    codewords, codes = storage.read_hdf5(victim / "24bits/codebook.h5", "codewords", "codes")
+    trained = faiss.ResidualQuantizer(codewords.shape[2], 4, 6)
+    faiss.copy_array_to_vector(codewords.ravel(), trained.codebooks)
+    trained.is_trained = True
+    items = trained.decode(faiss.pack_bitstrings(codes.astype(np.int32), 6))
+    found, row = mean_average_precision(queries, items, labels.argmax(1), gallery.argmax(1)), table["rq", "24", "clean", "ADC"]
+    assert float(row["map_worst"]) - 0.01 <= found <= float(row["map_best"]) + 0.01
 
 
 def test_another_alpha_trains_it_again_and_nothing_else(joint):
@@ -170,7 +214,9 @@ def test_it_is_trained_for_the_length_of_its_code(joint):
     folder, study = joint
     study = study | {"tables": {"table4": {"models": []}, "table3": {"models": []}}, "figures": {"models": []}, "bits": [16]}
     jobs = [wildcards for rule, wildcards in plan(folder, study | {"seeds": [1]}) if rule == "train_joint"]
-    assert sorted((wildcards["model"], wildcards["bits"]) for wildcards in jobs) == [("alexnet_csq", "16"), ("alexnet_pqn", "16")]
+    assert sorted((wildcards["model"], wildcards["bits"]) for wildcards in jobs) == [
+        (name, "16") for name in ("alexnet_csq", "alexnet_pqn", "dpq", "dtq")
+    ]
 
 
 def test_its_training_used_the_memory_that_it_asked_for(joint):

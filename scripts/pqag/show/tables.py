@@ -373,6 +373,13 @@ def strongest(rows: pd.DataFrame) -> pd.DataFrame:
 
 #: Points of mAP by which an attack at a raised temperature is much stronger than at its own; by which a system may stay behind plain PQ.
 MUCH, BEHIND = 5, 2
+#: What attacks see of victims whose codes are not the nearest codewords: the inner products of Eq. 7, and the own scores.
+SEEN = {
+    "dpq": "the soft representation, and as own scores the logits",
+    "rq": "full-length codewords, and as own scores what a beam of one leaves",
+    "cq": "full-length codewords, and as own scores what the other tables leave",
+}
+SEEN["dtq"] = SEEN["cq"]
 
 
 def with_systems(
@@ -421,7 +428,7 @@ def with_systems(
 def systems_in_words(rows: pd.DataFrame, marked: pd.DataFrame, settings: Mapping[str, Any], setting: Callable[..., str]) -> str:
     """What a reader must know of Table 5: where an attack is much stronger than one that differs alone in a lower temperature, or in a
     distribution that is not that of the victim's own scores; and which systems stay behind plain product quantization on clean queries
-    (SDC). ``rows`` are of ``tidy``, ``marked`` the same with marks."""
+    (SDC); and what attacks see where codes have no gradient. ``rows`` are of ``tidy``, ``marked`` the same with marks."""
     keys, sentences = ["dataset", "target_model", "target_bits", "distance", "attack"], []
     values = {tuple(key): value for *key, value in rows[[*keys, "map"]].to_numpy()}
     marks = {tuple(key): mark for *key, mark in marked[[*keys, "map"]].to_numpy()}
@@ -454,6 +461,8 @@ def systems_in_words(rows: pd.DataFrame, marked: pd.DataFrame, settings: Mapping
     if behind:
         how = f"more than two points below that of {model_name(plain)} (in brackets by {DISTANCES[1]}, which quantizes no query)"
         sentences.append(f"Of clean queries the mAP by {DISTANCES[0]} is {how} for {', '.join(behind)}.")
+    if seen := [f"of {model_name(model)} {SEEN[method]}" for model, method in settings["quantizers"].items() if method in SEEN]:
+        sentences.append(f"No gradient goes through a code; attacks see {'; '.join(seen)}.")
     return " ".join(sentences)
 
 

@@ -753,9 +753,8 @@ class Study(_Section):
         if self.is_fine_tuned(model):
             size, length = None, self.models[model].joint.size or self.joint.size
             if method in DEEP and length % subspaces:
-                raise ValueError(
-                    f"joint.size: {subspaces} sub-spaces do not divide the {length} numbers of a feature; allowed are multiples"
-                )
+                where = f"models.{model}.joint" if self.models[model].joint.size else "joint"
+                raise ValueError(f"{where}.size is {length}, but must be a multiple of {subspaces}, the number of sub-spaces")
         if size and size % subspaces:
             divisors = [m for m in range(1, 65) if size % m == 0]
             raise ValueError(

@@ -210,6 +210,10 @@ def pretrain(wildcards, study):
     return _networking(it, at_once, recipe["epochs"] * 3 * there.train + tested, held, copies=6)
 
 
+#: What a triplet of a batch takes in a step, by the methods that look at all; DTQ draws a random number for each.
+SECONDS_OF_TRIPLET = {PQN: 1e-8, "dtq": 2e-7}
+
+
 def train_joint(wildcards, study):
     """Besides, every triplet of a batch, and the k-means that the codebook begins with, see ``pqag.pqn``; other methods make it after
     every epoch at the most, and their feature is shorter."""
@@ -217,10 +221,12 @@ def train_joint(wildcards, study):
     if is_fine_tuned(model):
         rounds, start = model["joint"]["epochs"], _fitting(wildcards, study, min(10_000, there.train))
         seconds = plain.seconds * max(1, rounds / model["training"]["epochs"]) + (rounds + 1) * start.seconds
-        return plain._replace(mb=plain.mb + start.mb, seconds=seconds)
-    triplets, start = model["training"]["batch_size"] ** 3, _fitting(wildcards, study, min(10_000, there.train))
-    steps = model["training"]["epochs"] * there.train / model["training"]["batch_size"]
-    return plain._replace(mb=plain.mb + 20 * triplets / MIB + start.mb, seconds=plain.seconds + start.seconds + 1e-8 * steps * triplets)
+    else:
+        rounds, start = model["training"]["epochs"], _fitting(wildcards, study, min(10_000, there.train))
+        seconds = plain.seconds + start.seconds
+    batch, a_triplet = model["training"]["batch_size"], SECONDS_OF_TRIPLET.get(model["quantizer"]["method"], 0)
+    seconds += a_triplet * batch**2 * rounds * there.train
+    return plain._replace(mb=plain.mb + start.mb + bool(a_triplet) * 20 * batch**3 / MIB, seconds=seconds)
 
 
 def adopt(wildcards, study):
@@ -273,7 +279,8 @@ def _fitting(wildcards, study, count: int) -> Work:
     turned = quantizer["method"] not in ("pq", PQN, *FINE_TUNED, *ADDITIVE)
     if quantizer["method"] in ADDITIVE:  # RQ holds the residuals of a beam of five, CQ each table and what L-BFGS remembers
         seconds = quantizer["iterations"] * 1.5e-10 * words * size * (count + 22 * words) * subspaces
-        return Work(300 + 8 * size * (15 * count + 40 * subspaces * words) / MIB, seconds)
+        own = 650 if quantizer["method"] == "cq" else 300  # the L-BFGS of torch loads its compiler
+        return Work(own + 8 * size * (15 * count + 40 * subspaces * words) / MIB, seconds)
     mb = ((28 if turned else 16) * count * size + 24 * min(count, 4096) * subspaces * words + turned * 80 * size**2) / MIB
     seconds = quantizer["iterations"] * ((1 + 4 * turned) * count * size * words / 2e10 + turned * 7 * (size / 1024) ** 3)
     return Work(80 + mb, seconds)
