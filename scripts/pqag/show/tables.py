@@ -373,11 +373,11 @@ def strongest(rows: pd.DataFrame) -> pd.DataFrame:
 
 #: Points of mAP by which an attack at a raised temperature is much stronger than at its own; by which a system may stay behind plain PQ.
 MUCH, BEHIND = 5, 2
-#: What attacks see of victims whose codes are not the nearest codewords: the inner products of Eq. 7, and the own scores.
+#: What APD and AOD take the softmax of where codes are not the nearest codewords: with the codewords of Eq. 7, and with own scores.
 SEEN = {
-    "dpq": "the soft representation, and as own scores the logits",
-    "rq": "full-length codewords, and as own scores what a beam of one leaves",
-    "cq": "full-length codewords, and as own scores what the other tables leave",
+    "dpq": ("inner products of the soft representation", "the logits"),
+    "rq": ("inner products with full-length codewords", "the scores of a beam of one, where retrieval has a beam of five"),
+    "cq": ("inner products with full-length codewords", "the scores of a codeword beside those of all other tables"),
 }
 SEEN["dtq"] = SEEN["cq"]
 
@@ -427,8 +427,8 @@ def with_systems(
 
 def systems_in_words(rows: pd.DataFrame, marked: pd.DataFrame, settings: Mapping[str, Any], setting: Callable[..., str]) -> str:
     """What a reader must know of Table 5: where an attack is much stronger than one that differs alone in a lower temperature, or in a
-    distribution that is not that of the victim's own scores; and which systems stay behind plain product quantization on clean queries
-    (SDC); and what attacks see where codes have no gradient. ``rows`` are of ``tidy``, ``marked`` the same with marks."""
+    distribution that is not that of the victim's own scores; which systems stay behind plain product quantization on clean queries (SDC);
+    what APD and AOD see where codes are not the nearest codewords. ``rows`` are of ``tidy``, ``marked`` the same with marks."""
     keys, sentences = ["dataset", "target_model", "target_bits", "distance", "attack"], []
     values = {tuple(key): value for *key, value in rows[[*keys, "map"]].to_numpy()}
     marks = {tuple(key): mark for *key, mark in marked[[*keys, "map"]].to_numpy()}
@@ -461,8 +461,13 @@ def systems_in_words(rows: pd.DataFrame, marked: pd.DataFrame, settings: Mapping
     if behind:
         how = f"more than two points below that of {model_name(plain)} (in brackets by {DISTANCES[1]}, which quantizes no query)"
         sentences.append(f"Of clean queries the mAP by {DISTANCES[0]} is {how} for {', '.join(behind)}.")
-    if seen := [f"of {model_name(model)} {SEEN[method]}" for model, method in settings["quantizers"].items() if method in SEEN]:
-        sentences.append(f"No gradient goes through a code; attacks see {'; '.join(seen)}.")
+    others = {model_name(model): SEEN[method] for model, method in settings["quantizers"].items() if method in SEEN}
+    if others:
+        seen = "; ".join(f"of {model} {scores}" for model, (scores, _) in others.items())
+        sentences.append(f"Codes have no gradient. APD and AOD see {seen}.")
+    if others and any(attack.get("distribution") == "own" for attack in settings["attacks"].values()):
+        seen = "; ".join(f"of {model} {scores}" for model, (_, scores) in others.items())
+        sentences.append(f"On own scores they see {seen}.")
     return " ".join(sentences)
 
 
