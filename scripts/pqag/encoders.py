@@ -156,7 +156,8 @@ def by_user(
     result = function(features.copy(), subspaces, codewords, seed, iterations)
     encoder = getattr(result, "encoder", "nearest")
     if not isinstance(encoder, str) or encoder not in ENCODERS:
-        raise UserError(f"the quantizer {name} returned the encoder {encoder!r}, but must return one of {', '.join(ENCODERS)}")
+        shown = repr(encoder) if isinstance(encoder, str) else f"of type {type(encoder).__name__}"
+        raise UserError(f"the quantizer {name} returned the encoder {shown}, but must return one of {', '.join(ENCODERS)}")
     part = size if encoder in FULL_LENGTH else size // subspaces
     words = quantizer.checked(name, "codewords", getattr(result, "codewords", None), (subspaces, codewords, part))
     logits, rotation = getattr(result, "logits", None), getattr(result, "rotation", None)

@@ -51,7 +51,7 @@ def centre(known: Known) -> Goals:
 
     In each sub-space it is the codeword whose mean squared distance to those of relevant items, less that to those of other items, is the
     smallest. For K = 2 this is the sign formula of CgAT with plain means: its weights by label overlap are 0 or 1. Full-length codewords
-    are taken table by table too, without what the sum over the tables adds.
+    are taken table by table too, as if the tables were independent.
     """
     codes, distances = known.codebook.codes, _distances(known.codebook)
     found = np.empty((len(known.labels), codes.shape[1]), np.int64)

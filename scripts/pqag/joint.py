@@ -269,9 +269,10 @@ def by_user(function: Callable[[Given], Any], name: str, given: Given) -> Method
     """Return the checked method of a function of the user. It returns an object with the attributes of ``Method``, of which ``codewords``
     may be None or missing. Codes are those of the nearest codewords. Raises UserError, with its ``name``, if it returns anything else."""
     found = function(given)
-    for key in ("encoder", "logits", "rotation"):
-        if (value := getattr(found, key, None)) is not None and not (isinstance(value, str) and value == "nearest"):
-            raise UserError(f"the quantizer {name} returned {key}, but joint methods of yours only find codes by the nearest codewords")
+    if isinstance(encoder := getattr(found, "encoder", None), str) and encoder != "nearest":
+        raise UserError(
+            f"the quantizer {name} returned the encoder {encoder!r}, but codes of joint methods of yours are the nearest codewords"
+        )
     size, loss, words = (getattr(found, key, None) for key in ("size", "loss", "codewords"))
     if not callable(loss):
         raise UserError(f"the quantizer {name} must return an object with a function loss, but returned a {type(found).__name__}")

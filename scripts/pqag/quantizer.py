@@ -97,7 +97,7 @@ def opq(features: np.ndarray, subspaces: int, codewords: int, seed: int, iterati
     size = split(features, subspaces).shape[2] * subspaces
     check_count(features, codewords)
     if len(features) < size:
-        raise UserError(f"opq needs at least as many database images as a feature has numbers, {size}, but there are {len(features)}")
+        raise UserError(f"opq needs at least as many images as a feature has numbers, {size}, but is fitted to {len(features)}")
     import faiss
 
     quantizer = faiss.ProductQuantizer(size, subspaces, int(np.log2(codewords)))
@@ -122,7 +122,7 @@ def checked(name: str, what: str, array: object, shape: tuple[int, ...]) -> np.n
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array, np.float32)
     if not np.isfinite(array).all():
-        raise UserError(f"the quantizer {name} returned {what} with NaN or infinite numbers in float32, but must return finite ones")
+        raise UserError(f"the quantizer {name} returned {what} with numbers that are NaN or infinite as float32: return finite ones")
     return array
 
 

@@ -74,8 +74,8 @@ FAULTS = {
         ("(adversarial * 255).round().int()", "(adversarial * 255).int()", "pixels rounded down"),
         (
             "codebooks.encode(codebook, f.float().cpu().numpy())",
-            "head.codes(f)",
-            "codes that changed by the assignment of the attack",
+            "replace(head, distribution='own').codes(f)",
+            "codes that changed by a beam of one",
         ),
         ("partial(method, **settings.options)", "partial(method)", "the decay of the settings ignored"),
         ("other.losses[-1] > self.losses[-1]", "other.losses[-1] < self.losses[-1]", "restarts keep the point with the lowest loss"),

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pqag import attacks, losses, methods, names, networks, quantizer
+from pqag import attacks, codebooks, losses, methods, names, networks, quantizer
 from pqag.codebooks import Codebook
 from pqag.errors import UserError
 
@@ -24,6 +24,20 @@ def test_losses_rise_and_the_health_is_of_the_stored_images(victim):
     assert health["loss"][-1] == pytest.approx(float(losses.apd(z, clean, head).mean()))
     changed = (quantizer.encode(z.numpy(), codewords) != quantizer.encode(clean.numpy(), codewords)).any(1)
     assert health["codes_changed"] == pytest.approx(changed.mean())
+
+
+def test_changed_codes_of_rq_are_those_of_the_beam_of_retrieval(victim):
+    """A beam of one, the own scores of RQ, counts other queries."""
+    network, _, images, ids = victim
+    clean = networks.extract(network, images, torch.device("cpu"))
+    tables = np.random.default_rng(1).normal(clean.mean(0) / 3, clean.std(0).mean() / 2, (3, 4, clean.shape[1])).astype(np.float32)
+    codebook, basic = Codebook(tables, None, None, None, "beam"), attacks.Attack("basic", epsilon=8, step=2.55, iterations=2)
+    _, found, health = attacks.attack(network, codebook, images, ids, basic, 3)
+    codes = [codebooks.encode(codebook, z) for z in (clean, found)]
+    assert health["codes_changed"] == (codes[0] != codes[1]).any(1).mean()
+    head = losses.Head(torch.from_numpy(tables).double(), encoder="beam", distribution="own")
+    greedy = [head.codes(torch.from_numpy(z).double()).numpy() for z in (clean, found)]
+    assert (greedy[0] != greedy[1]).any(1).mean() < health["codes_changed"]
 
 
 def brought(victim, function=None, loss=None, **changes):

@@ -156,6 +156,7 @@ def test_resolved_is_all_that_results_depend_on():
     """By hand: every default, each model with its whole recipe, and neither the study's own nor what changes no result."""
     model = {"network": "vgg16", "width": 1, "weights": None, "like": None, "training": RECIPE, "quantizer": QUANTIZER}
     assert parse_study(LEAST | {"anonymous": True}).resolved() == FILLED | {
+        "quantizer": QUANTIZER,
         "models": {"vgg16": model},
         "tables": {
             "table1": {"models": ["vgg16"]},

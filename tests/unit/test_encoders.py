@@ -238,7 +238,7 @@ def test_farthest_codes_are_far(encoder):
 #: What a quantizer of the user may return, and the message.
 WRONG = {
     "an unknown encoder": ({"encoder": "viterbi"}, "the encoder 'viterbi', but must return one of nearest, argmax, beam, icm"),
-    "an array as encoder": ({"encoder": np.ones(2)}, "returned the encoder array"),
+    "an array as encoder": ({"encoder": np.ones(2)}, "returned the encoder of type ndarray, but must return one of nearest"),
     "short codewords": ({"encoder": "icm"}, r"codewords as a numpy array \(3, 8, 12\)"),
     "no logits": ({"encoder": "argmax"}, r"logits as a numpy array \(3, 8, 5\) of floats, but returned none"),
     "logits of others": ({"logits": np.ones(3)}, "logits, which only the encoder argmax uses, with the encoder nearest"),

@@ -138,7 +138,7 @@ def test_fit_depends_on_the_seed_and_more_iterations_fit_no_worse():
 def test_too_few_features_are_refused():
     with pytest.raises(ValueError, match="at least 5 features for 5 codewords, got 4"):
         quantizer.fit(np.zeros((4, 2), np.float32), subspaces=2, codewords=5, seed=0)
-    with pytest.raises(UserError, match="opq needs at least as many database images as a feature has numbers, 16, but there are 15"):
+    with pytest.raises(UserError, match="opq needs at least as many images as a feature has numbers, 16, but is fitted to 15"):
         quantizer.opq(correlated()[:15], 4, 8, seed=0)
 
 
@@ -227,9 +227,9 @@ WRONG = {
     "a list": ((WORDS.tolist(),), r"must return codewords as a numpy array \(2, 3, 2\) of floats, but returned a list"),
     "another shape": ((WORDS[:, :2],), r"codewords as a numpy array \(2, 3, 2\) of floats, but returned an array \(2, 2, 2\) of float32"),
     "whole numbers": ((WORDS.astype(int),), r"of floats, but returned an array \(2, 3, 2\) of int64"),
-    "NaN": ((WORDS * np.nan,), r"the quantizer mine:fit returned codewords with NaN or infinite numbers in float32, but must"),
+    "NaN": ((WORDS * np.nan,), r"the quantizer mine:fit returned codewords with numbers that are NaN or infinite as float32"),
     "a rotation of another shape": ((WORDS, np.eye(3)), r"must return rotation as a numpy array \(4, 4\) of floats, but .* \(3, 3\)"),
-    "a rotation with NaN": ((WORDS, np.eye(4) * np.nan), r"returned rotation with NaN or infinite numbers"),
+    "a rotation with NaN": ((WORDS, np.eye(4) * np.nan), r"returned rotation with numbers that are NaN or infinite"),
     "a rotation that stretches": ((WORDS, 2 * np.eye(4)), r"returned a rotation that is not orthogonal: R R\^T differs from 1 by 3"),
 }  # fmt: skip
 

@@ -85,6 +85,20 @@ def test_scoring_by_hand():
     assert asked("evaluate", study, bits="16") == (math.ceil(1.5 * (by_hand + 280)), math.ceil(2.5 * (6 + 100_000 * 0.0042) / 60))
 
 
+@pytest.mark.parametrize(("method", "of_number"), [("pq", 20), ("rq", 64)])
+def test_a_codebook_of_the_training_images_by_hand(tmp_path, monkeypatch, method, of_number):
+    """Features of 100,000 training images are extracted, and held beside those of the 300,000 of the database, which are encoded."""
+    (tmp_path / "data").mkdir()
+    with open(tmp_path / "data/photos.h5", "wb") as file:
+        file.truncate(3 * 96**2 * 1_000_000)
+    monkeypatch.chdir(tmp_path)
+    of = {"quantizer__method": method, "datasets__photos__train": 100_000}
+    fewer, more = (asked("quantize", resolved(**of, quantizer__fitted_to="train", datasets__photos__database=n)) for n in (10_000, 310_000))
+    assert more[0] - fewer[0] == pytest.approx(1.5 * of_number * 512 * 300_000 / 2**20, abs=1)
+    less, all_of_it = (asked("extract_train", resolved(datasets__photos__train=n)) for n in (100_000, 200_000))
+    assert all_of_it[0] - less[0] == pytest.approx(1.5 * 12 * 512 * 100_000 / 2**20, abs=1) and all_of_it[1] > less[1]
+
+
 @pytest.mark.parametrize(
     ("rule", "changes", "more"),
     [

@@ -8,6 +8,7 @@ import pytest
 
 from pqag import additive, black_box, goals, losses, methods, names, trained
 from pqag.job import provenance
+from pqag.study import settings as needs
 from pqag.study.model import parse_study
 from pqag.study.rules import RULES, settings
 from pqag.study.settings import as_config, maker_of
@@ -227,13 +228,14 @@ def test_what_the_user_brings_is_in_the_settings_of_the_rules_that_use_it():
     study["models"] = {
         "mine": {"network": "net:make", "weights": "w.pt"},
         "mine_opq": {"like": "mine", "quantizer": {"method": "opq"}},
-        "vgg16": {"quantizer": {"method": "own:fit", "subspaces": 4}},
+        "vgg16": {"quantizer": {"method": "own:fit", "subspaces": 4, "fitted_to": "database"}},
         "trained": {"network": "net:make", "training": {"epochs": 2}},
     }
     study["attacks"] = {"own": {"loss": "own:loss", "method": "own:run"}, "aod": {"loss": "aod"}}
     digests = {"net:make": "1", "w.pt": "2", "own:fit": "3", "own:loss": "4", "own:run": "5"}
-    study = parse_study(study).resolved() | {"brought": digests}
+    study = parse_study(study | {"quantizer": {"fitted_to": "train"}}).resolved() | {"brought": digests}
     assert parse_study(as_config(study)).resolved() == as_config(study)
+    assert [needs.fitted_to(study, name) for name in ("mine_opq", "vgg16")] == ["train", "database"]
 
     def brought(rule, **wildcards):
         found = settings(rule, VICTIM | {"bits": "24", "attack": "own", "model": "mine"} | wildcards, study).get("brought", {})

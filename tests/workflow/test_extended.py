@@ -163,13 +163,11 @@ def test_a_network_of_the_user_is_trained_here(tmp_path, tiny):
     raw = records.dependencies(records.read(folder / "weights.prov.json"), "raw")
     assert raw == {"mine:make": files.sha256(tmp_path / "mine.py")}
     codebook = codebooks.read(folder / "16bits/codebook.h5")
-    learned, [searched] = (
-        storage.read_hdf5(folder / "features/train.h5", "features", "ids"),
-        storage.read_hdf5(folder / "features/database.h5", "features"),
-    )
-    fit = quantizer.fit(learned[0], 4, 16, 0, 25)
+    [learned] = storage.read_hdf5(folder / "features/train.h5", "features")
+    [searched] = storage.read_hdf5(folder / "features/database.h5", "features")
+    fit = quantizer.fit(learned, 4, 16, 0, 25)
     assert np.array_equal(codebook.codewords, fit.codewords) and np.array_equal(codebook.codes, quantizer.encode(searched, fit.codewords))
-    assert len(learned[0]) == 1000 and len(codebook.codes) == 300
+    assert len(learned) == 1000 and len(codebook.codes) == 300
     assert plan(tmp_path, study) == [("all", {})]
     (tmp_path / "mine.py").write_text(POOLED.replace("32, 5", "16, 5").replace("512", "256"))
     assert ("pretrain_own", "pooled") in [(rule, wildcards.get("model")) for rule, wildcards in plan(tmp_path, study)]

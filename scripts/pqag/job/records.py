@@ -144,8 +144,11 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_sealed(path: str | Path) -> bool:
-    """Whether the file of a record has every byte that it was written with, by its own seal."""
-    content = Path(path).read_bytes()
+    """Whether the file of a record is there, with every byte that it was written with, by its own seal."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError:
+        return False
     seal = re.search(rb'"invocationId": "([0-9a-f]{64})"', content)
     return bool(seal) and hashlib.sha256(content.replace(seal[0], b'"invocationId": ""', 1)).hexdigest().encode() == seal[1]
 

@@ -391,6 +391,7 @@ class Study(_Section):
                 del resolved["pqn"]
             if resolved["quantizer"]["fitted_to"] == "database" or self.is_joint(name):
                 del resolved["quantizer"]["fitted_to"]
+        del study["quantizer"]["fitted_to"]  # every model says it
         for name, attack in self.attacks.items():
             study["attacks"][name] |= attack.implied()
             unused = {"distribution", *(key for key in ADDED if not attack.uses(key))} - attack.implied().keys()

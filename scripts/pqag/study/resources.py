@@ -218,12 +218,11 @@ def train_joint(wildcards, study):
     """Besides, every triplet of a batch, and the k-means that the codebook begins with, see ``pqag.pqn``; other methods make it after
     every epoch at the most, and their feature is shorter."""
     model, there, plain = study["models"][wildcards["model"]], images(wildcards, study), pretrain(wildcards, study)
+    start, rounds, seconds = _fitting(wildcards, study, min(10_000, there.train)), model["training"]["epochs"], plain.seconds
     if is_fine_tuned(model):
-        rounds, start = model["joint"]["epochs"], _fitting(wildcards, study, min(10_000, there.train))
-        seconds = plain.seconds * max(1, rounds / model["training"]["epochs"]) + (rounds + 1) * start.seconds
-    else:
-        rounds, start = model["training"]["epochs"], _fitting(wildcards, study, min(10_000, there.train))
-        seconds = plain.seconds + start.seconds
+        rounds, trained = model["joint"]["epochs"], rounds
+        seconds = seconds * max(1, rounds / trained) + rounds * start.seconds
+    seconds += start.seconds
     batch, a_triplet = model["training"]["batch_size"], SECONDS_OF_TRIPLET.get(model["quantizer"]["method"], 0)
     seconds += a_triplet * batch**2 * rounds * there.train
     return plain._replace(mb=plain.mb + start.mb + bool(a_triplet) * 20 * batch**3 / MIB, seconds=seconds)
@@ -287,13 +286,13 @@ def _fitting(wildcards, study, count: int) -> Work:
 
 
 def quantize(wildcards, study):
-    """With features of the training images, those of the database are held beside them."""
+    """Features that are only encoded, since the codebook is fitted to others, are held too, by the beam of RQ many times."""
     there = images(wildcards, study)
     if fitted_to(study, wildcards["model"]) == "database":
         return _fitting(wildcards, study, there.database)
-    size = network(wildcards, study, 1).features
-    fitted = _fitting(wildcards, study, there.train)
-    return fitted._replace(mb=fitted.mb + 12 * there.database * size / MIB)
+    fitted, size = _fitting(wildcards, study, there.train), network(wildcards, study, 1).features
+    of_number = 64 if study["models"][wildcards["model"]]["quantizer"]["method"] == "rq" else 20
+    return fitted._replace(mb=fitted.mb + of_number * there.database * size / MIB)
 
 
 def attack(wildcards, study):
