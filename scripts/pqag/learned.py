@@ -19,9 +19,9 @@ from pqag import encoders, quantizer
 from pqag.networks import normalise
 
 #: How hard the assignment of DPQ is at first, as ``pqn.alpha`` of PQN; and the weight of its two Gini terms.
-ALPHA, GINI = 10.0, 0.1
+ALPHA, GINI = 5.0, 0.001
 #: By how much the squared distance to the negative is to exceed that to the positive in a triplet of DTQ, whose features have norm 1.
-MARGIN = 0.5
+MARGIN = 0.125
 #: How often DTQ renews codes and full-length codewords, one after the other, before an epoch.
 ROUNDS = 3
 
