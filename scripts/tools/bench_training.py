@@ -122,9 +122,8 @@ def main(arguments: argparse.Namespace) -> None:
     for row in trainings(arguments):
         rows.append(row)
         print(f"{row.network:10} {row.recipe:12} seed {row.seed}: {row.epochs} epochs, {row.seconds:.1f} s, {row.accuracy:.2%}", flush=True)
-    PAGE.parent.mkdir(exist_ok=True)
-    with PAGE.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([Row._fields, *rows])
+        with PAGE.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([Row._fields, *rows])
     for name in arguments.networks:
         mine, theirs = ([row for row in rows if (row.network, row.recipe) == (name, recipe)] for recipe in ("pqag", "torchvision"))
         ratios = [their.seconds / my.seconds for my, their in zip(mine, theirs)]
