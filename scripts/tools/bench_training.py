@@ -96,7 +96,7 @@ def trainings(arguments: argparse.Namespace) -> Iterator[Row]:
     with h5py.File(arguments.images_file) as file:
         images, labels = (file[f"train/{part}"][: arguments.images] for part in ("images", "labels"))
     few = [(torch.from_numpy(images[:1]), torch.from_numpy(labels[:1]))]  # `train` measures an accuracy too, which is not to be timed
-    data = training.Data(images, torch.from_numpy(labels), lambda: few, False, "")
+    data = training.Data(images, torch.from_numpy(labels), lambda: few, False, "", images.shape[-1])
     held_out = partial(training_run.held_out, arguments.images_file, torch.device("cpu"))
     for seed in range(arguments.seeds):
         for name in arguments.networks:
