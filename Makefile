@@ -50,7 +50,7 @@ TORCH ?= auto
 	@echo "../../../../profiles/console" > "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pqag.pth"
 	@touch $@
 
-# Training compared with the usual recipe of torchvision: several minutes, see docs/bench.
+# Training compared with the usual recipe of torchvision: half an hour, see docs/bench.
 bench-training: setup
 	@$(VENV) snakemake --cores $(CORES) results/default/fashion_mnist/images.h5
 	@.venv/bin/python scripts/tools/bench_training.py

@@ -140,7 +140,7 @@ if __name__ == "__main__":
     parser.add_argument("--networks", nargs="+", default=["alexnet", "vgg16", "resnet18"])
     parser.add_argument("--images-file", type=Path, default=ROOT / "results/default/fashion_mnist/images.h5")
     parser.add_argument("--images", type=int, help="only the first training images")
-    parser.add_argument("--longer", type=int, default=2, help="epochs of the usual recipe for one of ours (2)")
+    parser.add_argument("--longer", type=int, default=3, help="epochs of the usual recipe for one of ours (3)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="float32")
