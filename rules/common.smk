@@ -223,7 +223,7 @@ def start_of_joint(wildcards):
     return path if is_fine_tuned(RESOLVED["models"][wildcards.model]) else []
 
 
-def trained_on(wildcards):
+def training_features(wildcards):
     """The features of the training images, for a codebook that is fitted to them; nothing for another."""
     return f"{paths.victim(RESOLVED)}/features/train.h5" if fitted_to(RESOLVED, wildcards.model) == "train" else []
 

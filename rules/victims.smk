@@ -223,7 +223,7 @@ use rule extract as extract_train with:
 rule quantize:
     input:
         database="<victim>/features/database.h5",
-        train=trained_on,
+        train=training_features,
     output:
         "<results>/{dataset}/{model}-{training}/seed{seed}/{bits}bits/codebook.h5",
         record="<results>/{dataset}/{model}-{training}/seed{seed}/{bits}bits/codebook.prov.json",

@@ -1,7 +1,5 @@
 """Fit a codebook to the features of the database, or of the training images, and encode the database."""
 
-from dataclasses import replace
-
 import faiss
 
 from pqag import additive, codebooks, encoders, names, quantizer, storage, user_code
@@ -25,8 +23,7 @@ with step(snakemake) as settings:
     else:
         fit = (getattr(additive, method) if method in names.ADDITIVE else quantizer.METHODS[method])(*arguments)
     if points is not features:
-        turned = features if fit.rotation is None else features @ fit.rotation.T
-        fit = replace(encoders.fitted(turned, fit.codewords, fit.encoder, fit.logits), rotation=fit.rotation)
+        fit = encoders.fitted(features, fit.codewords, fit.encoder, fit.logits, fit.rotation)
     log.info("mean squared error %.6g, empty codewords per sub-space %s", fit.objective, fit.empty)
     codebook = codebooks.Codebook(fit.codewords, fit.codes, ids, fit.rotation, fit.encoder, fit.logits)
     codebooks.write(snakemake.output[0], codebook, fit.objective, fit.empty)

@@ -135,8 +135,13 @@ def decode(codes: np.ndarray, codewords: np.ndarray, encoder: str) -> np.ndarray
     return sum(words[codes[:, m]] for m, words in enumerate(codewords))
 
 
-def fitted(features: np.ndarray, codewords: np.ndarray, encoder: str, logits: np.ndarray | None = None) -> quantizer.Fit:
-    """Encode ``features`` (N, D) and return the fit; what has ``logits`` is held against soft representations."""
+def fitted(
+    features: np.ndarray, codewords: np.ndarray, encoder: str, logits: np.ndarray | None = None, rotation: np.ndarray | None = None
+) -> quantizer.Fit:
+    """Encode ``features`` (N, D), after a ``rotation`` (D, D), and return the fit; what has ``logits`` is held against soft
+    representations."""
+    if rotation is not None:
+        return replace(fitted(features @ rotation.T, codewords, encoder, logits), rotation=rotation)
     if encoder == "nearest":
         return quantizer.fitted(features, codewords)
     codes = encode(features, codewords, encoder, logits)
@@ -170,7 +175,7 @@ def by_user(
     rotation = quantizer.checked(name, "rotation", rotation, (size, size))
     if (off := float(np.abs(rotation.astype(np.float64) @ rotation.T - np.eye(size)).max())) > 1e-3:
         raise UserError(f"the quantizer {name} returned a rotation that is not orthogonal: R R^T differs from 1 by {off:.2g}")
-    return replace(fitted(features @ rotation.T, words, encoder, logits), rotation=rotation)
+    return fitted(features, words, encoder, logits, rotation)
 
 
 def offsets(codes: np.ndarray, codewords: np.ndarray) -> np.ndarray:

@@ -270,9 +270,7 @@ def by_user(function: Callable[[Given], Any], name: str, given: Given) -> Method
     may be None or missing. Codes are those of the nearest codewords. Raises UserError, with its ``name``, if it returns anything else."""
     found = function(given)
     if isinstance(encoder := getattr(found, "encoder", None), str) and encoder != "nearest":
-        raise UserError(
-            f"the quantizer {name} returned the encoder {encoder!r}, but codes of joint methods of yours are the nearest codewords"
-        )
+        raise UserError(f"the quantizer {name} returned the encoder {encoder!r}, but a joint method of yours may only return nearest")
     size, loss, words = (getattr(found, key, None) for key in ("size", "loss", "codewords"))
     if not callable(loss):
         raise UserError(f"the quantizer {name} must return an object with a function loss, but returned a {type(found).__name__}")

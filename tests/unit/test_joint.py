@@ -328,7 +328,7 @@ def test_a_method_and_a_network_of_the_users_are_trained(data, tmp_path, monkeyp
         ),
         ({"size": 8, "loss": len, "codewords": np.full((4, 4, 2), np.nan)}, "codewords with numbers that are NaN or infinite"),
         ({"size": 8, "loss": len, "codewords": np.full((4, 4, 2), 1e300)}, "numbers that are NaN or infinite as float32"),
-        ({"size": 8, "loss": len, "encoder": "icm"}, "returned the encoder 'icm', but codes of joint methods of yours are the nearest"),
+        ({"size": 8, "loss": len, "encoder": "icm"}, "returned the encoder 'icm', but a joint method of yours may only return nearest"),
     ],
 )
 def test_a_wrong_method_of_the_users_is_refused(returned, words):

@@ -99,7 +99,7 @@ def test_dpq_begins_with_the_nearest_codewords_and_departs(data, start):  # noqa
         z = networks.extract(network.eval().backbone, data[0].numpy(), torch.device("cpu"))
     assert shares[0] > 0.95 > shares[1]
     learned_words, learned_logits = network.codewords().detach().clone(), network.logits
-    for epoch in (2, 3):  # of two, so the first has no k-means any more, nor has the end
+    for epoch in (2, 3):  # its second half began with epoch 1, so nothing is fitted again
         network.learned.begin(epoch, lambda: z, 5, 5)
     assert torch.equal(network.codewords(), learned_words) and np.array_equal(network.logits, learned_logits)
 

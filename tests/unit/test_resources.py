@@ -85,6 +85,18 @@ def test_scoring_by_hand():
     assert asked("evaluate", study, bits="16") == (math.ceil(1.5 * (by_hand + 280)), math.ceil(2.5 * (6 + 100_000 * 0.0042) / 60))
 
 
+def test_triplets_of_dtq_by_hand():
+    """A batch of 512 images has 512^3, 20 bytes and 0.2 microseconds each; DQN looks at none."""
+    both = []
+    for method in ("dqn", "dtq"):
+        study = resolved(models__short={"like": "vgg16", "quantizer": {"method": method}, "joint": {"epochs": 3}})
+        study["models"]["short"]["training"]["batch_size"] = 512
+        both.append(work("train_joint", JOB | {"model": "short"}, study))
+    train = resources.images(JOB, study).train
+    assert both[1].mb - both[0].mb == pytest.approx(20 * 512**3 / 2**20)
+    assert both[1].seconds - both[0].seconds == pytest.approx(2e-7 * 512**2 * 3 * train)
+
+
 @pytest.mark.parametrize(("method", "of_number"), [("pq", 20), ("rq", 64)])
 def test_a_codebook_of_the_training_images_by_hand(tmp_path, monkeypatch, method, of_number):
     """Features of 100,000 training images are extracted, and held beside those of the 300,000 of the database, which are encoded."""

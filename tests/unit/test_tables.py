@@ -671,10 +671,10 @@ def test_table_5_by_hand():
         "Of clean queries the mAP by SDC is more than two points below that of pq (in brackets "
         "by ADC, which quantizes no query) for csq at 24 bits (90.0)."
     )
-    for attacks, own in (({}, ""), ({"own": {"temperature": 1, "distribution": "own"}}, " On own scores they see of csq the logits.")):
+    for attacks, own in (({}, ""), ({"own": {"temperature": 1, "distribution": "own"}}, " Attacks on own scores use the logits for csq.")):
         settings = {"attacks": attacks, "quantizers": {"pq": "pq", "csq": "dpq"}}
         words = cells.plain(tables.systems_in_words(rows, marked, settings, functools.partial(tables.setting_of, cells, "record")))
-        seen = "Codes have no gradient. APD and AOD see of csq inner products of the soft representation."
+        seen = "Codes have no gradient. APD and AOD use inner products of the soft representation for csq."
         assert words.endswith(f"for csq at 24 bits (90.0). {seen}{own}")
     shown = tables.in_paper_layout(marked, {"cifar10": "CIFAR-10"}).map(cells.plain, na_action="ignore")
     assert [name for model, name in shown.index if model == "csq"] == [

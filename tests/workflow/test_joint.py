@@ -17,23 +17,11 @@ from pqag.errors import UserError
 from pqag.show.tables import KEYS
 from pqag.study.model import parse_study
 
+from ..project.test_docs import blocks
 from .conftest import ROOT, mean_average_precision, plan, snakemake, write_config
 
 pytestmark = pytest.mark.slow  # a whole study
 VICTIM = "results/joint/synthetic/alexnet_pqn-joint16/seed0"
-
-
-#: Full-length codewords, each beginning with one of product quantization, whose codes are found by ICM.
-OWN = """
-import types
-
-from pqag import encoders, quantizer
-
-
-def icm(features, subspaces, codewords, seed, iterations):
-    inner = quantizer.fit(features, subspaces, codewords, seed, iterations)
-    return types.SimpleNamespace(codewords=encoders.block_diagonal(inner.codewords), encoder="icm")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +34,13 @@ def joint(tmp_path_factory):
         model["width"] = 0.125
         del model["training"]
     study["models"]["alexnet_csq"] = {"like": "alexnet", "quantizer": {"method": "csq"}, "joint": {"epochs": 1}}
-    for method in ("rq", "cq", "dpq", "dtq", "mine:icm"):
-        study["models"][method.replace("mine:", "own_")] = {"like": "alexnet", "quantizer": {"method": method}}
+    for name, method in (*((name, name) for name in ("rq", "cq", "dpq", "dtq")), ("own_icm", "mine.sums:fit")):
+        study["models"][name] = {"like": "alexnet", "quantizer": {"method": method}}
     for name in ("dpq", "dtq"):
         study["models"][name] |= {"joint": {"epochs": 2}}
-    (folder / "mine.py").write_text(OWN)
+    (folder / "mine").mkdir()
+    [example] = [code for code in blocks("quantizer", "python") if code.startswith("# mine/sums.py\n")]
+    (folder / "mine/sums.py").write_text(example)
     others = ["alexnet_csq", "rq", "cq", "dpq", "dtq", "own_icm"]
     study["tables"] |= {"table2": {"models": ["alexnet_pqn"]}, "table5": {"models": ["alexnet", *others]}}
     study["figures"] = {"models": ["alexnet_pqn"], "sweep": {"models": []}}

@@ -330,7 +330,7 @@ def checked_sha256(path: str) -> str:
     A record has no record of its own; its seal must be right.
     """
     if path.endswith(SUFFIX):
-        read(path)
+        read(path)  # says what is wrong with a file that is missing or no record
         if not is_sealed(path):
             raise UserError(f"{path} was changed after it was written: delete it and run again")
         return files.sha256(path)

@@ -428,7 +428,7 @@ def with_systems(
 def systems_in_words(rows: pd.DataFrame, marked: pd.DataFrame, settings: Mapping[str, Any], setting: Callable[..., str]) -> str:
     """What a reader must know of Table 5: where an attack is much stronger than one that differs alone in a lower temperature, or in a
     distribution that is not that of the victim's own scores; which systems stay behind plain product quantization on clean queries (SDC);
-    what APD and AOD see where codes are not the nearest codewords. ``rows`` are of ``tidy``, ``marked`` the same with marks."""
+    what APD and AOD use where codes are not the nearest codewords. ``rows`` are of ``tidy``, ``marked`` the same with marks."""
     keys, sentences = ["dataset", "target_model", "target_bits", "distance", "attack"], []
     values = {tuple(key): value for *key, value in rows[[*keys, "map"]].to_numpy()}
     marks = {tuple(key): mark for *key, mark in marked[[*keys, "map"]].to_numpy()}
@@ -463,11 +463,11 @@ def systems_in_words(rows: pd.DataFrame, marked: pd.DataFrame, settings: Mapping
         sentences.append(f"Of clean queries the mAP by {DISTANCES[0]} is {how} for {', '.join(behind)}.")
     others = {model_name(model): SEEN[method] for model, method in settings["quantizers"].items() if method in SEEN}
     if others:
-        seen = "; ".join(f"of {model} {scores}" for model, (scores, _) in others.items())
-        sentences.append(f"Codes have no gradient. APD and AOD see {seen}.")
+        used = "; ".join(f"{scores} for {model}" for model, (scores, _) in others.items())
+        sentences.append(f"Codes have no gradient. APD and AOD use {used}.")
     if others and any(attack.get("distribution") == "own" for attack in settings["attacks"].values()):
-        seen = "; ".join(f"of {model} {scores}" for model, (_, scores) in others.items())
-        sentences.append(f"On own scores they see {seen}.")
+        used = "; ".join(f"{scores} for {model}" for model, (_, scores) in others.items())
+        sentences.append(f"Attacks on own scores use {used}.")
     return " ".join(sentences)
 
 
