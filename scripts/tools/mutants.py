@@ -188,8 +188,11 @@ def faults(repository: Path, only: str = "") -> list[Fault]:
 
 
 def named(folder: Path, names: Iterable[str]) -> Path:
-    """The file anywhere below ``folder`` that has one of these names; raises ValueError unless there is exactly one."""
-    found = [path for name in names for path in folder.rglob(name)]
+    """The file anywhere below ``folder`` that has one of these names; raises ValueError unless there is exactly one.
+
+    The tests of whole studies, in a folder ``workflow``, do not count: some have the names of those of a module.
+    """
+    found = [path for name in names for path in folder.rglob(name) if "workflow" not in path.relative_to(folder).parts]
     if len(found) != 1:
         raise ValueError(f"{folder} holds {len(found)} files {' or '.join(names)}, but must hold exactly one")
     return found[0]
