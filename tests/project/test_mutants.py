@@ -6,9 +6,11 @@ from ..workflow.conftest import ROOT
 
 
 def test_every_fault_fits_and_is_python():
-    faults = runpy.run_path(str(ROOT / "scripts/tools/mutants.py"))["faults"](ROOT)
+    tool = runpy.run_path(str(ROOT / "scripts/tools/mutants.py"))
+    faults = tool["faults"](ROOT)
     assert len(faults) == len(set(faults)) > 0
     for fault in faults:
         text = (ROOT / fault.path).read_text()
         compile(text.replace(fault.old, fault.new), fault.path, "exec")
         assert fault.old != fault.new and "\n" not in fault.old + fault.new, fault
+        assert tool["named"](ROOT / "tests", [f"test_{fault.module}.py"]).is_file()
