@@ -28,6 +28,8 @@ MODULE_LIMIT, SUITE_LIMIT = 600, 3600
 SELECTED = "not test_style and not test_mutants"
 #: The file names that a module has, or had in older commits, where it is not the name of the module here.
 FILES = {"config": ("model.py", "config.py")}
+#: Modules that are tested with another.
+TESTED_WITH = {"additive": "encoders"}
 
 #: By module: the text to replace, which occurs exactly once; the text to put in its place; what the fault is.
 FAULTS = {
@@ -187,6 +189,11 @@ def faults(repository: Path, only: str = "") -> list[Fault]:
     return [fault for fault in chosen if only in f"{fault.module}: {fault.what}"]
 
 
+def tests_of(repository: Path, module: str) -> Path:
+    """The file of the tests of a module."""
+    return named(repository / "tests", [f"test_{TESTED_WITH.get(module, module)}.py"])
+
+
 def named(folder: Path, names: Iterable[str]) -> Path:
     """The file anywhere below ``folder`` that has one of these names; raises ValueError unless there is exactly one.
 
@@ -248,7 +255,7 @@ def found_by(repository: Path, fault: Fault, tests: list[str], survivors: bool) 
 
 def results(repository: Path, chosen: list[Fault], survivors: bool, jobs: int) -> Iterator[tuple[Fault, str]]:
     """What found each fault, in order. Checks first that the tests pass without a fault."""
-    tests = {fault.module: [str(named(repository / "tests", [f"test_{fault.module}.py"]).relative_to(repository))] for fault in chosen}
+    tests = {fault.module: [str(tests_of(repository, fault.module).relative_to(repository))] for fault in chosen}
     with ThreadPoolExecutor(jobs) as pool:
         if survivors:
             control(repository, ["tests"], SUITE_LIMIT)

@@ -13,4 +13,4 @@ def test_every_fault_fits_and_is_python():
         text = (ROOT / fault.path).read_text()
         compile(text.replace(fault.old, fault.new), fault.path, "exec")
         assert fault.old != fault.new and "\n" not in fault.old + fault.new, fault
-        assert tool["named"](ROOT / "tests", [f"test_{fault.module}.py"]).is_file()
+        assert tool["tests_of"](ROOT, fault.module).is_file()
