@@ -295,7 +295,7 @@ def measure_quantizer(options: argparse.Namespace) -> Iterator[dict]:
 
 
 def measure_attack(options: argparse.Namespace) -> Iterator[dict]:
-    """Time of an image, by five steps of PGD with the loss AOD; "limit" is five times forward and backward without an attack."""
+    """Time of an image, by five steps of PGD with the loss AOD; "limit" is what the network alone takes for it."""
     import bench_attack
 
     for victim, peer, own, times in bench_attack.measure(options.seconds):
