@@ -83,8 +83,11 @@ def fitted(features: np.ndarray, codewords: np.ndarray) -> Fit:
     """Encode ``features`` (N, D) with ``codewords`` (M, K, D/M) and return the fit."""
     codes = encode(features, codewords)
     empty = [codewords.shape[1] - len(np.unique(codes[:, m])) for m in range(len(codewords))]
-    error = features - decode(codes, codewords)
-    return Fit(codewords, codes, float((error.astype(np.float64) ** 2).sum(1).mean()), empty)
+    error = 0.0
+    for start in range(0, len(features), 1024):  # arrays as large as all features take longer to get from the system than to fill
+        block = slice(start, start + 1024)
+        error += float(((features[block] - decode(codes[block], codewords)).astype(np.float64) ** 2).sum())
+    return Fit(codewords, codes, error / len(features), empty)
 
 
 def opq(features: np.ndarray, subspaces: int, codewords: int, seed: int, iterations: int = 25) -> Fit:
