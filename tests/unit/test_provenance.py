@@ -14,14 +14,14 @@ from pqag.job.provenance import modules_of
 @pytest.fixture(autouse=True)
 def nothing_cached():
     """A digest is read once a process; what other tests read must not be taken for this one's, nor this one's for theirs."""
-    provenance.code_digest.cache_clear()
+    provenance.digests.cache_clear()
     yield
-    provenance.code_digest.cache_clear()
+    provenance.digests.cache_clear()
 
 
 def code_digest(script):
     """The digest of the files as they are now."""
-    provenance.code_digest.cache_clear()
+    provenance.digests.cache_clear()
     return provenance.code_digest(script)
 
 
@@ -229,6 +229,29 @@ def test_the_digest_is_read_once_a_process(library):
     script.write_text("from pqag import a\nprint(a)\n")
     assert provenance.code_digest(script) == before
     assert code_digest(script) != before
+
+
+def test_digests_are_kept_until_a_file_of_the_library_changes(library, monkeypatch):
+    script, found = library / "script.py", provenance._digest
+    asked = []
+    monkeypatch.setattr(provenance, "_digest", lambda *of: asked.append(of) or found(*of))
+    before = code_digest(script)
+    assert code_digest(script) == before and len(asked) == 1
+    script.write_text(f"{script.read_text()}print()\n")
+    assert code_digest(script) != before and len(asked) == 2
+    code_digest(script)
+    assert len(asked) == 2
+    changed = library / "pqag/c.py"
+    changed.write_text(f"{changed.read_text()}\n\ndef another():\n    pass\n")
+    code_digest(script)
+    assert len(asked) == 3
+    kept = library / "pqag/__pycache__/code_digests.json"
+    assert code_digest(script) in kept.read_text()
+    kept.write_text("{")
+    assert code_digest(script) == found(script, frozenset()) and len(asked) == 4
+    kept.unlink()
+    kept.mkdir()  # neither a file to read nor a place to write one
+    assert code_digest(script) == found(script, frozenset()) and len(asked) == 5
 
 
 def test_what_is_empty_is_left_out_of_the_meaning():

@@ -196,7 +196,7 @@ def test_an_attack_depends_on_its_own_loss_and_method_and_on_no_other(study, mon
     study["attacks"]["basic"] = study["attacks"]["basic"] | {"method": "momentum_pgd"}
 
     def digests():
-        provenance.code_digest.cache_clear()
+        provenance.digests.cache_clear()
         return [settings("attack", VICTIM | {"bits": "24", "attack": name}, study)["code"] for name in ("strong", "basic", "aod", "own")]
 
     before, read, edits = digests(), Path.read_text, {}
@@ -212,7 +212,7 @@ def test_an_attack_depends_on_its_own_loss_and_method_and_on_no_other(study, mon
         edits[name] = edit
         assert edit(read(provenance.LIBRARY / name)) != read(provenance.LIBRARY / name)
         assert [one != other for one, other in zip(digests(), before)] == stale
-    provenance.code_digest.cache_clear()
+    provenance.digests.cache_clear()
 
 
 def test_study_json_holds_the_whole_study(study):

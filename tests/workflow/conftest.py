@@ -50,9 +50,9 @@ def dry_run(folder, config, *targets):
     from planning import planned
     from snakemake.settings import types
 
-    from pqag.job.provenance import code_digest
+    from pqag.job import provenance
 
-    code_digest.cache_clear()  # a process of Snakemake reads the code once, and here many are played in one
+    provenance.digests.cache_clear()  # a process of Snakemake reads the code once, and here many are played in one
     file = folder / "config.yaml"
     before = file.read_bytes() if file.exists() else None
     write_config(file, config)

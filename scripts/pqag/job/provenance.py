@@ -7,12 +7,15 @@ Needs only the standard library.
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+
+from pqag.files import read_json, write_json
 
 LIBRARY = Path(__file__).parents[1]
 #: What decides no bit of a result, as paths below the library, so that no digest covers it: what runs and records a job, errors, what makes
@@ -87,15 +90,54 @@ def _packages_around(module: Path) -> list[Path]:
 # -------------------------------------------------------------------------------------------------------------------------- digest
 
 
-@functools.cache
 def code_digest(script: Path, chosen: frozenset[tuple[str, str]] = frozenset()) -> str:
     """sha256 over the code that decides the bits of what ``script`` makes, and over the data files and templates that this code names.
 
     ``chosen`` are the functions of the modules of ``CHOSEN`` that the settings of the job name, as (module, name). Read once a process.
     Where the files lie and when they changed play no part.
     """
+    return digests()[script, chosen]
+
+
+@functools.cache
+def digests() -> "_Digests":
+    """The digests that this process has asked for."""
+    return _Digests()
+
+
+class _Digests(dict):
+    """Digests by script and chosen functions. To find those of a study takes as long as to plan it, so they are kept where Python keeps
+    what it has compiled, until a file of the library changes."""
+
+    def __init__(self):
+        sources = sorted(path for kind in ("py", *_DATA) for path in LIBRARY.rglob(f"*.{kind}"))
+        of = _sha256(repr([(_below(path, LIBRARY), path.read_text(encoding="utf-8")) for path in sources]))
+        self.path, self.kept = LIBRARY / "__pycache__/code_digests.json", {"library": of}
+        with contextlib.suppress(OSError, ValueError):  # none, or half of one
+            found = read_json(self.path)
+            self.kept = found if found["library"] == of else self.kept
+
+    def __missing__(self, key: tuple[Path, frozenset[tuple[str, str]]]) -> str:
+        script, chosen = key
+        name = repr([script.name, _sha256(script.read_text(encoding="utf-8")), sorted(chosen)])
+        if name not in self.kept:
+            self.kept[name] = _digest(script, chosen)
+            with contextlib.suppress(OSError):  # a folder that cannot be written to
+                write_json(self.path, self.kept)
+        return self.setdefault(key, self.kept[name])
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+#: Kinds of file in the library that code may name: data and templates.
+_DATA = ("csv", "html")
+
+
+def _digest(script: Path, chosen: frozenset[tuple[str, str]]) -> str:
     digest = hashlib.sha256()
-    data = sorted([*LIBRARY.rglob("*.csv"), *LIBRARY.rglob("*.html")])
+    data = sorted(path for kind in _DATA for path in LIBRARY.rglob(f"*.{kind}"))
     read = functools.cache(_contents)
     for path, name in sorted(reached(script, chosen)):
         where = _below(path, LIBRARY) or path.name
