@@ -3,10 +3,10 @@
     python scripts/tools/zoo.py config/cifar10.yaml vgg16
 
 Each becomes zoo/DATASET_MODEL: its weights, for a network that was trained with its codebook one file a code length with the codewords,
-and a card: the records of the training, the accuracy, and the mAP of clean and of attacked queries. Models that are not trained yet are
-left out, and so the command can be given again whenever another is. It needs no scores of the study: it measures with the files that it
+and a card: the records of the training, the accuracy, and the mAP of clean and of attacked queries. What is not trained yet is left out,
+and so the command can be given again whenever something is. It needs no scores of the study: it measures with the files that it
 writes, on the database and the queries of the study, first seed. Weights are rounded to half precision where no mAP changes by more than
-0.5 points, of any code length, attack or distance; the card says by how much they change.
+0.5 points, of any attack or distance; the card says by how much they change.
 """
 
 import csv
@@ -122,43 +122,37 @@ def to_one_place(value: Any) -> Any:
     return {key: to_one_place(one) for key, one in value.items()} if isinstance(value, dict) else round(value, 1)
 
 
-def add(parts: list[Trained], name: str) -> None:
-    """Write zoo/``name`` from the ``parts`` of one victim: one, or one a code length."""
-    every = [part.weights() for part in parts]
-    half = [rounded(weights) for weights in every]
-    exact: dict[str, Any] = {}
-    coarse: dict[str, Any] = {}
-    for part, whole, less in zip(parts, every, half):
-        exact |= part.measured(whole)
-        coarse |= part.measured(less)
+def add(part: Trained, name: str) -> None:
+    """Write ``part`` to zoo/``name``; what is there of the same network for other code lengths stays."""
+    whole = part.weights()
+    half = rounded(whole)
+    exact, coarse = part.measured(whole), part.measured(half)
     change = round(largest_change(exact, coarse), 2)
     precision = "float16" if change <= ALLOWED else "float32"
-    target, saved = user_code.ZOO / name, checkpoints.load(parts[0].folder / "weights.pt")
-    target.mkdir(parents=True, exist_ok=True)
-    for old in target.glob("*.safetensors"):
-        old.unlink()
-    digests = {}
-    for part, weights in zip(parts, half if precision == "float16" else every):
-        groups = None if part.bits is None else {"feature_groups": str(saved["feature_groups"])}
-        content = save(weights, groups)
-        files.write_bytes(target / part.name, content)
-        digests[part.name] = hashlib.sha256(content).hexdigest()
-    of_training = [files.read_json(part.record) for part in parts]
-    card = {
-        "network": saved["model"],
-        "width": saved["width"],
-        "classes": saved["classes"],
-        "image_size": saved["image_size"],
-        "accuracy": parts[0].accuracy() if parts[0].bits is None else {f"{part.bits}bits": part.accuracy() for part in parts},
+    target, saved = user_code.ZOO / name, checkpoints.load(part.folder / "weights.pt")
+    groups = None if part.bits is None else {"feature_groups": str(saved["feature_groups"])}
+    content = save(half if precision == "float16" else whole, groups)
+    network = {"network": saved["model"]} | {key: saved[key] for key in ("width", "classes", "image_size")}
+    found = {
+        "accuracy": part.accuracy(),
         "precision": precision,
         "half_precision_changes_map_by": change,
-        "map": to_one_place(coarse if precision == "float16" else exact),
-        "files": digests,
-        "record": of_training[0] if parts[0].bits is None else dict(zip(digests, of_training)),
+        "record": files.read_json(part.record),
     }
-    files.write_json(target / "card.json", card)
-    size = sum((target / file).stat().st_size for file in digests)
-    print(f"zoo/{name}: {size:,} bytes as {precision}; half precision changes the mAP by up to {change} points")
+    if part.bits is not None:
+        found = {key: {f"{part.bits}bits": value} for key, value in found.items()}
+    found["map"] = to_one_place(coarse if precision == "float16" else exact)
+    found["files"] = {part.name: hashlib.sha256(content).hexdigest()}
+    if part.bits is not None and (target / "card.json").is_file():
+        before = files.read_json(target / "card.json")
+        if {key: before[key] for key in network} == network and isinstance(before["accuracy"], dict):
+            found = {key: dict(sorted((before[key] | value).items())) for key, value in found.items()}
+    files.write_bytes(target / part.name, content)
+    files.write_json(target / "card.json", network | found)
+    for old in target.glob("*.safetensors"):
+        if old.name not in found["files"]:
+            old.unlink()
+    print(f"zoo/{name}/{part.name}: {len(content):,} bytes as {precision}; half precision changes the mAP by up to {change} points")
 
 
 def main(path: str, *models: str) -> None:
@@ -173,13 +167,13 @@ def main(path: str, *models: str) -> None:
             if maker not in ("pretrain", "train_joint") or is_fine_tuned(study["models"][model]):
                 print(f"{model}: not trained by this study from new weights, left out")
                 continue
-            parts = [Trained(study, dataset, model, bits) for bits in (lengths if maker == "train_joint" else [None])]
-            missing = [part for part in parts if not part.is_finished()]
-            if missing:
-                train = f"snakemake --configfile {path} --cores 2 {missing[0].folder}/weights.pt"
-                print(f"{model} on {dataset}: not trained yet, left out; `{train}` trains it")
-            else:
-                add(parts, f"{dataset.removesuffix('_mnist')}_{model}")
+            for bits in lengths if maker == "train_joint" else [None]:
+                part = Trained(study, dataset, model, bits)
+                if part.is_finished():
+                    add(part, f"{dataset.removesuffix('_mnist')}_{model}")
+                else:
+                    train = f"snakemake --configfile {path} --cores 2 {part.folder}/weights.pt"
+                    print(f"{model} on {dataset}{f' at {bits} bits' * (bits is not None)}: not trained yet, left out; `{train}` trains it")
 
 
 if __name__ == "__main__":
