@@ -141,8 +141,11 @@ def add(part: Trained, name: str) -> None:
     }
     if part.bits is not None:
         found = {key: {f"{part.bits}bits": value} for key, value in found.items()}
-    found["map"] = to_one_place(coarse if precision == "float16" else exact)
-    found["files"] = {part.name: hashlib.sha256(content).hexdigest()}
+    found |= {
+        "map": to_one_place(coarse if precision == "float16" else exact),
+        "files": {part.name: hashlib.sha256(content).hexdigest()},
+        "record": found.pop("record"),
+    }
     if part.bits is not None and (target / "card.json").is_file():
         before = files.read_json(target / "card.json")
         if {key: before[key] for key in network} == network and isinstance(before["accuracy"], dict):

@@ -113,7 +113,7 @@ class _Digests(dict):
         sources = sorted(path for kind in ("py", *_DATA) for path in LIBRARY.rglob(f"*.{kind}"))
         of = _sha256(repr([(_below(path, LIBRARY), path.read_text(encoding="utf-8")) for path in sources]))
         self.path, self.kept = LIBRARY / "__pycache__/code_digests.json", {"library": of}
-        with contextlib.suppress(OSError, ValueError):  # none, or half of one
+        with contextlib.suppress(OSError, ValueError, KeyError):  # there is none, or it is damaged
             found = read_json(self.path)
             self.kept = found if found["library"] == of else self.kept
 
