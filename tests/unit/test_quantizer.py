@@ -258,3 +258,13 @@ def test_the_farthest_codes_by_hand():
     cube = joint.hypercube(16, 4)
     signs = quantizer.decode(np.array([[5, 0, 15, 9]]), cube)
     np.testing.assert_array_equal(quantizer.decode(quantizer.farthest(np.array([[5, 0, 15, 9]]), cube), cube), -signs)
+
+
+def test_the_objective_counts_every_feature_once():
+    """More features than a block has: one is 3 away from its codeword, at either end and around the ends of blocks."""
+    features, codewords = np.zeros((2500, 4), np.float32), np.zeros((2, 2, 2), np.float32)
+    codewords[:, 1] = 100
+    for far in (0, 1023, 1024, 2047, 2048, 2499):
+        features[:] = 0
+        features[far, 0] = 3
+        assert quantizer.fitted(features, codewords).objective == pytest.approx(9 / 2500)
