@@ -522,10 +522,10 @@ def cells(axes) -> dict:
     return {(heights.index(text.get_position()[1]), int(text.get_position()[0])): text for text in found}
 
 
-def test_differences_are_printed_as_points_with_a_sign():
+def test_differences_are_printed_as_points_with_a_sign_unless_they_round_to_zero():
     panel = pd.DataFrame([[-0.3, 12.4], [-30, np.nan]], ["SDC Clean", "SDC Basic"], ["AlexNet", "VGG16"])
     axes = draw(figures.differences({"Table 1": panel})).axes[0]
-    assert [text.get_text() for text in axes.texts] == ["+0", "+12", "-30"]
+    assert [text.get_text() for text in axes.texts] == ["0", "+12", "-30"]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(panel.index)
 
 

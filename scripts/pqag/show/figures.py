@@ -565,7 +565,8 @@ def _cells(axes: Axes, values: np.ndarray, top: float, norm: Normalize, fmt: str
     for (r, c), value in np.ndenumerate(values):
         if np.isfinite(value):
             ink = "black" if contrast(colors(norm(value)), "black") > contrast(colors(norm(value)), "white") else "white"
-            axes.text(c + 0.5, top + r + 0.5, format(value, fmt), ha="center", va="center", color=ink, size=7.5)
+            text = format(value, fmt if value else fmt.lstrip("+"))  # 0, not +0
+            axes.text(c + 0.5, top + r + 0.5, text, ha="center", va="center", color=ink, size=7.5)
     return mesh
 
 
