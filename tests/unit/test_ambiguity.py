@@ -9,7 +9,8 @@ from pqag.errors import UserError
 from pqag.show import ambiguity
 from pqag.study import settings as needs
 from pqag.study.model import parse_study
-from pqag.study.rules import jobs, settings
+from pqag.study.resources import START_SECONDS
+from pqag.study.rules import jobs, jobs_of, settings, work
 
 STUDY = {
     "study": "base",
@@ -56,6 +57,19 @@ def test_a_reading_is_stale_when_one_of_its_jobs_is():
     assert digest(base, "mine") != digest(other_file, "mine") and digest(base, "hot") == digest(other_file, "hot")
     found = [wildcards for rule, wildcards in jobs(base) if rule == "reading"]
     assert found == [{"reading": name} for name in STUDY["readings"]] and ("ambiguity", {}) in list(jobs(base))
+
+
+def test_the_time_of_a_reading_is_that_of_its_jobs_and_of_no_training_where_the_weights_are_lent():
+    base = parse_study(STUDY).resolved()
+    each = [rule for rule, _ in jobs_of(needs.reading(base, "long"))]
+    assert [each.count(rule) for rule in ("pretrain", "extract", "quantize", "attack", "evaluate", "evaluate_clean")] == [1] * 6
+    hot, long = (work("reading", {"reading": name}, base).seconds for name in ("hot", "long"))
+    of_one = {"dataset": "cifar10", "model": "victim", "seed": "0"}
+    training, adopting = (work(rule, of_one, needs.reading(base, name)).seconds for rule, name in (("pretrain", "long"), ("adopt", "hot")))
+    assert long - hot == pytest.approx(training - adopting)
+    alone = [job for job in jobs_of(needs.reading(base, "long")) if job[0] != "pretrain"]
+    rest = sum(START_SECONDS + work(*job, needs.reading(base, "long")).seconds for job in alone)
+    assert long == pytest.approx(rest + START_SECONDS + training)
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,8 @@ def test_more_bits_a_rotation_and_a_network_of_the_user_ask_for_more():
     one, more, rotated = asked("quantize", bits="32"), asked("quantize"), asked("quantize", model="resnet50")
     assert one[0] < more[0] < rotated[0] and one[1] < more[1] < rotated[1]
     assert asked("attack", model="mine")[0] > asked("attack", model="vgg16")[0], "it is taken for a large one"
+    study = resolved(models__own={"network": "a.b:make", "training": {"epochs": 50}})
+    assert asked("pretrain", study, model="own") == asked("pretrain", study, model="resnet50"), "it is taken for the largest of ours"
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,8 @@ SIZES = {
     "resnet34": Size(2.048, 1159.4, 21.28),
     "resnet50": Size(6.865, 1297.8, 23.52),
 }
-#: Any network of the user: torchvision's ResNet-50 at 224 pixels, with as many features as VGG has there.
-OTHER, OTHER_FEATURES = Size(22.2, 4089.0, 25.6), 4096
+#: What stands for any network of the user: the largest of ours at full width, with as many features as VGG has at 224 pixels.
+OTHER, OTHER_FEATURES = "resnet50", 4096
 #: The share of the outputs that a pass without gradients holds at once, for an unknown network.
 HELD = 0.42
 
@@ -164,12 +164,13 @@ def _torchvision_row(model: Mapping[str, Any]) -> dict[str, float] | None:
 def network(wildcards: Mapping[str, str], study: Mapping[str, Any], threads: int) -> Network:
     """The network of a job. The first convolution of larger images takes every second, fourth … pixel, see ``pqag.networks``."""
     model, side = study["models"][wildcards["model"]], images(wildcards, study).side
-    size, features, held = OTHER, OTHER_FEATURES, HELD
-    if is_torchvision(model["network"]) and (row := _torchvision_row(model)):
+    name, width, held = model["network"], model["width"], HELD
+    if is_torchvision(name) and (row := _torchvision_row(model)):
         size, features = Size(row["outputs"], row["multiplications"], row["parameters"]), int(row["features"])
         held = min(HELD, 4 * row["widest"] / row["outputs"])  # of few layers of many
-    if (name := model["network"]) in NETWORKS:
-        width, full, features = model["width"], SIZES[name], feature_size(name, model["width"])
+    else:
+        known = name in NETWORKS
+        full, width, features = (SIZES[name], width, feature_size(name, width)) if known else (SIZES[OTHER], 1, OTHER_FEATURES)
         seen = (side / 2 ** ((side // 32).bit_length() - 1) / 32) ** 2
         size = Size(full.outputs * width * seen, full.multiplications * width**2 * seen, full.parameters * width**2)
     return Network(size, features, (size.multiplications / 100 + size.outputs + side**2 * 6e-5) / 1000 / threads**0.6, held)

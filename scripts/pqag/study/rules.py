@@ -95,9 +95,9 @@ def _reading(wildcards: Mapping[str, str], study: Mapping[str, Any]) -> dict[str
 
 
 def _work_of_reading(wildcards: Mapping[str, str], study: Mapping[str, Any]) -> Work:
-    """Its jobs run one after the other, each in a process of its own, under a Snakemake of their own."""
-    other = needs.reading(study, wildcards["reading"])
-    every = [work(*job, other) for job in jobs_of(other)]
+    """Its jobs run one after the other, each in a process of its own, under a Snakemake of their own. Lent weights are not trained."""
+    other, lent = needs.reading(study, wildcards["reading"]), needs.lent(study, wildcards["reading"])
+    every = [work("adopt" if its.get("model") in lent and rule == "pretrain" else rule, its, other) for rule, its in jobs_of(other)]
     return Work(asks.SNAKEMAKE_MB + max(one.mb for one in every), sum(asks.START_SECONDS + one.seconds for one in every), network=True)
 
 
@@ -176,10 +176,13 @@ def figure_models(study: Mapping[str, Any], rule: str) -> list[str]:
 
 
 def jobs_of(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield every job of ``jobs`` with its dataset and its seed."""
+    """Yield every job of ``jobs`` once, with its dataset and its seed."""
+    found = {}
     for dataset, seed in product(study["datasets"], study["seeds"]):
         for rule, wildcards in jobs(study):
-            yield rule, {"dataset": dataset, "seed": str(seed)} | wildcards
+            its = {"dataset": dataset, "seed": str(seed)} | wildcards
+            found[rule, frozenset(its.items())] = rule, its
+    yield from found.values()
 
 
 def jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
