@@ -2,7 +2,10 @@
 
 import pytest
 
+from pqag import files
 from pqag.names import PRETRAINED, kind_of
+from pqag.study import scores as study_scores
+from pqag.study.model import parse_study, read_config
 from pqag.study.rules import jobs
 from pqag.study.scores import Score, counterpart, rows_of, scores, smallest_changes, tables, transfers, victims
 
@@ -97,9 +100,36 @@ def test_jointly_trained_networks_by_hand():
 
 @pytest.mark.parametrize("key", ["network", "width", "training", "quantizer"])
 def test_a_counterpart_is_the_same_but_for_its_quantizer(key):
-    other = JOINT["models"]["alexnet"] | {key: {"method": "opq", "subspaces": 4} if key == "quantizer" else "another"}
+    others = {"network": "vgg11", "width": 0.5, "training": {"epochs": 5}, "quantizer": {"method": "opq", "subspaces": 4}}
+    other = JOINT["models"]["alexnet"] | {key: others[key]}
     assert counterpart(JOINT, "mine") == "alexnet" and counterpart(JOINT, "other") is None
     assert counterpart(JOINT | {"models": JOINT["models"] | {"alexnet": other}}, "mine") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda settings, images: None, "alexnet"),
+        (lambda settings, images: settings.update(threads=7), "alexnet"),  # as they do not have to be alike
+        (lambda settings, images: settings.update(label_smoothing=0.0), None),
+        (lambda settings, images: images.update(sha256="ab" * 32), None),
+    ],
+)
+def test_a_counterpart_of_weights_of_the_zoo_was_trained_alike_by_its_card(tmp_path, monkeypatch, change, found):
+    study = parse_study(read_config(study_scores.ZOO.parent / "config/cifar10_zoo.yaml")).resolved()
+    for name in ("cifar10_alexnet", "cifar10_alexnet_pqn"):
+        card = files.read_json(study_scores.ZOO / name / "card.json")
+        if name == "cifar10_alexnet":
+            made = card["record"]["predicate"]["buildDefinition"]
+            change(made["externalParameters"]["settings"], made["resolvedDependencies"][0]["digest"])
+        (tmp_path / name).mkdir()
+        files.write_json(tmp_path / name / "card.json", card)
+    monkeypatch.setattr(study_scores, "ZOO", tmp_path)
+    study_scores._recipe_of_zoo.cache_clear()
+    try:
+        assert counterpart(study, "alexnet_pqn") == found
+    finally:
+        study_scores._recipe_of_zoo.cache_clear()
 
 
 def test_a_jointly_trained_network_is_a_victim_like_any_other():

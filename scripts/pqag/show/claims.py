@@ -75,7 +75,7 @@ def _joint_gain(maps: pd.DataFrame) -> np.ndarray:
 def _joint_below(maps: pd.DataFrame) -> np.ndarray:
     pairs = _beside_pretrained(maps, ["basic", "apd", "aod"])
     joint, pretrained = (pd.concat(side) for side in zip(*pairs))
-    return 100 * (joint < pretrained).mean().to_numpy()
+    return 100 * (joint < pretrained)[pretrained.notna().all(axis=1)].mean().to_numpy()
 
 
 def _between_lengths(maps: pd.DataFrame) -> np.ndarray:
@@ -167,8 +167,9 @@ def _of_cells(values: Mapping[tuple, list]) -> pd.DataFrame:
     return pd.DataFrame(np.stack([np.mean(seeds, axis=0) for seeds in values.values()]), index)
 
 
-def measured(scores: Iterable[tuple[int, Mapping[str, Any]]]) -> pd.DataFrame:
+def measured(scores: Iterable[tuple[int, Mapping[str, Any]]], counterparts: Mapping[str, str | None]) -> pd.DataFrame:
     """Every claim of ``CLAIMS`` held against ``scores``, pairs of the number of a table and the contents of a metrics.json of it.
+    ``counterparts``: the pretrained model that each jointly trained one of Table 2 is held against.
 
     The columns: claim, ours with its 95 % interval (low, high; NaN for curves), the same number from the paper's own tables (``paper``),
     seeds, and verdict: holds, does not hold, or open where the interval has both, or where the study lacks the cells.
@@ -176,6 +177,8 @@ def measured(scores: Iterable[tuple[int, Mapping[str, Any]]]) -> pd.DataFrame:
     precision: dict[tuple, list] = {}
     by_query: dict[tuple, list] = {}
     for table, one in scores:
+        if table == 2 and (other := counterparts.get(one["target_model"])):
+            one = one | {"training": one["target_model"], "source_model": other, "target_model": other}
         for distance in DISTANCES:
             key = _key(one, table, distance)
             by_query.setdefault(key, []).append(np.array(one[distance]["average_precision"], float))

@@ -1,10 +1,16 @@
 """Which query sets are scored on which victims, for each table and for the figures. Needs only the standard library."""
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pqag.names import CLEAN, FARTHEST, FINE_TUNED, JOINT, PQN, PRETRAINED, UNBOUNDED
+from pqag import files
+from pqag.job.provenance import LIBRARY
+from pqag.names import CLEAN, FARTHEST, FINE_TUNED, JOINT, PQN, PRETRAINED, UNBOUNDED, is_of_zoo
+
+#: The trained victims that ship with the project.
+ZOO = LIBRARY.parents[1] / "zoo"
 
 
 class Score(NamedTuple):
@@ -70,20 +76,36 @@ def on_itself(study: Mapping[str, Any], model: str) -> Iterator[Score]:
 def counterpart(study: Mapping[str, Any], model: str) -> str | None:
     """The model that a jointly trained one is compared with: the first with the same network, width and training recipe whose features
     are quantized afterwards, by plain product quantization with as many sub-spaces; None if the study has none."""
-
-    def held(name: str, key: str) -> Any:
-        lender = study["models"][name]["like"]
-        return study["models"][lender if lender and key == "training" else name].get(key)
-
-    for name, other in study["models"].items() if held(model, "training") else ():  # nothing says how weights of the zoo compare
-        same_code = other["quantizer"]["subspaces"] == study["models"][model]["quantizer"]["subspaces"]
-        if (
-            other["quantizer"]["method"] == "pq"
-            and same_code
-            and all(held(name, key) == held(model, key) for key in ("network", "width", "training"))
-        ):
+    one, recipe = study["models"][model], _recipe(study, model)
+    for name, other in study["models"].items() if recipe else ():  # nothing says how a user's weights were trained
+        its = _recipe(study, name)
+        alike = ("images" in its) == ("images" in recipe) and its and its.items() <= recipe.items()
+        same_code = other["quantizer"]["subspaces"] == one["quantizer"]["subspaces"]
+        if alike and same_code and other["quantizer"]["method"] == "pq" and all(other[key] == one[key] for key in ("network", "width")):
             return name
     return None
+
+
+def _recipe(study: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """How the weights of a model were trained: its section ``training``; of weights of the zoo what its card says; otherwise nothing."""
+    one = study["models"][study["models"][name]["like"] or name]
+    return _recipe_of_zoo(one["weights"]) if is_of_zoo(one["weights"] or "") else one.get("training", {})
+
+
+@functools.cache
+def _recipe_of_zoo(name: str) -> dict[str, Any]:
+    """The settings of the training that a card of the zoo records, if with a codebook those of all code lengths, and the sha256 of the
+    images. A victim without a card has none, see ``user_code.check_of_zoo``."""
+    card = ZOO / name.removeprefix("zoo:") / "card.json"
+    record = files.read_json(card)["record"] if card.is_file() else {}
+    found = []
+    for one in [record] if "predicate" in record else record.values():
+        made = one["predicate"]["buildDefinition"]
+        [images] = (part for part in made["resolvedDependencies"] if part["name"].endswith("/images.h5"))
+        settings = made["externalParameters"]["settings"]
+        same = {key: value for key, value in settings.items() if key not in ("device", "threads")}
+        found.append(same | {"images": images["digest"]["sha256"]})
+    return dict(set.intersection(*(set(one.items()) for one in found))) if found else {}
 
 
 def counterparts(study: Mapping[str, Any], table: str) -> Iterator[Score]:

@@ -210,7 +210,8 @@ def drops(wildcards, study):
 def claims(wildcards, study):
     """``scores``: how many scores each table has, which are the inputs, one table after the other."""
     counts = {table: len(rows_of(study, table)) * len(study["datasets"]) * len(study["seeds"]) for table in tables(study)}
-    return {"datasets": list(study["datasets"]), "scores": counts, "seeds": study["seeds"]}
+    beside = _counterparts("table2", study) if "table2" in counts else {}
+    return {"datasets": list(study["datasets"]), "scores": counts, "seeds": study["seeds"], "counterparts": beside}
 
 
 def distortion(wildcards, study):
