@@ -1,16 +1,24 @@
 """Readings of the paper: what is measured of them, against numbers worked out by hand, and what a study says of them."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from pqag.codebooks import Codebook
 from pqag.errors import UserError
+from pqag.losses import Head
 from pqag.show import ambiguity
 from pqag.study import settings as needs
 from pqag.study.model import parse_study
 from pqag.study.resources import START_SECONDS
 from pqag.study.rules import jobs, jobs_of, settings, work
+
+sys.path.append(str(Path(__file__).parents[2] / "scripts/tools"))
+import order as measured  # noqa: E402
 
 STUDY = {
     "study": "base",
@@ -119,3 +127,33 @@ def test_the_page_says_in_which_order_the_attacks_stand():
     assert "## 16 bits, SDC" in lines
     assert "| The default | 82.5 | 80.0 | 30.0 | 21.5 | 20.0 | AOD ~ APD < Basic |" in lines
     assert "| Other | 82.5 | 80.0 | 30.0 | 21.5 | 10.0 | AOD < APD < Basic |" in lines
+
+
+def test_gradients_of_the_losses_are_those_on_paper():
+    """Basic: 2 (z - clean). APD: the mean codeword of z less the clean code's. AOD: the mean codeword of z less that of the clean feature.
+    All but the first are divided by the temperature."""
+    generator = torch.Generator().manual_seed(0)
+    z, clean, codewords = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((5, 6), (5, 6), (2, 4, 3)))
+    z, clean = (torch.nn.functional.normalize(x, dim=1) for x in (z, clean))
+
+    def scores(x):
+        return torch.stack([x[:, :3] @ codewords[0].T, x[:, 3:] @ codewords[1].T], 1)
+
+    def mean_codeword(x):
+        return torch.cat([(scores(x) / 0.5).softmax(2)[:, m] @ codewords[m] for m in range(2)], 1)
+
+    code = torch.cat([codewords[m][scores(clean)[:, m].argmax(1)] for m in range(2)], 1)
+    on_paper = {"basic": 2 * (z - clean), "apd": (mean_codeword(z) - code) / 0.5, "aod": (mean_codeword(z) - mean_codeword(clean)) / 0.5}
+    on_paper = {name: found - (found * z).sum(1, keepdim=True) * z for name, found in on_paper.items()}
+    found = measured.compared(z, clean, Head(codewords, temperature=0.5))
+    for one, other in measured.PAIRS:
+        cosine = (on_paper[one] * on_paper[other]).sum(1) / on_paper[one].norm(dim=1) / on_paper[other].norm(dim=1)
+        assert found[f"{one}, {other}"] == pytest.approx(cosine.mean().item())
+    assert found["length"] == pytest.approx((on_paper["aod"].norm(dim=1) / on_paper["apd"].norm(dim=1)).mean().item())
+
+
+def test_in_how_many_subspaces_queries_left_their_class():
+    """Two sub-spaces of two codewords, the first for class 0, the second for class 1; three queries of class 0 and one of class 1."""
+    items = np.array([[[3, 1], [0, 2]], [[5, 0], [1, 2]]])
+    codes, labels = np.array([[0, 0], [0, 1], [1, 1], [0, 1]]), np.eye(2)[[0, 0, 0, 1]]
+    assert measured.left(codes, labels, items).tolist() == [0.25, 0.5, 0.25]

@@ -22,15 +22,21 @@ def peak(queries: np.ndarray, codewords: np.ndarray, temperature: float) -> floa
     return float(count * (1 / np.exp(scaled).sum(2)).mean())
 
 
+def items_of_codewords(codebook: Codebook, labels: np.ndarray) -> np.ndarray:
+    """How many database items of each class have each codeword, float (M, K, C); ``labels`` of the database, multi-hot (N, C)."""
+    items = np.zeros((*codebook.codewords.shape[:2], labels.shape[1]))
+    for m, counts in enumerate(items):
+        np.add.at(counts, codebook.codes[:, m], labels)
+    return items
+
+
 def neighbours_of_one_class(codebook: Codebook, labels: np.ndarray) -> float:
     """The share of codewords whose nearest other codeword in the sub-space stands for the same class: that of most database items of it.
 
     ``labels`` of the database, multi-hot (N, C). Codewords of no item are left out.
     """
     same = []
-    for m, words in enumerate(codebook.codewords.astype(float)):
-        counts = np.zeros((len(words), labels.shape[1]))
-        np.add.at(counts, codebook.codes[:, m], labels)
+    for words, counts in zip(codebook.codewords.astype(float), items_of_codewords(codebook, labels)):
         used = np.flatnonzero(counts.any(1))
         distances = ((words[used, None] - words[None, used]) ** 2).sum(2)
         np.fill_diagonal(distances, np.inf)
