@@ -4,7 +4,7 @@ from pqag.names import PRETRAINED
 from pqag.study import paths
 from pqag.study.scores import Score
 
-MODEL = {"network": "vgg16", "width": 1, "like": None, "quantizer": {"method": "pq", "subspaces": 4}}
+MODEL = {"network": "vgg16", "width": 1, "like": None, "weights": None, "quantizer": {"method": "pq", "subspaces": 4}}
 JOINT = MODEL | {"quantizer": {"method": "pqn", "subspaces": 4}, "width": 2}
 STUDY = {
     "study": "mine",
