@@ -40,7 +40,7 @@ def everything(wildcards):
 
 def published(wildcards):
     """The tables, figures and comparisons of a study, without their records."""
-    found = files_of("table", *CONCLUSIONS.values(), *FIGURES, "heat_map", "distortion", "beside_paper", "claims")(wildcards)
+    found = files_of("table", *CONCLUSIONS.values(), *FIGURES, "heat_map", "distortion", "beside_paper", "claims", "ambiguity")(wildcards)
     return [path for path in found if not path.endswith(".json")]
 
 

@@ -36,6 +36,9 @@ def page(folder: Path) -> str:
         "| victim | network | width | weights |\n|---|---|---|---|\n" + "\n".join(map(_victim, study["models"], study["models"].values())),
         " ".join(map(_images, study["datasets"], study["datasets"].values())) + f" Seeds: {', '.join(map(str, study['seeds']))}.",
     ]
+    if (readings := folder / "ambiguity.md").exists():
+        lines += ["## Readings of what the paper leaves open", "![mAP under each reading](ambiguity.png)"]
+        lines.append(readings.read_text(encoding="utf-8").replace("\n## ", "\n### ").rstrip())
     if (beside := folder / "beside_paper.md").exists():
         lines += ["## Beside the paper", beside.read_text(encoding="utf-8").replace("\n## ", "\n### ").rstrip()]
         lines.append("![Differences from the paper, in points](beside_paper.png)")

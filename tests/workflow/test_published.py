@@ -43,6 +43,10 @@ def test_published_results_are_those_of_their_records(folder):
     assert " with changed files" not in "".join(publish.commits(folder))
 
 
+def test_the_page_of_claims_has_those_of_the_study_of_record():
+    assert (ROOT / "docs/results/cifar10/claims.md").read_text() in (ROOT / "docs/claims.md").read_text()
+
+
 def test_a_study_is_published(study, tiny, tmp_path):
     assert plan(study[0], tiny, "docs/results/tiny") == [("publish", {"name": "tiny"})]
     folder, shown = tmp_path / "docs/results/tiny", sorted((study[0] / "results/tiny").glob("tables/*.[ct][sex][vxt]"))
