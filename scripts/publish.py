@@ -39,15 +39,15 @@ def page(folder: Path) -> str:
     if (readings := folder / "ambiguity.md").exists():
         lines += ["## Readings of what the paper leaves open", "![mAP under each reading](ambiguity.png)"]
         lines.append(readings.read_text(encoding="utf-8").replace("\n## ", "\n### ").rstrip())
-    if (beside := folder / "beside_paper.md").exists():
-        lines += ["## Beside the paper", beside.read_text(encoding="utf-8").replace("\n## ", "\n### ").rstrip()]
+    if (beside := folder / "beside_paper.md").exists() and "|" in (text := beside.read_text(encoding="utf-8")):  # a cell of the paper
+        lines += ["## Beside the paper", text.replace("\n## ", "\n### ").rstrip()]
         lines.append("![Differences from the paper, in points](beside_paper.png)")
     if (claims := folder / "claims.md").exists():
         lines += ["## The paper's claims", claims.read_text(encoding="utf-8").rstrip()]
     for path in sorted(folder.glob("tables/*.txt")):
         lines.append(f"## Table {path.stem.removeprefix('table')}\n\n```\n{path.read_text(encoding='utf-8').rstrip()}\n```")
-    lines.append("## Figures")
-    lines += [f"![{path.stem}](figures/{path.name})" for path in sorted(folder.glob("figures/*.png"))]
+    figures = [f"![{path.stem}](figures/{path.name})" for path in sorted(folder.glob("figures/*.png"))]
+    lines += ["## Figures", *figures] if figures else []
     return "\n\n".join(lines) + "\n"
 
 
