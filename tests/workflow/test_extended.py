@@ -199,6 +199,11 @@ def test_readings_are_studies_of_their_own_and_stand_side_by_side(tmp_path, tiny
     assert found["manifest"] == files.sha256(tmp_path / "results/tiny_mine/MANIFEST.sha256")
     victim = "synthetic/victim-pretrained/seed0"
     assert len(found["health"][f"{victim}/16bits"]["aod"]["loss"]) == 6 and 1 < found["codes"][f"{victim}/16bits"]["peak"]["aod"] < 16
+    done = snakemake(tmp_path, "docs/results/tiny", "--configfile", tmp_path / "config.yaml", "--cores", 1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (tmp_path / "docs/results/tiny/README.md").read_text()
+    assert (tmp_path / "results/tiny/ambiguity.md").read_text().rstrip().replace("\n## ", "\n### ") in page and "## Figures" not in page
+    assert (tmp_path / "docs/results/tiny/ambiguity.png").exists()
     changed = readings | {"hot": {"title": "Temperature 5", "change": {"attacks": {"aod": {"temperature": 5}}}}}
     again = [(rule, wildcards.get("reading")) for rule, wildcards in plan(tmp_path, study | {"readings": changed})]
     assert [job for job in again if job[0] in ("reading", "ambiguity")] == [("reading", "hot"), ("ambiguity", None)]
