@@ -188,7 +188,7 @@ def fetch(wildcards, study):
     """Known data are decoded in memory, synthetic ones drawn in float64, images of the user's read a few at a time, a hundred a second."""
     there = images(wildcards, study)
     known = study["datasets"][wildcards["dataset"]]["kind"] in DATASETS
-    return Work(130 + 2 * there.fetched_mb(there.every), 15) if known else Work(200, there.every / 100)
+    return Work(200 + 2 * there.fetched_mb(there.every), 15) if known else Work(200, there.every / 100)
 
 
 def prepare(wildcards, study):
