@@ -1,7 +1,8 @@
 """Copy results of a study to a folder that is kept with the project, `publish.py STUDY FOLDER FILE ...`; the rule `publish` calls it.
 
 FILEs are the tables and figures to show; they come with their records, and the study is verified first. README.md of the folder shows them,
-and names the commit and the digest that verified them. It has no record, but it is a function of the other files of the folder (tested).
+and names the commit and the digest that verified them. It has no record, but it is a function of the other files of the folder, and of the
+cards in zoo/ (tested).
 """
 
 import shutil
@@ -15,6 +16,7 @@ from pqag.audit import verify
 from pqag.errors import UserError
 from pqag.job import records
 from pqag.names import model_name
+from pqag.study.scores import recipe
 
 
 def commits(folder: Path) -> set[str]:
@@ -33,7 +35,7 @@ def page(folder: Path) -> str:
         f"# Results of the study {study['study']}",
         f"Written by `{command}` at commit {', '.join(sorted(commits(folder)))}. `python3 scripts/audit.py verify {study['study']}` found"
         f" no fault in the {count} files of the study; the sha256 of its list of files, MANIFEST.sha256, is `{digest}`.",
-        "| victim | network | width | weights |\n|---|---|---|---|\n" + "\n".join(map(_victim, study["models"], study["models"].values())),
+        "| victim | network | width | weights |\n|---|---|---|---|\n" + "\n".join(_victim(name, study) for name in study["models"]),
         " ".join(map(_images, study["datasets"], study["datasets"].values())) + f" Seeds: {', '.join(map(str, study['seeds']))}.",
     ]
     if (readings := folder / "ambiguity.md").exists():
@@ -51,10 +53,11 @@ def page(folder: Path) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def _victim(name: str, model: Mapping[str, Any]) -> str:
+def _victim(name: str, study: Mapping[str, Any]) -> str:
     """The line of a victim in the table of them all."""
-    trained = model["weights"] or (f"those of {model['like']}" if model["like"] else f"{model['training']['epochs']} epochs")
-    return f"| {model_name(name)} | {model['network']} | {model['width']:g} | {trained} |"
+    model, epochs = study["models"][name], recipe(study, name).get("epochs")
+    trained = [f"those of {model['like']}"] if model["like"] else [model["weights"], epochs and f"{epochs} epochs"]
+    return f"| {model_name(name)} | {model['network']} | {model['width']:g} | {', '.join(filter(None, trained))} |"
 
 
 def _images(name: str, dataset: Mapping[str, Any]) -> str:

@@ -129,7 +129,7 @@ def test_a_counterpart_of_weights_of_the_zoo_was_trained_alike_by_its_card(tmp_p
     study_scores._recipe_of_zoo.cache_clear()
     try:
         assert counterpart(study, "alexnet_pqn") == found
-        recipe = {key: value for key, value in study_scores._recipe(study, "alexnet").items() if key not in ("network", "width", "images")}
+        recipe = {key: value for key, value in study_scores.recipe(study, "alexnet").items() if key not in ("network", "width", "images")}
         study["models"]["alexnet"] |= {"weights": None, "training": recipe}
         assert counterpart(study, "alexnet_pqn") is None, "nothing says that the images are the same"
     finally:

@@ -76,17 +76,17 @@ def on_itself(study: Mapping[str, Any], model: str) -> Iterator[Score]:
 def counterpart(study: Mapping[str, Any], model: str) -> str | None:
     """The model that a jointly trained one is compared with: the first with the same network, width and training recipe whose features
     are quantized afterwards, by plain product quantization with as many sub-spaces; None if the study has none."""
-    one, recipe = study["models"][model], _recipe(study, model)
-    for name, other in study["models"].items() if recipe else ():  # nothing says how a user's weights were trained
-        its = _recipe(study, name)
-        alike = ("images" in its) == ("images" in recipe) and its and its.items() <= recipe.items()
+    one, own = study["models"][model], recipe(study, model)
+    for name, other in study["models"].items() if own else ():  # nothing says how a user's weights were trained
+        its = recipe(study, name)
+        alike = ("images" in its) == ("images" in own) and its and its.items() <= own.items()
         same_code = other["quantizer"]["subspaces"] == one["quantizer"]["subspaces"]
         if alike and same_code and other["quantizer"]["method"] == "pq" and all(other[key] == one[key] for key in ("network", "width")):
             return name
     return None
 
 
-def _recipe(study: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def recipe(study: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """How the weights of a model were trained: its section ``training``; of weights of the zoo what its card says; otherwise nothing."""
     one = study["models"][study["models"][name]["like"] or name]
     return _recipe_of_zoo(one["weights"]) if is_of_zoo(one["weights"] or "") else one.get("training", {})
