@@ -15,7 +15,7 @@ from pqag import files
 from pqag.audit import verify
 from pqag.errors import UserError
 from pqag.job import records
-from pqag.names import model_name
+from pqag.names import is_of_zoo, model_name
 from pqag.study.scores import recipe
 
 
@@ -55,9 +55,11 @@ def page(folder: Path) -> str:
 
 def _victim(name: str, study: Mapping[str, Any]) -> str:
     """The line of a victim in the table of them all."""
-    model, epochs = study["models"][name], recipe(study, name).get("epochs")
-    trained = [f"those of {model['like']}"] if model["like"] else [model["weights"], epochs and f"{epochs} epochs"]
-    return f"| {model_name(name)} | {model['network']} | {model['width']:g} | {', '.join(filter(None, trained))} |"
+    model = study["models"][name]
+    trained = model["weights"] or (f"those of {model['like']}" if model["like"] else f"{model['training']['epochs']} epochs")
+    if is_of_zoo(trained) and (epochs := recipe(study, name).get("epochs")):  # code lengths can have different ones
+        trained += f" ({epochs} epochs)"
+    return f"| {model_name(name)} | {model['network']} | {model['width']:g} | {trained} |"
 
 
 def _images(name: str, dataset: Mapping[str, Any]) -> str:
